@@ -1,0 +1,56 @@
+# Every target sets up what it needs: on a bare checkout `make demo` and `make test` are the only commands to know.
+# ARGS is passed on: make test ARGS="tests/unit -k fold", make demo ARGS="--no-faults".
+
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+EXTRAS := server,local,torch,dev
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check chaos bench-quiet format setup clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | awk -F': *' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+demo: $(STAMP)  ## start the stack and train three small GPTs: healthy, broken, broken and governed
+	$(BIN)/pilothouse demo $(ARGS)
+
+test: $(STAMP)  ## every level of tests except the long kills
+	$(BIN)/pytest -m "not chaos_long" $(ARGS)
+
+check: $(STAMP)  ## ruff, mypy --strict, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	PYTHONPATH=$(VENV)/typing $(BIN)/lint-imports
+
+chaos: $(STAMP)  ## the long kills: ten SIGKILLs each of governor and archiver
+	$(BIN)/pytest -m chaos_long $(ARGS)
+
+bench-quiet: $(STAMP)  ## twelve seeds of fault-free training: no intervention in any
+	$(BIN)/python -m benchmarks.quiet $(ARGS)
+
+format: $(STAMP)  ## let ruff put the code in order
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+setup: $(STAMP)  ## only the set-up
+
+clean:  ## remove the environment and every cache
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The link lets type checkers resolve `pilothouse.…` as tests and users write it, without an editable-install hook.
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || { \
+	  for candidate in python3.11 python3.12 python3.13 python3 python; do \
+	    if $$candidate -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+	      echo "setting up $(VENV) with $$($$candidate --version)"; exec $$candidate -m venv $(VENV); \
+	    fi; \
+	  done; \
+	  echo "No Python 3.11 or newer with the venv module was found on the PATH. Install one (Debian: python3.11-venv)." >&2; \
+	  exit 2; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	@mkdir -p $(VENV)/typing && ln -sfn ../.. $(VENV)/typing/pilothouse
+	@touch $@

@@ -1,0 +1,36 @@
+"""Pilothouse inside a training script: `with pilothouse.start_run("gpt-small") as run: ...`
+
+The face of the producers, and nothing else. It is loaded by every import of a subpackage, so each name is
+fetched on first use: importing the vocabulary must load neither Kafka nor Faust nor ClickHouse.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .producers.pilot import Pilot
+    from .producers.run import Run, start_run
+
+    __version__: str
+
+__all__ = ["Pilot", "Run", "__version__", "start_run"]
+
+_HOME = {
+    "Pilot": ".producers.pilot",
+    "Run": ".producers.run",
+    "start_run": ".producers.run",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version(__name__)
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it offers {', '.join(__all__)}")
+    return getattr(importlib.import_module(_HOME[name], __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""The demo behind `pilothouse demo`: three small trainings, and the proof that the loop closed."""

@@ -1,0 +1,1 @@
+"""What events mean and what must follow: conditions, phase, policy, bounds, decisions. Pure."""

@@ -1,0 +1,1 @@
+"""Inside the trainer: publish telemetry, obey control. Never blocks, slows or kills a step."""

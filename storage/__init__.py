@@ -1,0 +1,1 @@
+"""The team's memory: ClickHouse migrations, idempotent ingest, named queries, the embedded engine."""
