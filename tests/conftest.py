@@ -1,0 +1,41 @@
+"""What every level of tests shares: its marker (by folder), the real Kafka's launcher, and how hypothesis runs.
+
+A test's level is the folder it is in, so that nobody can forget a marker: `-m unit` and `tests/unit` mean the same.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+LEVELS = ("unit", "property", "contract", "replay", "integration", "chaos", "acceptance")
+
+# No deadline: on a shared machine it measures the neighbours. Derandomized in CI: a red build must be red again.
+settings.register_profile("laptop", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "laptop")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        level = item.path.relative_to(here).parts[0]
+        if level not in LEVELS:
+            raise pytest.UsageError(f"{item.path}: tests live in one of {', '.join(LEVELS)}, by level")
+        item.add_marker(level)
+
+
+@pytest.fixture(scope="session")
+def kafka_launcher() -> Path:
+    """The command that runs a real Apache Kafka in the foreground: `LAUNCHER run FOLDER --ports PORT`."""
+    named = os.environ.get("PILOTHOUSE_TEST_KAFKA")
+    if not named:
+        pytest.skip(
+            "needs a real Apache Kafka: set PILOTHOUSE_TEST_KAFKA to a launcher that understands "
+            "`run FOLDER --ports PORT` and stays in the foreground (CONTRIBUTING.md says more)"
+        )
+    launcher = Path(named)
+    if not os.access(launcher, os.X_OK):
+        pytest.fail(f"PILOTHOUSE_TEST_KAFKA={named} is not an executable file")
+    return launcher
