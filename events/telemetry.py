@@ -1,0 +1,208 @@
+"""What a trainer tells: the facts that ranks publish.
+
+Written by `producers.run`, judged by `stream_processors.fold`, kept by `storage.archive`. Non-finite numbers are ordinary
+values here. Sizes are bounded, so that one careless call cannot make a record that no broker takes.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, JsonValue, model_validator
+
+from .actions import ActionKind
+from .envelope import Count, Micros, Name, Numbers, Step, Text, TrainerFact
+
+Stage = Literal["prepare", "compile", "warmup", "train", "evaluate", "checkpoint", "paused", "stop"]
+AttemptReason = Literal["start", "restart", "rollback"]
+Outcome = Literal["completed", "stopped", "crashed", "out_of_memory", "preempted", "diverged"]
+ReceiptOutcome = Literal["applied", "rejected", "expired", "failed"]
+Seconds = Annotated[float, Field(ge=0.0)]
+Labels = Annotated[dict[Name, Annotated[str, Field(max_length=2_000)]], Field(max_length=100)]
+
+
+def _plain(value: object) -> object:
+    """Configuration is text for people: numbers JSON cannot say are spelled out."""
+    match value:
+        case float() if value != value or value in (float("inf"), float("-inf")):
+            return str(value)
+        case dict():
+            return {str(name): _plain(item) for name, item in value.items()}
+        case list() | tuple():
+            return [_plain(item) for item in value]
+        case int() if not -(2**63) <= value < 2**64:
+            return str(value)
+        case _:
+            return value
+
+
+Config = Annotated[dict[str, JsonValue], BeforeValidator(_plain)]
+
+
+class RunStarted(TrainerFact):
+    """Rank 0 begins an attempt: a first start, a restart, or the continuation after a rollback.
+
+    `steers` lists the actions this trainer can carry out; nothing else is ever asked of it. `cost_per_hour` is for the whole
+    run, in the currency of the reader. `world_size` ranks are expected to report.
+    """
+
+    kind: Literal["run_started"] = "run_started"
+    reason: AttemptReason
+    first_step: Step
+    world_size: Annotated[int, Field(ge=1, lt=2**31)]
+    parent_attempt_id: str | None = None
+    config: Config = {}
+    code_version: Text = ""
+    dataset_version: Text = ""
+    model: Text = ""
+    cost_per_hour: Annotated[float, Field(ge=0.0)] | None = None
+    tags: Labels = {}
+    links: Labels = {}
+    steers: tuple[ActionKind, ...] = ()
+
+
+class StepBatch(TrainerFact):
+    """Many steps of one rank, columnar: `metrics[name][i]` belongs to `steps[i]`, logged at `times[i]`; None = not logged.
+
+    Steps stand in the order in which they were logged, which need not be ascending. Where a batch begins and ends means nothing.
+    """
+
+    kind: Literal["step_batch"] = "step_batch"
+    steps: Annotated[tuple[Step, ...], Field(min_length=1, max_length=10_000)]
+    times: tuple[Micros, ...]
+    metrics: Annotated[dict[Name, tuple[float | None, ...]], Field(min_length=1, max_length=10_000)]
+
+    @model_validator(mode="after")
+    def _columns_agree(self) -> Self:
+        rows = len(self.steps)
+        if len(self.times) != rows or any(len(column) != rows for column in self.metrics.values()):
+            raise ValueError(f"every column must have {rows} values, one per step")
+        return self
+
+
+class EvalCompleted(TrainerFact):
+    """An evaluation on held-out data ended."""
+
+    kind: Literal["eval_completed"] = "eval_completed"
+    step: Step
+    split: Name = "validation"
+    metrics: Numbers
+
+
+class SampleRecorded(TrainerFact):
+    """One qualitative output of the model."""
+
+    kind: Literal["sample_recorded"] = "sample_recorded"
+    step: Step
+    name: Name
+    prompt: Text = ""
+    output: Text
+
+
+class ResourcesSampled(TrainerFact):
+    """Utilisation of one rank's devices and host, by the field's names (`gpu_util`, `gpu_memory_bytes`, `energy_kwh`)."""
+
+    kind: Literal["resources_sampled"] = "resources_sampled"
+    values: Numbers
+
+
+class CheckpointSaved(TrainerFact):
+    """A checkpoint is complete on disk: renamed into place, manifest and checksum written."""
+
+    kind: Literal["checkpoint_saved"] = "checkpoint_saved"
+    step: Step
+    checkpoint_id: Name
+    path: Annotated[str, Field(min_length=1, max_length=4_096)]
+    manifest_sha256: Annotated[str, Field(min_length=64, max_length=64)]
+    size_bytes: Count
+    took_s: Seconds
+
+
+class CheckpointRestored(TrainerFact):
+    """A rank now runs from this checkpoint."""
+
+    kind: Literal["checkpoint_restored"] = "checkpoint_restored"
+    step: Step
+    checkpoint_id: Name
+    path: Text
+
+
+class DataWindowSkipped(TrainerFact):
+    """Batches `first_batch` to `last_batch` (of this rank's data, inclusive) were dropped unread."""
+
+    kind: Literal["data_window_skipped"] = "data_window_skipped"
+    step: Step
+    first_batch: Count
+    last_batch: Count
+    intervention_id: str = ""
+
+
+class TelemetryGap(TrainerFact):
+    """What this writer could not keep, counted by reason since its last `TelemetryGap`.
+
+    `missing` lists sequence numbers (first, last inclusive) that were given to records nobody will ever see.
+    """
+
+    kind: Literal["telemetry_gap"] = "telemetry_gap"
+    dropped: Annotated[dict[Name, Count], Field(max_length=100)]
+    missing: Annotated[tuple[tuple[int, int], ...], Field(max_length=1_000)] = ()
+
+
+class StageChanged(TrainerFact):
+    """The job does something else from here on; an evaluation is not a hang."""
+
+    kind: Literal["stage_changed"] = "stage_changed"
+    stage: Stage
+    step: Step
+
+
+class Heartbeat(TrainerFact):
+    """The process lives (told by the SDK's own thread, whatever the training thread does)."""
+
+    kind: Literal["heartbeat"] = "heartbeat"
+    stage: Stage
+    step: Step
+    queued: Count = 0
+    sent: Count = 0
+    spooled: Count = 0
+    dropped: Count = 0
+
+
+class RecipeChanged(TrainerFact):
+    """The trainer itself changed how it trains: schedule phase, batch size, data mix. Detector windows restart."""
+
+    kind: Literal["recipe_changed"] = "recipe_changed"
+    step: Step
+    what: Name
+    numbers: Numbers = {}
+    note: Text = ""
+
+
+class DataProfiled(TrainerFact):
+    """The distribution of one chosen input over a window of batches: `counts[i]` values below `edges[i]`."""
+
+    kind: Literal["data_profiled"] = "data_profiled"
+    step: Step
+    feature: Name
+    data_schema: Text = ""
+    edges: tuple[float, ...] = ()
+    counts: tuple[Count, ...] = ()
+
+
+class InterventionReceipt(TrainerFact):
+    """What one rank did with one intervention, and the values before and after."""
+
+    kind: Literal["intervention_receipt"] = "intervention_receipt"
+    intervention_id: Name
+    outcome: ReceiptOutcome
+    step: Step
+    reason: Text = ""
+    before: Numbers = {}
+    after: Numbers = {}
+
+
+class RunEnded(TrainerFact):
+    """The run is over, as far as this rank knows. (A run that just falls silent is declared lost by the governor.)"""
+
+    kind: Literal["run_ended"] = "run_ended"
+    outcome: Outcome
+    step: Step
+    error: Text = ""

@@ -1,0 +1,91 @@
+"""The closed union of all events, told apart by `kind`.
+
+Code that treats events by kind matches on this union and ends with `assert_never`: adding an event makes the type checker
+list every place that must know it.
+"""
+
+from typing import Annotated, NamedTuple, get_args
+
+from pydantic import Field, TypeAdapter
+
+from .commands import AdviceGiven, OperatorCommand, PolicyActivated, RunAnnotated, Tick
+from .decisions import (
+    AdviceRequested,
+    CheckpointRejected,
+    ConditionChanged,
+    IncidentOpened,
+    IncidentResolved,
+    InterventionApproved,
+    InterventionDeclined,
+    InterventionExpired,
+    InterventionIssued,
+    InterventionProposed,
+    InterventionVerified,
+    PhaseChanged,
+)
+from .envelope import Event, LogPlace
+from .telemetry import (
+    CheckpointRestored,
+    CheckpointSaved,
+    DataProfiled,
+    DataWindowSkipped,
+    EvalCompleted,
+    Heartbeat,
+    InterventionReceipt,
+    RecipeChanged,
+    ResourcesSampled,
+    RunEnded,
+    RunStarted,
+    SampleRecorded,
+    StageChanged,
+    StepBatch,
+    TelemetryGap,
+)
+
+AnyTelemetry = (
+    RunStarted
+    | StepBatch
+    | EvalCompleted
+    | SampleRecorded
+    | ResourcesSampled
+    | CheckpointSaved
+    | CheckpointRestored
+    | DataWindowSkipped
+    | TelemetryGap
+    | StageChanged
+    | Heartbeat
+    | RecipeChanged
+    | DataProfiled
+    | InterventionReceipt
+    | RunEnded
+)
+AnyCommand = OperatorCommand | PolicyActivated | AdviceGiven | RunAnnotated | Tick
+AnyDecision = (
+    ConditionChanged
+    | PhaseChanged
+    | InterventionProposed
+    | InterventionApproved
+    | InterventionDeclined
+    | InterventionIssued
+    | InterventionExpired
+    | InterventionVerified
+    | CheckpointRejected
+    | IncidentOpened
+    | IncidentResolved
+    | AdviceRequested
+)
+AnyInput = AnyTelemetry | AnyCommand
+"""All that the governor reads: the telemetry topic."""
+AnyEvent = AnyTelemetry | AnyCommand | AnyDecision
+
+EVENT: TypeAdapter[AnyEvent] = TypeAdapter(Annotated[AnyEvent, Field(discriminator="kind")])
+
+KINDS: dict[str, type[Event]] = {leaf.model_fields["kind"].default: leaf for leaf in get_args(AnyEvent)}
+"""Every event class by its `kind`."""
+
+
+class Record(NamedTuple):
+    """An event and its place in the log: what the fold consumes."""
+
+    place: LogPlace
+    event: AnyInput
