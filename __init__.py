@@ -24,12 +24,15 @@ _HOME = {
 }
 
 
-def __getattr__(name: str) -> object:
-    if name == "__version__":
-        return importlib.import_module("importlib.metadata").version(__name__)
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it offers {', '.join(__all__)}")
-    return getattr(importlib.import_module(_HOME[name], __name__), name)
+# A type checker reads the imports above; were this in its sight, it would believe in any name at all.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        if name == "__version__":
+            return importlib.import_module("importlib.metadata").version(__name__)
+        if name not in _HOME:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it offers {', '.join(__all__)}")
+        return getattr(importlib.import_module(_HOME[name], __name__), name)
 
 
 def __dir__() -> list[str]:
