@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+pytest_plugins = ("pilothouse.tests.broker_fixture",)
+
 LEVELS = ("unit", "property", "contract", "replay", "integration", "chaos", "acceptance")
 
 # No deadline: on a shared machine it measures the neighbours. Derandomized in CI: a red build must be red again.

@@ -1,0 +1,67 @@
+"""The brokers that tests run on: the embedded one always, an Apache Kafka where PILOTHOUSE_TEST_KAFKA names one.
+
+`broker` gives each test both, one after the other, started once a session and with our topics made. A test that kills
+or restarts its broker takes `new_broker` instead: one of its own.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pilothouse.cli.brokers import EmbeddedBroker, KafkaBroker, LocalBroker
+from pilothouse.cli.topic_admin import create_topics
+
+PARTITIONS = 4
+BROKERS = ("embedded", "kafka")
+NewBroker = Callable[[], LocalBroker]
+
+
+def broker_of_kind(kind: str, data_dir: Path) -> LocalBroker:
+    """A broker that is not started yet; skips where this machine has none of the kind."""
+    if kind == "embedded":
+        return EmbeddedBroker(data_dir)
+    named = os.environ.get("PILOTHOUSE_TEST_KAFKA")
+    if not named:
+        pytest.skip(
+            "needs a real Apache Kafka: set PILOTHOUSE_TEST_KAFKA to the folder of a distribution, or to a launcher "
+            "that understands `run FOLDER --ports PORT` and stays in the foreground (CONTRIBUTING.md says more)"
+        )
+    return KafkaBroker(Path(named), data_dir)
+
+
+def started(broker: LocalBroker) -> LocalBroker:
+    broker.start()
+    create_topics(broker.address, PARTITIONS, replication=1)
+    return broker
+
+
+@pytest.fixture(scope="session", params=BROKERS)
+def broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalBroker]:
+    """A running broker with our topics, shared by the session: use run ids of your own."""
+    one = started(broker_of_kind(request.param, tmp_path_factory.mktemp(request.param)))
+    yield one
+    one.stop()
+
+
+@pytest.fixture(params=BROKERS)
+def new_broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NewBroker]:
+    """Makes a running broker with our topics that this test may kill; all are stopped at its end."""
+    made: list[LocalBroker] = []
+
+    def make() -> LocalBroker:
+        made.append(broker_of_kind(request.param, tmp_path / f"broker-{len(made)}"))
+        return started(made[-1])
+
+    yield make
+    for one in made:
+        one.kill()
+
+
+@pytest.fixture(scope="session")
+def embedded_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalBroker]:
+    """The embedded broker alone, for what need not be shown twice."""
+    one = started(EmbeddedBroker(tmp_path_factory.mktemp("embedded")))
+    yield one
+    one.stop()
