@@ -7,7 +7,8 @@ PilothouseError
 │   ├── UnknownRun         no such run: which ones there are
 │   ├── StackNotRunning    nothing answers: how to start it
 │   ├── DirectoryInUse     another process owns the data directory: which one
-│   └── QueryRefused       the SQL cannot be run: why, with ClickHouse's code
+│   ├── QueryRefused       the SQL cannot be run: why, with ClickHouse's code
+│   └── MigrationRefused   the archive's schema is not one this code may touch: which file, what to do
 ├── Unavailable            try again later; nothing is lost meanwhile
 │   ├── BrokerUnavailable
 │   └── ArchiveUnavailable
@@ -53,6 +54,10 @@ class QueryRefused(UserMistake):
     def __init__(self, message: str, code: int = 0) -> None:
         super().__init__(message)
         self.code = code
+
+
+class MigrationRefused(UserMistake):
+    """The archive was migrated by other files than these; the message names the one and says what to do."""
 
 
 class Unavailable(PilothouseError):
