@@ -7,7 +7,7 @@ threads do not survive a fork: processes around it must be spawned.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,7 +87,9 @@ class Engine:
             SettingsInvalid: the engine cannot live there.
         """
         if "?" in str(directory):
-            raise SettingsInvalid(f"the archive cannot live in {directory}: the engine reads a '?' as options; rename it")
+            raise SettingsInvalid(
+                f"the archive cannot live in {directory}: the engine reads a '?' as options; rename it"
+            )
         lock = DirectoryLock.take(directory)
         try:
             path = str(directory.resolve() / "clickhouse")
@@ -138,7 +140,7 @@ class Engine:
         """Run an INSERT with its rows; when it returns, they survive the death of this process.
 
         Raises:
-            QueryRefused: ClickHouse refused the statement or the rows; none of them was stored.
+            QueryRefused: ClickHouse refused the statement or a row; of many rows, earlier blocks may be stored.
         """
         _require_format(insert.format)
         # There is no other way to give this kind of insert its parameters.
@@ -175,7 +177,8 @@ def _connect(path: str) -> "Connection":
     # Importing chdb starts an engine in memory: not before one is wanted.
     import chdb
 
-    return chdb.connect(path)
+    connect: Callable[[str], Connection] = chdb.connect
+    return connect(path)
 
 
 def _version(handle: "Connection") -> tuple[str, str]:

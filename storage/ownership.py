@@ -32,7 +32,9 @@ class DirectoryLock:
             directory.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
-            raise SettingsInvalid(f"the archive cannot live in {directory}: {error}; choose another data directory") from error
+            raise SettingsInvalid(
+                f"the archive cannot live in {directory}: {error}; choose another data directory"
+            ) from error
         try:
             _lock(descriptor, directory)
         except BaseException:

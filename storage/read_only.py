@@ -25,7 +25,7 @@ _KINDS = _SHOWS | {
     "SelectWithUnionQuery", "DescribeQuery", "Explain",
     "ExistsTableQuery", "ExistsViewQuery", "ExistsDatabaseQuery", "ExistsDictionaryQuery",
 }  # fmt: skip
-_INNER_QUERIES = _KINDS | {"SelectQuery", "SelectIntersectExceptQuery"}
+_INNER_QUERIES = _KINDS | {"SelectQuery", "SelectIntersectExceptQuery", "TablesInSelectQuery"}
 _TABLE_FUNCTIONS = frozenset(
     {
         "numbers", "numbers_mt", "zeros", "zeros_mt", "generateseries", "generate_series", "primes",
@@ -96,7 +96,9 @@ def _lowered(name: str, value: str, ceiling: int) -> str:
     except ValueError:
         asked = 0.0
     if ceiling and not 0 < asked <= ceiling:
-        raise QueryRefused(f"Cannot raise '{name}' over {ceiling} in readonly mode: '{value}' was asked. (READONLY)", READONLY)
+        raise QueryRefused(
+            f"Cannot raise '{name}' over {ceiling} in readonly mode: '{value}' was asked. (READONLY)", READONLY
+        )
     return value
 
 

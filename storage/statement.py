@@ -4,6 +4,7 @@ Pure. `storage.engine` asks the real parser (formatQuery, EXPLAIN AST) and gives
 `storage.session` splits inserts with `split_insert`; `storage.read_only` judges what `read_ast` found.
 """
 
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -96,9 +97,16 @@ def _output_format(normalised: str, children: list[re.Match[str]]) -> str | None
 
 
 def _table_functions(nodes: list[re.Match[str]]) -> Iterator[str]:
-    for parent, child in zip(nodes, nodes[1:], strict=False):
+    for parent, child in itertools.pairwise(nodes):
         if parent["node"] == "TableExpression" and child["node"] == "Function" and child["name"]:
             yield child["name"]
+
+
+def carries_rows(sql: bytes) -> bool:
+    """Whether `split_insert` would find rows; it looks no further than where they begin."""
+    ends = (b"SELECT", b"WITH", b"FROM", b"EXPLAIN", b"VALUES", b"FORMAT")
+    end = next((clause.text.upper() for clause in _insert_clauses(sql) if clause.text.upper() in ends), b"")
+    return end in (b"VALUES", b"FORMAT")
 
 
 def split_insert(sql: bytes) -> InsertWithRows | None:
@@ -168,7 +176,9 @@ def _insert_clauses(sql: bytes) -> Iterator[_Token]:
 def _with_values(sql: bytes, keyword: _Token) -> InsertWithRows:
     rows = sql[keyword.end :]
     if b";" in rows and _something_after_semicolon(rows):
-        raise QueryRefused("Multi-statements are not allowed: send one statement a request. (SYNTAX_ERROR)", SYNTAX_ERROR)
+        raise QueryRefused(
+            "Multi-statements are not allowed: send one statement a request. (SYNTAX_ERROR)", SYNTAX_ERROR
+        )
     return InsertWithRows(decode_sql(sql[: keyword.start]).strip(), "Values", rows)
 
 

@@ -1,0 +1,105 @@
+"""Compressed HTTP bodies: what clickhouse-connect, curl and browsers send and accept.
+
+`storage.endpoint` decodes requests and encodes answers with it. gzip and deflate are always there; lz4 (frames) and
+zstd where their packages are, which clients learn by negotiation: an unknown request encoding is a clear refusal.
+"""
+
+import gzip
+import importlib
+import zlib
+from typing import Any
+
+from ..events.errors import QueryRefused
+
+UNKNOWN_COMPRESSION_METHOD, CANNOT_DECOMPRESS, TOO_LARGE = 89, 271, 229
+
+_PACKAGES = {"lz4": ("lz4.frame",), "zstd": ("compression.zstd", "backports.zstd")}
+_WORTH_COMPRESSING = 512  # bytes; below, the headers are larger than what is saved
+
+
+def decode_body(body: bytes, encoding: str, limit: int) -> bytes:
+    """Undo a request's Content-Encoding; at most `limit` bytes may come out.
+
+    Raises:
+        QueryRefused: the encoding is not known here, the bytes are not in it, or they hold more than `limit`.
+    """
+    if encoding in ("", "identity"):
+        return body
+    decompressor = _decompressor(encoding)
+    if decompressor is None:
+        message = f"Content-Encoding '{encoding}' is not known here: send gzip, deflate, or nothing compressed."
+        raise QueryRefused(f"{message} (UNKNOWN_COMPRESSION_METHOD)", UNKNOWN_COMPRESSION_METHOD)
+    try:
+        plain = bytes(decompressor.decompress(body, limit + 1))
+        complete = decompressor.eof
+    except (OSError, RuntimeError, ValueError, zlib.error, _zstd_error()) as error:
+        message = f"The body is not {encoding}, as its Content-Encoding says: {error}. (CANNOT_DECOMPRESS)"
+        raise QueryRefused(message, CANNOT_DECOMPRESS) from error
+    if len(plain) > limit:
+        raise too_large(limit)
+    if not complete:
+        raise QueryRefused(f"The {encoding} body ends too early. (CANNOT_DECOMPRESS)", CANNOT_DECOMPRESS)
+    return plain
+
+
+def too_large(limit: int) -> QueryRefused:
+    """The refusal of a body over `limit` bytes."""
+    return QueryRefused(f"The request body is over {limit} bytes: send smaller ones. (QUERY_IS_TOO_LARGE)", TOO_LARGE)
+
+
+def encode_body(body: bytes, accepted: str) -> tuple[bytes, str]:
+    """Compress an answer by the first encoding of an Accept-Encoding header that is known here.
+
+    Returns the bytes and their Content-Encoding ("" where they are as they were).
+    """
+    if len(body) < _WORTH_COMPRESSING:
+        return body, ""
+    for offer in accepted.split(","):
+        name, _, weight = offer.strip().partition(";")
+        packed = None if weight.replace(" ", "") in ("q=0", "q=0.0") else _compress(body, name.strip().lower())
+        if packed is not None:
+            return packed, name.strip().lower()
+    return body, ""
+
+
+def _compress(body: bytes, encoding: str) -> bytes | None:
+    match encoding:
+        case "gzip":
+            return gzip.compress(body, 3, mtime=0)
+        case "deflate":
+            return zlib.compress(body, 3)
+        case "lz4" | "zstd":
+            package = _package(encoding)
+            return bytes(package.compress(body)) if package else None
+        case _:
+            return None
+
+
+def _decompressor(encoding: str) -> Any:
+    match encoding:
+        case "gzip" | "x-gzip":
+            return zlib.decompressobj(wbits=31)
+        case "deflate":
+            return zlib.decompressobj()
+        case "lz4":
+            package = _package("lz4")
+            return package.LZ4FrameDecompressor() if package else None
+        case "zstd":
+            package = _package("zstd")
+            return package.ZstdDecompressor() if package else None
+        case _:
+            return None
+
+
+def _zstd_error() -> type[Exception]:
+    package = _package("zstd")
+    return package.ZstdError if package else ValueError
+
+
+def _package(encoding: str) -> Any:
+    for name in _PACKAGES[encoding]:
+        try:
+            return importlib.import_module(name)
+        except ImportError:
+            continue
+    return None

@@ -1,0 +1,51 @@
+"""What an embedded archive's endpoint is told when it starts: one frozen value, checked at once.
+
+Built by `pilothouse up` (and by tests); read by `storage.endpoint` and `storage.query_handler`.
+"""
+
+import ipaddress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..events.errors import SettingsInvalid
+from .read_only import ReaderLimits
+
+FULL_USER, READER_USER = "pilothouse", "reader"
+
+
+@dataclass(frozen=True)
+class EndpointConfig:
+    """Tokens are the passwords of `pilothouse` (full rights) and `reader`; port 0 is any free one.
+
+    A handle runs one statement at a time: `query_handles` of them run what answers, `insert_handles` only inserts that
+    carry their rows. At most `max_requests` requests are held at once, each with at most `max_body_bytes` (after
+    decompression). A result over `max_result_bytes` is an error unless the request asks for a larger limit.
+    """
+
+    data_dir: Path
+    full_token: str = field(repr=False)
+    reader_token: str = field(repr=False)
+    host: str = "127.0.0.1"
+    port: int = 0
+    query_handles: int = 4
+    insert_handles: int = 2
+    max_requests: int = 64
+    max_body_bytes: int = 256 * 1024**2
+    max_result_bytes: int = 512 * 1024**2
+    stop_seconds: float = 20.0
+    reader_limits: ReaderLimits = field(default_factory=ReaderLimits)
+
+    def __post_init__(self) -> None:
+        if not self.full_token or not self.reader_token or self.full_token == self.reader_token:
+            raise SettingsInvalid("the archive's endpoint needs two different tokens, even on loopback")
+        if not _is_loopback(self.host):
+            raise SettingsInvalid(f"the embedded archive listens on loopback only, not on {self.host}")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
