@@ -1,0 +1,136 @@
+"""A run's log out of the archive, in the order in which it was judged.
+
+`pilothouse replay` and `backtest` fold it again; the governor rebuilds its states from it when the log itself was lost. Facts come
+back equal to the last bit; of an event that stands at several places, the first, because the governor skipped the others.
+
+Ticks belong to no run, but a run is judged by those of its partition: from its first record to its end. The end is the record on
+which governance declared the phase `Ended`, or the run's last record where that is later. A run that has not ended may have been
+judged by any later tick (it may yet be declared lost by one), so those follow as well, up to `ticks_after`.
+"""
+
+import heapq
+from collections.abc import Iterator
+from itertools import groupby
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..events.codec import from_json
+from ..events.commands import Tick
+from ..events.envelope import Decision, LogPlace
+from ..events.union import KINDS, AnyDecision, AnyInput, Record
+from .connect import refusals
+from .named import Row, ask, statements
+from .rows import StepRow, step_batch
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.client import Client
+
+DECISION_KINDS = sorted(kind for kind, leaf in KINDS.items() if issubclass(leaf, Decision))
+TICKS_AFTER = 10_000
+"""How many ticks after its last record a run without an end is given: at one a second, nearly three hours."""
+ALL_TICKS = 2**62
+
+Moment = tuple[int, int]
+"""(epoch, offset): what orders the places of one partition."""
+
+
+class Span(NamedTuple):
+    """Where a run's records stand: its partition in each epoch, its first and last moment."""
+
+    partitions: dict[int, int]
+    first: Moment
+    last: Moment
+
+
+def read_log(client: "Client", run_id: str, *, ticks_after: int = TICKS_AFTER) -> list[Record]:
+    """The run's facts and its partition's ticks, in log order; empty where the archive holds none."""
+    return list(stream_log(client, run_id, ticks_after=ticks_after))
+
+
+def stream_log(client: "Client", run_id: str, *, ticks_after: int = TICKS_AFTER) -> Iterator[Record]:
+    """As `read_log`, without holding the run's steps in memory at once."""
+    span = _span(ask(client, "span", run=run_id, decisions=DECISION_KINDS))
+    if span is None:
+        return iter(())
+    facts = [
+        Record(_place(row), _input(row["body"])) for row in ask(client, "facts", run=run_id, decisions=DECISION_KINDS)
+    ]
+    ticks = list(_ticks(client, run_id, span, ticks_after))
+    return heapq.merge(facts, _batches(client, run_id), ticks, key=lambda record: _moment(record.place))
+
+
+def read_decisions(client: "Client", run_id: str) -> list[AnyDecision]:
+    """What was decided about the run, in the order in which it was told."""
+    rows = ask(client, "decisions", run=run_id, decisions=DECISION_KINDS)
+    return [event for event in (from_json(row["body"]) for row in rows) if isinstance(event, Decision)]
+
+
+def open_runs(client: "Client") -> list[str]:
+    """The runs that are not known to have ended: those whose states a governor with an empty log must rebuild."""
+    return [row["run_id"] for row in ask(client, "open_runs")]
+
+
+def _span(rows: list[Row]) -> Span | None:
+    if not rows:
+        return None
+    return Span(
+        partitions={row["log_epoch"]: row["log_partition"] for row in rows},
+        first=min((row["log_epoch"], row["first_offset"]) for row in rows),
+        last=max((row["log_epoch"], row["last_offset"]) for row in rows),
+    )
+
+
+def _ticks(client: "Client", run_id: str, span: Span, ticks_after: int) -> Iterator[Record]:
+    ended = [LogPlace(*row["basis"]) for row in ask(client, "ended_on", run=run_id)]
+    end = max([span.last, *map(_moment, ended)])
+    yield from _ticks_between(client, span, (span.first, end), ALL_TICKS)
+    if not ended:
+        yield from _ticks_between(client, span, (end, (2**32 - 1, ALL_TICKS)), ticks_after)
+
+
+def _ticks_between(client: "Client", span: Span, moments: tuple[Moment, Moment], limit: int) -> Iterator[Record]:
+    (after_epoch, after_offset), (until_epoch, until_offset) = moments
+    bounds = {"after_epoch": after_epoch, "after_offset": after_offset} | {
+        "until_epoch": until_epoch,
+        "until_offset": until_offset,
+    }
+    partitions = sorted(set(span.partitions.values()))
+    for row in ask(client, "ticks_between", partitions=partitions, limit=limit, **bounds):
+        if row["log_partition"] == _partition_in(span, row["log_epoch"]):
+            tick = Tick(at=row["at"], partition=row["partition"], writer_id=row["writer_id"], seq=row["seq"])
+            yield Record(_place(row), tick)
+
+
+def _partition_in(span: Span, epoch: int) -> int:
+    """The run's partition in an epoch; where it told nothing in that one, the partition it had before."""
+    return span.partitions[max(known for known in span.partitions if known <= epoch)]
+
+
+def _batches(client: "Client", run_id: str) -> Iterator[Record]:
+    judged: set[tuple[str, int]] = set()
+    for place, group in groupby(_step_rows(client, run_id), key=lambda row: row.place):
+        rows = list(group)
+        identity = rows[0].writer_id, rows[0].seq
+        # Rows that differ do not replace each other: of a second record that claims this identity some may be left. It was never judged.
+        if identity not in judged:
+            judged.add(identity)
+            yield Record(place, step_batch(run_id, rows))
+
+
+def _step_rows(client: "Client", run_id: str) -> Iterator[StepRow]:
+    with refusals(), client.query_rows_stream(statements()["batch_rows"], parameters={"run": run_id}) as rows:
+        for row in rows:
+            yield StepRow._make(row)
+
+
+def _input(body: str) -> AnyInput:
+    event = from_json(body)
+    assert not isinstance(event, Decision), "the query leaves decisions out"
+    return event
+
+
+def _place(row: Row) -> LogPlace:
+    return LogPlace(row["log_epoch"], row["log_partition"], row["log_offset"])
+
+
+def _moment(place: LogPlace) -> Moment:
+    return place.epoch, place.offset

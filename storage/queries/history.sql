@@ -1,0 +1,61 @@
+-- One run's log, as it was judged. Places are (epoch, offset) within the run's partition; times are microseconds.
+
+-- name: facts
+SELECT log_epoch, log_partition, log_offset, body
+FROM events
+WHERE run_id = {run:String} AND kind NOT IN {decisions:Array(String)}
+ORDER BY log_epoch, log_offset, log_partition;
+
+-- name: decisions
+SELECT body
+FROM events
+WHERE run_id = {run:String} AND kind IN {decisions:Array(String)}
+ORDER BY log_epoch, log_offset, log_partition;
+
+-- Rows of a StepBatch, batch after batch. Where two records claim one identity, only the earlier was judged.
+-- name: batch_rows
+SELECT log_epoch, log_partition, log_offset, attempt_id, attempt, rank, writer_id, seq, toUnixTimestamp64Micro(batch_at) AS batch_at,
+    row_index, column_index, metric, step, toUnixTimestamp64Micro(at) AS at, value, logged
+FROM step_log FINAL
+WHERE run_id = {run:String}
+ORDER BY log_epoch, log_offset, log_partition, row_index, column_index;
+
+-- name: span
+SELECT log_epoch, log_partition, min(log_offset) AS first_offset, max(log_offset) AS last_offset
+FROM
+(
+    SELECT log_epoch, log_partition, log_offset FROM events WHERE run_id = {run:String} AND kind NOT IN {decisions:Array(String)}
+    UNION ALL
+    SELECT log_epoch, log_partition, log_offset FROM step_log FINAL WHERE run_id = {run:String}
+)
+GROUP BY log_epoch, log_partition
+ORDER BY log_epoch, first_offset;
+
+-- The record on which the run was judged to have ended, where nothing was judged after it.
+-- name: ended_on
+SELECT JSONExtract(body, 'basis', 'Tuple(UInt32, UInt32, UInt64)') AS basis
+FROM
+(
+    SELECT body
+    FROM events
+    WHERE run_id = {run:String} AND kind = 'phase_changed'
+    ORDER BY log_epoch DESC, log_offset DESC
+    LIMIT 1
+)
+WHERE JSONExtractString(body, 'phase') = 'Ended';
+
+-- Ticks behind one place, up to and with another.
+-- name: ticks_between
+SELECT log_epoch, log_partition, log_offset, partition, writer_id, seq, toUnixTimestamp64Micro(at) AS at
+FROM ticks
+WHERE log_partition IN {partitions:Array(UInt32)}
+    AND (log_epoch, log_offset) > ({after_epoch:UInt32}, {after_offset:UInt64})
+    AND (log_epoch, log_offset) <= ({until_epoch:UInt32}, {until_offset:UInt64})
+ORDER BY log_epoch, log_offset, log_partition
+LIMIT {limit:UInt64};
+
+-- name: open_runs
+SELECT run_id
+FROM runs
+WHERE phase != 'Ended'
+ORDER BY started_at, run_id;
