@@ -1,7 +1,9 @@
-"""Puts records of the log into the archive, as often as it takes: the same event any number of times is one for readers.
+"""Puts records of the log into the archive, as often as it takes: the same event any number of times is one for
+readers.
 
-The archiver calls `Archive.insert` with a batch, before it acknowledges anything. What it cannot know is whether the last insert
-arrived; it inserts again, with other batch edges, and nothing is counted twice (`migrations/0001_log.sql` says why).
+The archiver calls `Archive.insert` with a batch, before it acknowledges anything. What it cannot know is whether the
+last insert arrived; it inserts again, with other batch edges, and nothing is counted twice (`migrations/0001_log.sql`
+says why).
 """
 
 import struct
@@ -19,8 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["Archive", "Archived", "Poison"]
 
 REFUSED_DATA = frozenset({6, 26, 27, 33, 38, 41, 53, 69, 70, 72, 117, 131, 321, 349, 467, 636})
-"""ClickHouse's codes that blame the rows: unparsable, out of range, of the wrong type, too large, NULL where none may be.
-Every other code blames the archive, its schema or its load, and is worth another try: better to wait than to lose."""
+"""ClickHouse's codes that blame the rows: unparsable, out of range, of the wrong type, too large, NULL where none may
+be. Every other code blames the archive, its schema or its load, and is worth another try: better to wait than to
+lose."""
 
 UNWRITABLE = (struct.error, TypeError, ValueError, OverflowError, AttributeError)
 """What building a native block raises on a value that its column cannot hold."""

@@ -1,7 +1,8 @@
 """The way to ClickHouse, embedded or a server: one client from the settings, and its errors in our words.
 
-Whoever composes a process (`cli`, the archiver, the control room) calls `connect` and hands the client to `archive`, `history`
-or `queries`; those run their SQL inside `refusals`, so that a person reads one line. The driver is imported when it is needed.
+Whoever composes a process (`cli`, the archiver, the control room) calls `connect` and hands the client to `archive`,
+`history` or `queries`; those run their SQL inside `refusals`, so that a person reads one line. The driver is imported
+when it is needed.
 """
 
 import logging

@@ -1,11 +1,13 @@
 """A run's log out of the archive, in the order in which it was judged.
 
-`pilothouse replay` and `backtest` fold it again; the governor rebuilds its states from it when the log itself was lost. Facts come
-back equal to the last bit; of an event that stands at several places, the first, because the governor skipped the others.
+`pilothouse replay` and `backtest` fold it again; the governor rebuilds its states from it when the log itself was lost.
+Facts come back equal to the last bit; of an event that stands at several places, the first, because the governor
+skipped the others.
 
-Ticks belong to no run, but a run is judged by those of its partition: from its first record to its end. The end is the record on
-which governance declared the phase `Ended`, or the run's last record where that is later. A run that has not ended may have been
-judged by any later tick (it may yet be declared lost by one), so those follow as well, up to `ticks_after`.
+Ticks belong to no run, but a run is judged by those of its partition: from its first record to its end. The end is the
+record on which governance declared the phase `Ended`, or the run's last record where that is later. A run that has not
+ended may have been judged by any later tick (it may yet be declared lost by one), so those follow as well, up to
+`ticks_after`.
 """
 
 import heapq
@@ -110,7 +112,8 @@ def _batches(client: "Client", run_id: str) -> Iterator[Record]:
     for place, group in groupby(_step_rows(client, run_id), key=lambda row: row.place):
         rows = list(group)
         identity = rows[0].writer_id, rows[0].seq
-        # Rows that differ do not replace each other: of a second record that claims this identity some may be left. It was never judged.
+        # Rows that differ do not replace each other: of a second record that claims this identity some may be left.
+        # It was never judged.
         if identity not in judged:
             judged.add(identity)
             yield Record(place, step_batch(run_id, rows))

@@ -1,7 +1,7 @@
 """Brings a ClickHouse to the schema this code knows: numbered files, each run once, with a checksum of what was run.
 
-`pilothouse migrate`, `pilothouse up` and the tests call it. Statements may be run again without harm, so a migration that
-was cut off is simply repeated; what has been recorded must never be edited.
+`pilothouse migrate`, `pilothouse up` and the tests call it. Statements may be run again without harm, so a migration
+that was cut off is simply repeated; what has been recorded must never be edited.
 """
 
 from dataclasses import dataclass

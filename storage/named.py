@@ -1,6 +1,7 @@
 """SQL by name: the statements of `queries/*.sql`, and how they are asked.
 
-`queries`, `history` and `migrate` call it; it calls the driver. Values travel as server-side parameters, never as text in SQL.
+`queries`, `history` and `migrate` call it; it calls the driver. Values travel as server-side parameters, never as text
+in SQL.
 """
 
 import re

@@ -1,8 +1,8 @@
 """What people ask of the archive: the named queries, shaped for the command line and the control room.
 
-Every answer is made of dicts in the columns' order; times are int microseconds UTC, absent values None, evidence a dict of floats in
-which NaN and the infinities are themselves. A run that is not there raises `UnknownRun` with the names that come near; what
-ClickHouse refuses raises `QueryRefused` with its code. The SQL is in `queries/runs.sql`.
+Every answer is made of dicts in the columns' order; times are int microseconds UTC, absent values None, evidence a dict
+of floats in which NaN and the infinities are themselves. A run that is not there raises `UnknownRun` with the names
+that come near; what ClickHouse refuses raises `QueryRefused` with its code. The SQL is in `queries/runs.sql`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,8 +41,8 @@ def list_runs(client: "Client", limit: int = 100) -> list[Row]:
 
 
 def show_run(client: "Client", run_id: str) -> Row:
-    """One run in full: how it stands, and under their names its `attempts`, `ranks`, `conditions`, `incidents` and, of rank 0,
-    the last value of each of its `metrics`.
+    """One run in full: how it stands, and under their names its `attempts`, `ranks`, `conditions`, `incidents` and, of
+    rank 0, the last value of each of its `metrics`.
 
     Raises:
         UnknownRun: there is no such run.
@@ -84,7 +84,8 @@ def events_of(
 
 
 def last_places(client: "Client", run_id: str) -> dict[str, LogPlace]:
-    """Where `events_of` should begin in order to see only what is still to come. Ask before the first rows, not after."""
+    """Where `events_of` should begin in order to see only what is still to come. Ask before the first rows, not
+    after."""
     return cursor_behind(ask(client, "last_places", run=run_id))
 
 
@@ -100,8 +101,8 @@ def cursor_behind(rows: Sequence[Row], before: Cursor | None = None) -> dict[str
 
 
 def interventions_of(client: "Client", run_id: str) -> list[Row]:
-    """The run's interventions in the order of their proposal, each with its `receipts` and, as proof that ranks moved together,
-    `ranks_by_step`: which ranks applied it at which step."""
+    """The run's interventions in the order of their proposal, each with its `receipts` and, as proof that ranks moved
+    together, `ranks_by_step`: which ranks applied it at which step."""
     known_run(client, run_id)
     receipts = _by_intervention(ask(client, "receipts", run=run_id))
     applied = _by_intervention(ask(client, "applied_steps", run=run_id))
@@ -152,7 +153,8 @@ def series_of(client: "Client", run_id: str, metric: str, *, rank: int | None = 
 
 
 def archive_progress(client: "Client") -> list[Row]:
-    """The last place the archive holds of each partition, the newest event time there, and when it last took anything in."""
+    """The last place the archive holds of each partition, the newest event time there, and when it last took anything
+    in."""
     return ask(client, "archive_progress")
 
 

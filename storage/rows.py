@@ -1,7 +1,7 @@
 """Events as rows of ClickHouse, and StepBatches back from theirs. Pure.
 
-`archive` inserts what `rows_of` returns; `history` rebuilds batches with `step_batch`. The columns and their types are those of
-`migrations/0001_log.sql`, named here so that an insert needs not ask for them.
+`archive` inserts what `rows_of` returns; `history` rebuilds batches with `step_batch`. The columns and their types are
+those of `migrations/0001_log.sql`, named here so that an insert needs not ask for them.
 """
 
 from collections.abc import Iterator, Sequence
