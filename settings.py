@@ -1,6 +1,8 @@
-"""Settings of every process, one frozen model: `PILOTHOUSE_*` variables over a TOML file over what a running stack says of itself.
+"""Settings of every process, one frozen model: `PILOTHOUSE_*` variables over a TOML file over what a running stack
+says of itself.
 
-Read once, by whoever composes a process (`cli`, `start_run`), and handed on as a value; nothing else reads the environment.
+Read once, by whoever composes a process (`cli`, `start_run`), and handed on as a value; nothing else reads the
+environment.
 """
 
 import json

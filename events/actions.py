@@ -55,8 +55,8 @@ class SkipBatches(_Action):
 class Rollback(_Action):
     """Restore `checkpoint` on every rank, go on behind the suspect data, with the learning rate cut: one transaction.
 
-    Data position never goes back: what was read since the checkpoint is not read again, and `skip_batches` more are dropped.
-    `checkpoint` is absent in a policy and filled in by the decision.
+    Data position never goes back: what was read since the checkpoint is not read again, and `skip_batches` more are
+    dropped. `checkpoint` is absent in a policy and filled in by the decision.
     """
 
     action: Literal["rollback"] = "rollback"

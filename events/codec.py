@@ -1,9 +1,9 @@
 """Events to bytes and back: the one codec for the wire, the archive and the state's history.
 
-On the wire an event is a msgpack map (by field name), its headers carry kind, schema version and, where signed, a signature
-with its key id over the exact bytes of the body. In the archive and on screens it is JSON in which non-finite numbers are the
-strings "NaN", "Infinity" and "-Infinity"; both read back to the same event. Whatever bytes arrive, `decode` answers with an
-event or with `Malformed`, and never raises.
+On the wire an event is a msgpack map (by field name), its headers carry kind, schema version and, where signed, a
+signature with its key id over the exact bytes of the body. In the archive and on screens it is JSON in which
+non-finite numbers are the strings "NaN", "Infinity" and "-Infinity"; both read back to the same event. Whatever bytes
+arrive, `decode` answers with an event or with `Malformed`, and never raises.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -81,7 +81,7 @@ def decode(
     if version > model.schema_version:
         return Malformed(
             "NewerSchema",
-            f"{kind} was written with schema {version}, this reader knows up to {model.schema_version}: upgrade it, then replay",
+            f"{kind} has schema {version}, this reader knows up to {model.schema_version}: upgrade it, then replay",
             body,
             kind,
         )

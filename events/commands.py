@@ -1,7 +1,7 @@
 """What people, advisors and the clock tell the governor: they stand in the same log as telemetry.
 
-Every decision depends on nothing but that log, so whatever may change a decision is a record of it: a command with who and
-why, the whole text of a policy, an advisor's answer, and time itself.
+Every decision depends on nothing but that log, so whatever may change a decision is a record of it: a command with
+who and why, the whole text of a policy, an advisor's answer, and time itself.
 """
 
 from typing import Annotated, Literal, Self
@@ -15,7 +15,9 @@ CommandVerb = Literal["approve", "decline", "pause", "resume", "stop", "interven
 
 
 class OperatorCommand(Fact):
-    """A person's order, always with who and why. `approve`/`decline` name an intervention, `intervene` brings an action."""
+    """A person's order, always with who and why. `approve`/`decline` name an intervention, `intervene` brings an
+    action.
+    """
 
     kind: Literal["operator_command"] = "operator_command"
     verb: CommandVerb
@@ -44,7 +46,9 @@ class PolicyActivated(Fact):
 
 
 class AdviceGiven(Fact):
-    """An advisor's answer to an `AdviceRequested`: what it was given, what it said, how long it took. It can only propose."""
+    """An advisor's answer to an `AdviceRequested`: what it was given, what it said, how long it took. It can only
+    propose.
+    """
 
     kind: Literal["advice_given"] = "advice_given"
     request_id: Name

@@ -29,7 +29,7 @@ VerificationOutcome = Literal["recovered", "ineffective", "inconclusive", "rever
 
 
 class ConditionChanged(Decision):
-    """A condition took another status or reason. `evidence` holds the feature values and thresholds it was judged by."""
+    """A condition took another status or reason. `evidence` holds the values it was judged by."""
 
     kind: Literal["condition_changed"] = "condition_changed"
     condition: ConditionType
@@ -50,6 +50,17 @@ class PhaseChanged(Decision):
     reason: Name
     margin: float | None = None
     evidence: Numbers = {}
+
+
+class RunAssessed(Decision):
+    """How the run stands, at most once a Tick and only when steps were judged: what gauges and timelines are drawn
+    from.
+    """
+
+    kind: Literal["run_assessed"] = "run_assessed"
+    phase: Phase
+    margin: float | None = None
+    features: Numbers = {}
 
 
 class InterventionProposed(Decision):

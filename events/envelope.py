@@ -1,8 +1,9 @@
 """What every event has: identity, time, and its place in the log.
 
-The leaves of this tree (`telemetry`, `commands`, `decisions`) form the closed union in `union.py`. A *fact* is told by
-somebody (a trainer, a person, an advisor) and is unique by `(run_id, writer_id, seq)`. A *decision* is concluded by the
-governor from facts; its id is derived from what it was concluded from, so that concluding it twice gives the same event.
+The leaves of this tree (`telemetry`, `commands`, `decisions`) form the closed union in `union.py`. A *fact* is told
+by somebody (a trainer, a person, an advisor) and is unique by `(run_id, writer_id, seq)`. A *decision* is concluded
+by the governor from facts; its id is derived from what it was concluded from, so that concluding it twice gives the
+same event.
 """
 
 from typing import Annotated, ClassVar, NamedTuple
@@ -94,8 +95,8 @@ class Decision(Event):
 def derived_id(run_id: str, attempt_id: str, subject: str, trigger: str, ordinal: int) -> str:
     """The identity of a decision: UUIDv5 of what it is about and what caused it.
 
-    `subject` is the rule or condition, `trigger` what set it off (a step, an event id), `ordinal` counts decisions of one
-    subject within an attempt. The policy's hash is a field of the decision and deliberately no part of the id.
+    `subject` is the rule or condition, `trigger` what set it off (a step, an event id), `ordinal` counts decisions of
+    one subject within an attempt. The policy's hash is a field of the decision and deliberately no part of the id.
     """
     return str(uuid5(DECISION_NAMESPACE, "\x1f".join((run_id, attempt_id, subject, trigger, str(ordinal)))))
 

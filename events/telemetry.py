@@ -1,9 +1,10 @@
 """What a trainer tells: the facts that ranks publish.
 
-Written by `producers.run`, judged by `stream_processors.fold`, kept by `storage.archive`. Non-finite numbers are ordinary
-values here. Sizes are bounded, so that one careless call cannot make a record that no broker takes.
+Written by `producers.run`, judged by `stream_processors.fold`, kept by `storage.archive`. Non-finite numbers are
+ordinary values here. Sizes are bounded, so that one careless call cannot make a record that no broker takes.
 """
 
+import math
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, JsonValue, model_validator
@@ -22,7 +23,7 @@ Labels = Annotated[dict[Name, Annotated[str, Field(max_length=2_000)]], Field(ma
 def _plain(value: object) -> object:
     """Configuration is text for people: numbers JSON cannot say are spelled out."""
     match value:
-        case float() if value != value or value in (float("inf"), float("-inf")):
+        case float() if not math.isfinite(value):
             return str(value)
         case dict():
             return {str(name): _plain(item) for name, item in value.items()}
@@ -40,8 +41,8 @@ Config = Annotated[dict[str, JsonValue], BeforeValidator(_plain)]
 class RunStarted(TrainerFact):
     """Rank 0 begins an attempt: a first start, a restart, or the continuation after a rollback.
 
-    `steers` lists the actions this trainer can carry out; nothing else is ever asked of it. `cost_per_hour` is for the whole
-    run, in the currency of the reader. `world_size` ranks are expected to report.
+    `steers` lists the actions this trainer can carry out; nothing else is ever asked of it. `cost_per_hour` is for
+    the whole run, in the currency of the reader. `world_size` ranks are expected to report.
     """
 
     kind: Literal["run_started"] = "run_started"
@@ -60,9 +61,11 @@ class RunStarted(TrainerFact):
 
 
 class StepBatch(TrainerFact):
-    """Many steps of one rank, columnar: `metrics[name][i]` belongs to `steps[i]`, logged at `times[i]`; None = not logged.
+    """Many steps of one rank, columnar: `metrics[name][i]` belongs to `steps[i]`, logged at `times[i]`; None = not
+    logged.
 
-    Steps stand in the order in which they were logged, which need not be ascending. Where a batch begins and ends means nothing.
+    Steps stand in the order in which they were logged, which need not be ascending. Where a batch begins and ends
+    means nothing.
     """
 
     kind: Literal["step_batch"] = "step_batch"
@@ -98,7 +101,9 @@ class SampleRecorded(TrainerFact):
 
 
 class ResourcesSampled(TrainerFact):
-    """Utilisation of one rank's devices and host, by the field's names (`gpu_util`, `gpu_memory_bytes`, `energy_kwh`)."""
+    """Utilisation of one rank's devices and host, by the field's names (`gpu_util`, `gpu_memory_bytes`,
+    `energy_kwh`).
+    """
 
     kind: Literal["resources_sampled"] = "resources_sampled"
     values: Numbers

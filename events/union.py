@@ -1,7 +1,7 @@
 """The closed union of all events, told apart by `kind`.
 
-Code that treats events by kind matches on this union and ends with `assert_never`: adding an event makes the type checker
-list every place that must know it.
+Code that treats events by kind matches on this union and ends with `assert_never`: adding an event makes the type
+checker list every place that must know it.
 """
 
 from typing import Annotated, NamedTuple, get_args
@@ -22,6 +22,7 @@ from .decisions import (
     InterventionProposed,
     InterventionVerified,
     PhaseChanged,
+    RunAssessed,
 )
 from .envelope import Event, LogPlace
 from .telemetry import (
@@ -63,6 +64,7 @@ AnyCommand = OperatorCommand | PolicyActivated | AdviceGiven | RunAnnotated | Ti
 AnyDecision = (
     ConditionChanged
     | PhaseChanged
+    | RunAssessed
     | InterventionProposed
     | InterventionApproved
     | InterventionDeclined

@@ -1,0 +1,75 @@
+"""Conditions: typed statements about a run, each True, False or Unknown, with the evidence they were judged by.
+
+`judge` is a small hysteresis machine: a condition becomes False when its statistic has reached `enter` for
+`for_steps` judgements in a row, and True again when it has stayed under `exit` for `keep_for`. Called by
+`stream_processors.judging` once per judged step (and per Tick for what only time can tell); `state` derives the phase
+from the result.
+"""
+
+import msgspec
+
+from ..events.decisions import ConditionType, Status
+
+JUDGED: tuple[ConditionType, ...] = ("Finite", "Stable", "Progressing", "TelemetryFresh", "Recoverable")
+"""The conditions judged so far, in the order in which they are reported."""
+
+
+class Condition(msgspec.Struct):
+    """One condition of one run. `x` is its statistic as last judged, None where it has none or it is not known."""
+
+    type: ConditionType
+    status: Status = "Unknown"
+    reason: str = "NotJudged"
+    message: str = ""
+    since_step: int = -1
+    x: float | None = None
+    above: int = 0
+    below: int = 0
+    evidence: dict[str, float] = {}
+
+
+class Threshold(msgspec.Struct, frozen=True):
+    """When a statistic makes a condition False, and when it is True again. `baseline` is its value in health."""
+
+    enter: float
+    exit: float
+    for_steps: int
+    keep_for: int
+    baseline: float = 0.0
+
+
+STABLE = Threshold(enter=8.0, exit=4.0, for_steps=2, keep_for=5)
+"""On the robust z score of the loss: 8 scale units above the run's own recent median, twice in a row."""
+
+THRESHOLDS: dict[ConditionType, Threshold] = {
+    "Stable": STABLE,
+    "Progressing": Threshold(enter=1.0, exit=1.0, for_steps=1, keep_for=1),
+}
+"""What the stability margin measures its distance to. `Progressing` is time without a step over the time allowed."""
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What a judgement concluded about a condition, before it is compared with what was known."""
+
+    status: Status
+    reason: str
+    message: str
+    evidence: dict[str, float] = {}
+
+
+def hysteresis(condition: Condition, threshold: Threshold, x: float) -> Status:
+    """The status after one more value of the statistic; counts the run-length in `condition`."""
+    condition.x = x
+    condition.above = condition.above + 1 if x >= threshold.enter else 0
+    condition.below = condition.below + 1 if x < threshold.exit else 0
+    if condition.above >= threshold.for_steps:
+        return "False"
+    if condition.status == "False" and condition.below < threshold.keep_for:
+        return "False"
+    return "True"
+
+
+def forget(condition: Condition, reason: str) -> None:
+    """Start over: what was known does not hold for what comes (a rollback, a restart)."""
+    condition.x, condition.above, condition.below = None, 0, 0
+    condition.status, condition.reason, condition.message, condition.evidence = "Unknown", reason, "", {}

@@ -1,0 +1,227 @@
+"""Rules to interventions: which rule holds, what it may do, whether it may now, and who must agree.
+
+Called by `stream_processors.judging` after conditions and phase are known. Everything it concludes goes to the desk;
+everything it remembers is in the ledger. What touches a trainer is bounded here and bounded again in the trainer.
+"""
+
+import msgspec
+from pydantic import TypeAdapter
+
+from ..events.actions import Action, Rollback
+from ..events.commands import OperatorCommand
+from ..events.decisions import (
+    InterventionApproved,
+    InterventionDeclined,
+    InterventionExpired,
+    InterventionIssued,
+    InterventionProposed,
+)
+from . import expressions, interventions
+from .desk import Desk
+from .incidents import Incident
+from .interventions import InFlight, Ledger
+from .policy import Policy, Rule
+from .recovery import Candidate, last_good
+
+ACTION: TypeAdapter[Action] = TypeAdapter(Action)
+EXPIRY_GRACE_STEPS = 20
+"""A receipt travels; only when none came this many steps after the time to live does the governor call it expired."""
+OPERATOR_TTL_STEPS = 1_000
+
+
+class Situation(msgspec.Struct, frozen=True):
+    """What `decide` looks at: the variables of expressions, and what the run can do and has saved."""
+
+    policy: Policy
+    facts: dict[str, object]
+    incident: Incident | None
+    onset: int
+    candidates: list[Candidate]
+    steers: tuple[str, ...]
+    tick: int
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What somebody, or a timeout for them, said to a proposal."""
+
+    approve: bool
+    who: str
+    why: str
+
+
+def decide(ledger: Ledger, situation: Situation, desk: Desk) -> None:
+    """Ask every rule once, in the policy's order; the ledger lets at most one touch the trainer at a time."""
+    for rule in situation.policy.rules:
+        record = ledger.rule(rule.name)
+        record.held = record.held + 1 if expressions.holds(rule.when, situation.facts) else 0
+        if record.held >= rule.for_steps:
+            _act(rule, ledger, situation, desk)
+
+
+def _act(rule: Rule, ledger: Ledger, situation: Situation, desk: Desk) -> None:
+    record = ledger.rule(rule.name)
+    action = rule.actions[min(record.rung, len(rule.actions) - 1)]
+    if interventions.refusal(ledger, situation.policy, rule, action) is not None:
+        return
+    action, obstacle = _completed(action, situation)
+    intervention_id = desk.new_id(f"intervention/{rule.name}", f"step {desk.step}")
+    proposal = _propose(rule, action, intervention_id, situation, desk)
+    if obstacle is not None:
+        record.last_step = ledger.judged
+        _decline(intervention_id, "governor", obstacle, desk)
+        return
+    interventions.count(ledger, rule, action)
+    if situation.policy.mode == "observe":
+        return
+    in_flight = _in_flight(rule, proposal, situation)
+    if proposal.needs_approval:
+        ledger.in_flight = [known for known in ledger.in_flight if known.rule != rule.name] + [in_flight]
+    else:
+        issue(ledger, in_flight, "policy", desk, desk.step + rule.ttl_steps)
+
+
+def _completed(action: Action, situation: Situation) -> tuple[Action, str | None]:
+    """The action with what only the moment knows, or the reason why it is impossible now."""
+    if action.action != "notify" and action.action not in situation.steers:
+        return action, f"this trainer cannot {action.action}; it steers: {', '.join(situation.steers) or 'nothing'}"
+    if not isinstance(action, Rollback):
+        return action, None
+    good = last_good(situation.candidates, before=situation.onset)
+    if good is None:
+        return action, f"no checkpoint was saved while the run was stable before step {situation.onset}"
+    return action.model_copy(update={"checkpoint": good.ref()}), None
+
+
+def _propose(
+    rule: Rule, action: Action, intervention_id: str, situation: Situation, desk: Desk
+) -> InterventionProposed:
+    mode = situation.policy.mode
+    features = situation.facts["features"]
+    return desk.decide(
+        InterventionProposed,
+        intervention_id,
+        intervention_id=intervention_id,
+        incident_id=situation.incident.incident_id if situation.incident else "",
+        rule=rule.name,
+        severity=rule.severity,
+        mode=mode,
+        action=action,
+        reason=rule.when,
+        needs_approval=mode == "propose" or rule.approval.by == "human",
+        evidence=features if isinstance(features, dict) else {},
+    )
+
+
+def _in_flight(rule: Rule, proposal: InterventionProposed, situation: Situation) -> InFlight:
+    verified = interventions.is_verified(proposal.action)
+    return InFlight(
+        intervention_id=proposal.intervention_id,
+        rule=rule.name,
+        action_json=ACTION.dump_json(proposal.action).decode(),
+        stage="proposed",
+        since_tick=situation.tick,
+        expires_step=rule.ttl_steps,
+        window_steps=rule.verify.window_steps if verified else 0,
+        deadline_ticks=rule.approval.timeout_seconds,
+        default=rule.approval.default,
+        incident_id=proposal.incident_id,
+    )
+
+
+def issue(ledger: Ledger, intervention: InFlight, who: str, desk: Desk, expires_step: int) -> None:
+    """Send the command. What leaves the trainer alone is done with being said."""
+    action = ACTION.validate_json(intervention.action_json)
+    desk.decide(
+        InterventionIssued,
+        intervention.intervention_id,
+        intervention_id=intervention.intervention_id,
+        rule=intervention.rule,
+        action=action,
+        expires_step=max(0, expires_step),
+        who=who,
+    )
+    known = ledger.find(intervention.intervention_id)
+    if known is not None:
+        ledger.close(known)
+    if action.action != "notify":
+        intervention.stage, intervention.expires_step = "issued", expires_step
+        ledger.in_flight.append(intervention)
+
+
+def _decline(intervention_id: str, who: str, why: str, desk: Desk) -> None:
+    desk.decide(InterventionDeclined, intervention_id, intervention_id=intervention_id, who=who, why=why)
+
+
+def expire(ledger: Ledger, desk: Desk) -> None:
+    """Give up on commands that no trainer answered in time."""
+    for known in list(ledger.in_flight):
+        if known.stage == "issued" and desk.step > known.expires_step + EXPIRY_GRACE_STEPS:
+            ledger.close(known)
+            desk.decide(
+                InterventionExpired,
+                known.intervention_id,
+                intervention_id=known.intervention_id,
+                reason=f"no receipt by step {desk.step}; it was to be applied by step {known.expires_step}",
+            )
+
+
+def time_out(ledger: Ledger, tick: int, desk: Desk) -> None:
+    """Proposals that nobody answered take their default."""
+    for known in list(ledger.in_flight):
+        if known.stage == "proposed" and tick - known.since_tick >= known.deadline_ticks:
+            why = f"nobody answered within {known.deadline_ticks} s"
+            _answer(ledger, known, Answer(known.default == "approve", "timeout", why), desk)
+
+
+def command(ledger: Ledger, order: OperatorCommand, incident: Incident | None, tick: int, desk: Desk) -> None:
+    """A person's order. It is bounded by the action's own limits, and bypasses mode, cooldown and budget: it is the
+    person's.
+    """
+    if order.verb in ("approve", "decline"):
+        known = ledger.find(order.intervention_id)
+        if known is not None and known.stage == "proposed":
+            _answer(ledger, known, Answer(order.verb == "approve", order.who, order.why), desk)
+        return
+    action = _ordered(order)
+    if action is None:
+        return
+    intervention_id = desk.new_id("intervention/operator", order.event_id)
+    desk.decide(
+        InterventionProposed,
+        intervention_id,
+        intervention_id=intervention_id,
+        incident_id=incident.incident_id if incident else "",
+        rule="operator",
+        severity="info",
+        mode="enforce",
+        action=action,
+        reason=order.why or f"ordered by {order.who}",
+    )
+    text = ACTION.dump_json(action).decode()
+    issue(
+        ledger,
+        InFlight(intervention_id, "operator", text, "proposed", tick),
+        order.who,
+        desk,
+        desk.step + OPERATOR_TTL_STEPS,
+    )
+
+
+def _ordered(order: OperatorCommand) -> Action | None:
+    match order.verb:
+        case "pause" | "resume" | "stop":
+            return ACTION.validate_python({"action": order.verb})
+        case "intervene":
+            return order.action
+        case "approve" | "decline" | "silence":
+            return None
+
+
+def _answer(ledger: Ledger, known: InFlight, answer: Answer, desk: Desk) -> None:
+    intervention_id = known.intervention_id
+    if not answer.approve:
+        ledger.close(known)
+        _decline(intervention_id, answer.who, answer.why, desk)
+        return
+    desk.decide(InterventionApproved, intervention_id, intervention_id=intervention_id, who=answer.who, why=answer.why)
+    issue(ledger, known, answer.who, desk, desk.step + known.expires_step)

@@ -1,0 +1,93 @@
+"""Policy expressions: CEL, compiled once, checked at load against what a run can know.
+
+An expression sees `features` (doubles by name), `conditions` (status by type, as 'True', 'False' or 'Unknown'),
+`phase` (a string) and `margin` (a double, 1.0 while nothing is known). A feature that is not known is absent, so an
+expression that needs it says `has(features.loss_z)`; one that does not is false while it is absent. Called by
+`policy` at load and by `decide` once per judged step.
+"""
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, get_args
+
+import cel
+
+from ..events.decisions import ConditionType, Phase
+
+FEATURES: dict[str, str] = {
+    "loss": "mean loss over the ranks, as logged",
+    "grad_norm": "mean gradient norm over the ranks",
+    "lr": "learning rate logged by rank 0",
+    "val_loss": "last validation loss",
+    "loss_z": "robust z score of the loss against the run's own recent past",
+    "grad_z": "robust z score of the log gradient norm",
+    "loss_baseline": "median loss of the recent past",
+    "loss_scale": "noise of the loss in the recent past (scaled median absolute deviation)",
+    "loss_rise": "loss minus loss_baseline, in the unit of the loss",
+    "nonfinite": "how many losses and gradient norms of this step were NaN or infinite, over all ranks",
+    "steps_observed": "steps judged since the detectors' windows were last restarted",
+    "ranks_reporting": "ranks that reported this step",
+    "steps_since_good_checkpoint": "steps since the last good checkpoint",
+}
+"""Every feature an expression may name, and what it is."""
+
+_INTEGER = re.compile(r"(?<![\w.'\"])(\d+)(?![\w.'\"])")
+
+
+def check(expression: str) -> str | None:
+    """What is wrong with an expression and what to write instead; None when it is right."""
+    try:
+        program = _compiled(expression)
+    except ValueError as error:
+        return " ".join(str(error).split())[:300]
+    unknown = [name for name in re.findall(r"features\.(\w+)", expression) if name not in FEATURES]
+    if unknown:
+        return f"no feature {unknown[0]!r}; there are: {', '.join(FEATURES)}"
+    stray = sorted(set(program.variables()) - set(_trial()))
+    if stray:
+        return f"no variable {stray[0]!r}; there are: {', '.join(_trial())}"
+    return _trial_run(expression, program)
+
+
+def _trial_run(expression: str, program: cel.Program) -> str | None:
+    try:
+        value = program.execute(_trial())
+    except TypeError as error:
+        if _INTEGER.search(expression):
+            return "numbers are doubles: write 6.0, not 6"
+        return str(error)[:300]
+    except Exception as error:  # noqa: BLE001  # the engine documents no tree of errors; every one means "not a usable expression"
+        return f"{type(error).__name__}: {error}"[:300]
+    return None if isinstance(value, bool) else f"gives {type(value).__name__}, must be true or false"
+
+
+def holds(expression: str, facts: Mapping[str, Any]) -> bool:
+    """Whether a checked expression is true of `facts`; what needs an absent feature is false."""
+    try:
+        return _compiled(expression).execute(dict(facts)) is True
+    except (RuntimeError, ValueError, TypeError, KeyError):
+        return False
+
+
+def facts_of(
+    features: Mapping[str, float], conditions: Mapping[ConditionType, str], phase: Phase, margin: float | None
+) -> dict[str, Any]:
+    """The variables of an expression."""
+    known = {name: float(value) for name, value in features.items()}
+    return {
+        "features": known,
+        "conditions": dict(conditions),
+        "phase": phase,
+        "margin": 1.0 if margin is None else margin,
+    }
+
+
+@lru_cache(maxsize=1_024)
+def _compiled(expression: str) -> cel.Program:
+    return cel.compile(expression)
+
+
+def _trial() -> dict[str, Any]:
+    statuses: dict[ConditionType, str] = dict.fromkeys(get_args(ConditionType), "True")
+    return facts_of(dict.fromkeys(FEATURES, 1.0), statuses, "Normal", 1.0)

@@ -1,0 +1,59 @@
+"""Which checkpoint is the last good one.
+
+A checkpoint is a candidate when the run was stable while it was saved; it is *good for an incident* when it is older
+than the incident's onset, the first evidence, and was not rejected since. Called by `stream_processors.judging` as
+checkpoints are announced, and by `decide` when a rollback is proposed.
+"""
+
+import msgspec
+
+from ..events.actions import CheckpointRef
+
+KEPT = 16
+"""Candidates remembered per run; the oldest is forgotten first."""
+
+
+class Candidate(msgspec.Struct):
+    """A saved checkpoint, and what the run was like at that step."""
+
+    checkpoint_id: str
+    step: int
+    path: str
+    manifest_sha256: str
+    stable: bool
+    rejected: bool = False
+
+    def ref(self) -> CheckpointRef:
+        return CheckpointRef(
+            checkpoint_id=self.checkpoint_id, step=self.step, path=self.path, manifest_sha256=self.manifest_sha256
+        )
+
+
+def remember(candidates: list[Candidate], saved: Candidate) -> None:
+    """Add a checkpoint, replacing one of the same id; bounded, and never at the price of the last stable one."""
+    candidates[:] = [known for known in candidates if known.checkpoint_id != saved.checkpoint_id] + [saved]
+    while len(candidates) > KEPT:
+        newest_good = last_good(candidates, before=None)
+        candidates.remove(next(known for known in candidates if known is not newest_good))
+
+
+def last_good(candidates: list[Candidate], before: int | None) -> Candidate | None:
+    """The newest stable candidate saved before step `before` (an incident's onset); None when there is none."""
+    good = [
+        known for known in candidates if known.stable and not known.rejected and (before is None or known.step < before)
+    ]
+    return max(good, key=lambda known: known.step, default=None)
+
+
+def rewound(candidates: list[Candidate], step: int) -> list[Candidate]:
+    """What is left of the candidates once the run went back to `step`: newer ones belong to an abandoned lineage."""
+    return [known for known in candidates if known.step <= step]
+
+
+def reject(candidates: list[Candidate], checkpoint_id: str) -> Candidate | None:
+    """Never offer this checkpoint again; None when it is not known."""
+    for known in candidates:
+        if known.checkpoint_id == checkpoint_id and not known.rejected:
+            known.rejected = True
+            return known
+    return None

@@ -1,0 +1,315 @@
+"""The heart: `fold(state, record) -> (state, decisions)`. Pure: same state and record, same decisions, bit for bit.
+
+Called by the governor for every record of the log, by `replay` for the records of the archive, by a backtest with
+another policy. It consumes the state it is given (it is changed in place and returned) and never raises: a fault of
+ours resets the run to a state that remembers only how far it has read, deterministically, and is reported.
+"""
+
+from typing import NamedTuple
+
+from ..events.commands import AdviceGiven, OperatorCommand, PolicyActivated, RunAnnotated, Tick
+from ..events.errors import PolicyInvalid
+from ..events.telemetry import (
+    CheckpointSaved,
+    EvalCompleted,
+    Heartbeat,
+    InterventionReceipt,
+    RecipeChanged,
+    RunEnded,
+    RunStarted,
+    StageChanged,
+    StepBatch,
+    TelemetryGap,
+)
+from ..events.union import AnyDecision, AnyTelemetry, Record
+from ..governance import decide, incidents, verification
+from ..governance.conditions import forget
+from ..governance.desk import Desk, Header
+from ..governance.policy import load_policy
+from ..governance.recovery import Candidate, rewound
+from ..governance.verification import Receipt
+from . import features, gathering, judging
+from .admission import Verdict, admit
+from .features import StepSample
+from .run_state import (
+    PAST_ATTEMPTS,
+    Attempt,
+    Evaluated,
+    Held,
+    NewRecipe,
+    RunState,
+    SavedCheckpoint,
+    Told,
+    new_state,
+)
+
+TICK_SPACING = 500_000
+"""Ticks closer than this (microseconds) come from a second ticker and do not move time twice."""
+REASON_LENGTH = 300
+
+
+class Folded(NamedTuple):
+    """The new state and what was decided. `fault` is what went wrong in the core itself, for the dead-letter topic."""
+
+    state: RunState
+    decisions: tuple[AnyDecision, ...]
+    verdict: Verdict
+    fault: str = ""
+
+
+def fold(state: RunState, record: Record, *, accept_gap: bool = False) -> Folded:
+    """Take one record into account.
+
+    On `Verdict.GAP` the state is unchanged: records before this one were never seen. Whoever knows that they are lost
+    for good (a replay, a governor that has already looked again) calls with `accept_gap=True`.
+    """
+    lost_before = state.lost_records
+    verdict = admit(state, record.event, accept_gap=accept_gap)
+    if verdict is not Verdict.FOLDED:
+        return Folded(state, (), verdict)
+    desk = _desk(state, record)
+    try:
+        _take(state, record, desk)
+        if state.lost_records > lost_before:
+            judging.lost(state, "records", state.lost_records - lost_before, desk)
+    except Exception as error:  # noqa: BLE001  # whatever is wrong in here must not stop the log for every other run
+        return Folded(_reset(state), (), Verdict.FOLDED, f"{type(error).__name__}: {error}"[:REASON_LENGTH])
+    return Folded(state, tuple(desk.decisions), Verdict.FOLDED)
+
+
+def _desk(state: RunState, record: Record) -> Desk:
+    attempt = state.current
+    lineage = (attempt.attempt_id, attempt.attempt) if attempt else ("", 0)
+    desk = Desk(Header(state.run_id, *lineage, state.policy_hash), record.place, state.ordinals)
+    desk.at = record.event.at
+    desk.step = attempt.judged if attempt else -1
+    return desk
+
+
+def _reset(state: RunState) -> RunState:
+    fresh = new_state(state.run_id)
+    fresh.positions, fresh.tick, fresh.tick_at = state.positions, state.tick, state.tick_at
+    fresh.policy_text, fresh.policy_hash = state.policy_text, state.policy_hash
+    fresh.past, fresh.ended = state.past, state.ended
+    return fresh
+
+
+def _take(state: RunState, record: Record, desk: Desk) -> None:
+    match record.event:
+        case Tick() as tick:
+            _tick(state, tick, desk)
+        case PolicyActivated() as activated:
+            _activate(state, activated)
+            desk.header.policy_hash = state.policy_hash
+        case OperatorCommand() as order:
+            decide.command(state.ledger, order, state.incident, state.tick, desk)
+        case AdviceGiven() | RunAnnotated():
+            pass  # evidence for people: no advisor is asked yet, so no answer can propose anything
+        case fact:
+            _trainer_fact(state, fact, desk)
+
+
+def _tick(state: RunState, tick: Tick, desk: Desk) -> None:
+    if state.ended or 0 <= tick.at - state.tick_at < TICK_SPACING:
+        return
+    state.tick, state.tick_at = state.tick + 1, tick.at
+    if state.current is not None:
+        gathering.lose_patience(state.current, state.tick)
+        _advance(state, desk)
+        desk.at = tick.at
+        judging.time_passed(state, desk)
+    else:
+        judging.unannounced(state, desk)
+    if state.tick - state.heard_tick >= judging.LOST_TICKS:
+        _end(state, desk)
+
+
+def _activate(state: RunState, activated: PolicyActivated) -> None:
+    """A policy that cannot be used changes nothing; whoever activates one checks it first."""
+    try:
+        load_policy(activated.text)
+    except PolicyInvalid:
+        return
+    state.policy_text, state.policy_hash = activated.text, activated.policy_hash
+
+
+def _trainer_fact(state: RunState, fact: AnyTelemetry, desk: Desk) -> None:
+    attempt = _attempt_of(state, fact)
+    if attempt is None:
+        return  # of an attempt that is over: evidence for the archive only
+    if isinstance(fact, RunStarted) and fact.rank == 0:
+        _announce(attempt, fact, state.tick)
+    judging.heard(state, desk)
+    match fact:
+        case StepBatch():
+            gathering.add_rows(attempt, fact, state.tick)
+        case Heartbeat() | StageChanged():
+            _note_stage(state, attempt, fact)
+        case TelemetryGap():
+            judging.lost(state, "steps or records of this writer", sum(fact.dropped.values()), desk)
+        case RunEnded():
+            _note_end(attempt, fact)
+        case _:
+            _hold(attempt, fact)
+    _advance(state, desk)
+
+
+def _note_stage(state: RunState, attempt: Attempt, fact: Heartbeat | StageChanged) -> None:
+    if fact.rank == 0 and attempt is state.current:
+        state.stage = fact.stage
+
+
+def _note_end(attempt: Attempt, fact: RunEnded) -> None:
+    if fact.rank == 0:
+        attempt.end = (fact.step, fact.at, fact.outcome)
+
+
+def _attempt_of(state: RunState, fact: AnyTelemetry) -> Attempt | None:
+    """The attempt a fact belongs to; a new one is gathered beside the current until rank 0 has announced it."""
+    for known in (state.current, state.early):
+        if known is not None and known.attempt_id == fact.attempt_id:
+            return known
+    if fact.attempt_id in state.past:
+        return None
+    if state.early is not None and state.early.started:
+        return None  # two attempts ahead: rank 0 will announce it in its turn
+    state.early = Attempt(fact.attempt_id, fact.attempt, started_tick=state.tick)
+    return state.early
+
+
+def _announce(attempt: Attempt, started: RunStarted, tick: int) -> None:
+    if attempt.started:
+        return
+    attempt.started, attempt.started_tick, attempt.reason = True, tick, started.reason
+    attempt.first_step, attempt.world_size = started.first_step, started.world_size
+    attempt.steers = started.steers
+    attempt.judged = started.first_step - 1
+    attempt.pending = {step: row for step, row in attempt.pending.items() if step >= started.first_step}
+    gathering.start(attempt)
+
+
+def _hold(attempt: Attempt, fact: AnyTelemetry) -> None:
+    """Only rank 0 speaks for the run; what it tells of a step takes effect when that step has been judged."""
+    told = _told(fact) if fact.rank == 0 else None
+    if told is not None:
+        gathering.hold(attempt, Held(told[0], fact.at, told[1]))
+
+
+def _told(fact: AnyTelemetry) -> tuple[int, Told] | None:
+    """The step a fact speaks of, and what it means to the core; None for what only people read."""
+    match fact:
+        case CheckpointSaved(step=step):
+            ref = (fact.checkpoint_id, step, fact.path, fact.manifest_sha256)
+            return step, SavedCheckpoint(Candidate(*ref, stable=False))
+        case RecipeChanged(step=step):
+            return step, NewRecipe()
+        case EvalCompleted(step=step):
+            loss = next((fact.metrics[name] for name in ("loss", "val_loss") if name in fact.metrics), None)
+            return None if loss is None else (step, Evaluated(loss))
+        case InterventionReceipt(step=step):
+            return step, Receipt(fact.intervention_id, fact.outcome, step, fact.reason[:REASON_LENGTH])
+        case _:
+            return None
+
+
+def _advance(state: RunState, desk: Desk) -> None:
+    """Judge what is ready, and go over to the next attempt once this one has nothing left."""
+    while state.current is not None or state.early is not None:
+        if state.current is not None and not state.ended:
+            _judge_ready(state, state.current, desk)
+        if not _may_switch(state):
+            return
+        _switch(state, desk)
+
+
+def _judge_ready(state: RunState, attempt: Attempt, desk: Desk) -> None:
+    ending = attempt.end is not None and (gathering.is_exhausted(attempt) or _is_overdue(state, attempt))
+    for item in gathering.ready(attempt, closing=ending):
+        match item:
+            case StepSample():
+                judging.step(state, item, desk)
+            case Held():
+                desk.at = max(desk.at, item.at)
+                _apply(state, item.told, desk)
+    if ending:
+        _end(state, desk)
+
+
+def _is_overdue(state: RunState, attempt: Attempt) -> bool:
+    return bool(attempt.pending) and (
+        state.tick - attempt.pending[min(attempt.pending)].first_tick >= gathering.PATIENCE_TICKS
+    )
+
+
+def _apply(state: RunState, told: Told, desk: Desk) -> None:
+    match told:
+        case SavedCheckpoint(candidate):
+            judging.checkpoint_saved(state, candidate, desk)
+        case NewRecipe():
+            features.restart(state.features)
+        case Evaluated(val_loss):
+            state.features.val_loss = val_loss
+        case Receipt():
+            verification.receive(state.ledger, told, state.candidates, desk)
+            judging.recoverable(state, desk)
+            judging.rephase(state, desk)
+
+
+def _may_switch(state: RunState) -> bool:
+    if state.early is None or not state.early.started:
+        return False
+    if state.current is None or state.ended or gathering.is_exhausted(state.current):
+        return True
+    return state.tick - state.early.started_tick >= gathering.PATIENCE_TICKS
+
+
+def _switch(state: RunState, desk: Desk) -> None:
+    """The next attempt becomes the current one: another lineage of the same run."""
+    old, new = state.current, state.early
+    if new is None:
+        return
+    if old is not None:
+        _judge_rest(state, old, desk)
+        state.past = [*state.past, old.attempt_id][-PAST_ATTEMPTS:]
+    state.current, state.early, state.ended = new, None, False
+    state.ordinals.clear()
+    desk.header.attempt_id, desk.header.attempt, desk.step = new.attempt_id, new.attempt, new.judged
+    _go_back(state, old, new, desk)
+    state.stage = "train"
+    state.stepped_tick, state.heard_tick = 0, state.tick
+    judging.heard(state, desk)
+    judging.recoverable(state, desk)
+    judging.rephase(state, desk)
+
+
+def _judge_rest(state: RunState, old: Attempt, desk: Desk) -> None:
+    """What rank 0 told before it moved on still counts; steps that not every rank reached do not."""
+    old.pending.clear()
+    for item in gathering.ready(old, closing=True):
+        if isinstance(item, Held):
+            _apply(state, item.told, desk)
+
+
+def _go_back(state: RunState, old: Attempt | None, new: Attempt, desk: Desk) -> None:
+    last_kept = new.first_step - 1
+    features.rewind(state.features, last_kept)
+    state.candidates = rewound(state.candidates, last_kept)
+    if state.incident is not None and old is not None:
+        state.incident.steps_lost += max(0, old.judged - last_kept)
+    if new.reason != "rollback":
+        verification.abandon(state.ledger, "the run was started again", desk)
+    for name in ("Finite", "Stable", "Progressing"):
+        forget(state.conditions[name], "NewAttempt")
+
+
+def _end(state: RunState, desk: Desk) -> None:
+    """The run is over: nothing is judged any more, and the state shrinks to what a restart would need."""
+    if state.ended:
+        return
+    verification.abandon(state.ledger, "the run ended", desk)
+    incidents.end(state.incident, desk)
+    state.ended, state.incident = True, None
+    judging.rephase(state, desk)
+    if state.current is not None:
+        state.past = [*state.past, state.current.attempt_id][-PAST_ATTEMPTS:]
+    state.current, state.last_features = None, {}

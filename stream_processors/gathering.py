@@ -1,0 +1,148 @@
+"""From what single ranks report to steps of the whole run, in the order of steps and whatever the interleaving.
+
+A step is ready when every live rank has reported it. A rank's rows count in ascending order of steps and once per
+step: the first row is what is judged, a repeated or backward one is evidence for the archive only. Everything is
+merged in ways that do not depend on the order in which ranks arrive. Called by `fold`.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from ..events.telemetry import StepBatch
+from .features import StepSample
+from .run_state import MAX_HELD, MAX_PENDING, MAX_RANKS, SAMPLED_RANKS, Attempt, Held, PendingStep
+
+PATIENCE_TICKS = 15
+"""A rank that has not reported a step so long after the first did is not waited for until it reports again."""
+LOSS_NAMES = ("loss", "train_loss", "train/loss")
+GRAD_NAMES = ("grad_norm", "train/grad_norm")
+LR_NAMES = ("lr", "learning_rate", "train/lr")
+
+
+class Row(NamedTuple):
+    """What one rank logged of one step, as far as it is judged."""
+
+    step: int
+    at: int
+    rank: int
+    loss: float | None
+    grad_norm: float | None
+    lr: float | None
+
+
+def add_rows(attempt: Attempt, batch: StepBatch, tick: int) -> None:
+    """Merge the rows of one rank into the pending steps."""
+    rank = batch.rank
+    if rank >= (attempt.world_size if attempt.started else MAX_RANKS):
+        return
+    columns = [_column(batch, names) for names in (LOSS_NAMES, GRAD_NAMES, LR_NAMES)]
+    before = attempt.high.get(rank, -1)
+    for index, step in enumerate(batch.steps):
+        if step <= attempt.high.get(rank, -1):
+            continue
+        attempt.high[rank] = step
+        if step > attempt.judged:
+            loss, grad_norm, lr = (column[index] if column else None for column in columns)
+            _merge(attempt, Row(step, batch.times[index], rank, loss, grad_norm, lr), tick)
+    if rank in attempt.lagging:
+        attempt.lagging.remove(rank)
+    if before <= attempt.watermark:
+        attempt.watermark = _watermark(attempt)
+
+
+def _column(batch: StepBatch, names: tuple[str, ...]) -> tuple[float | None, ...] | None:
+    return next((batch.metrics[name] for name in names if name in batch.metrics), None)
+
+
+def _merge(attempt: Attempt, row: Row, tick: int) -> None:
+    pending = attempt.pending.get(row.step)
+    if pending is None:
+        pending = attempt.pending[row.step] = PendingStep(row.at, tick)
+    pending.at = max(pending.at, row.at)
+    pending.ranks += 1
+    measured = (value for value in (row.loss, row.grad_norm) if value is not None)
+    pending.nonfinite += sum(1 for value in measured if not math.isfinite(value))
+    if row.rank == 0:
+        pending.lr = row.lr
+    pending.low.append((row.rank, row.loss, row.grad_norm))
+    pending.low.sort(key=lambda low: low[0])
+    del pending.low[SAMPLED_RANKS:]
+
+
+def _watermark(attempt: Attempt) -> int:
+    """The last step that every live rank has reached."""
+    live = [high for rank, high in attempt.high.items() if rank not in attempt.lagging]
+    unheard = attempt.world_size - len(attempt.high) - sum(1 for rank in attempt.lagging if rank not in attempt.high)
+    return -1 if unheard > 0 or not attempt.started else min(live, default=-1)
+
+
+def start(attempt: Attempt) -> None:
+    """RunStarted came: now it is known which ranks to wait for."""
+    for rank in [rank for rank in attempt.high if rank >= attempt.world_size]:
+        del attempt.high[rank]
+    attempt.watermark = _watermark(attempt)
+
+
+def lose_patience(attempt: Attempt, tick: int) -> None:
+    """Stop waiting for ranks that are overdue with the oldest pending step."""
+    if not attempt.pending:
+        return
+    oldest = min(attempt.pending)
+    if tick - attempt.pending[oldest].first_tick < PATIENCE_TICKS:
+        return
+    late = [rank for rank in range(attempt.world_size) if attempt.high.get(rank, -1) < oldest]
+    attempt.lagging = sorted({*attempt.lagging, *late})
+    attempt.watermark = _watermark(attempt)
+
+
+def hold(attempt: Attempt, held: Held) -> None:
+    """Keep what rank 0 told about a step until that step is judged."""
+    attempt.held.append(held)
+    attempt.held.sort(key=lambda known: known.step)  # stable: rank 0 told it in this order
+    del attempt.held[:-MAX_HELD]
+
+
+def ready(attempt: Attempt, *, closing: bool = False) -> Iterator[StepSample | Held]:
+    """Steps and what was told about them, in order, removed as they are yielded: a step before what was told about it.
+
+    `closing` drops the wait for ranks: nothing more will come.
+    """
+    while True:
+        step = min(attempt.pending, default=None)
+        may_judge = step is not None and (closing or step <= attempt.watermark or len(attempt.pending) > MAX_PENDING)
+        held = attempt.held[0] if attempt.held else None
+        if held is not None and _is_due(attempt, held, step, closing=closing):
+            yield attempt.held.pop(0)
+        elif may_judge and step is not None:
+            attempt.judged = step
+            yield _sample(step, attempt.pending.pop(step))
+        else:
+            return
+
+
+def _is_due(attempt: Attempt, held: Held, oldest: int | None, *, closing: bool) -> bool:
+    if oldest is not None and oldest <= held.step:
+        return False
+    return closing or held.step <= max(attempt.watermark, attempt.judged)
+
+
+def _sample(step: int, pending: PendingStep) -> StepSample:
+    return StepSample(
+        step=step,
+        at=pending.at,
+        ranks=pending.ranks,
+        loss=_mean([loss for _, loss, _ in pending.low if loss is not None]),
+        grad_norm=_mean([grad for _, _, grad in pending.low if grad is not None]),
+        lr=pending.lr,
+        nonfinite=pending.nonfinite,
+    )
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def is_exhausted(attempt: Attempt) -> bool:
+    """Whether nothing that rank 0 has reached is still waiting for other ranks."""
+    return not attempt.pending or min(attempt.pending) > attempt.high.get(0, -1)

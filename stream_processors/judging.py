@@ -1,0 +1,252 @@
+"""Judge one step of a run: features, conditions, verification, incident, phase, then what must follow.
+
+The order of this pipeline is the meaning of the whole system; every arm is in `governance`. Called by `fold` for each
+ready step and each Tick; writes decisions to the desk.
+"""
+
+from ..events.decisions import ConditionChanged, PhaseChanged, RunAssessed
+from ..governance import conditions as judge
+from ..governance import decide, expressions, incidents, recovery, verification
+from ..governance.conditions import Condition, Verdict
+from ..governance.desk import Desk
+from ..governance.policy import Policy, load_policy
+from ..governance.state import phase_of, stability_margin
+from . import features
+from .features import StepSample
+from .run_state import RunState
+
+SILENT_TICKS = 15
+"""Without any record for so many seconds, what is known of a run is stale."""
+LOST_TICKS = 600
+"""A run that was silent for so many seconds is lost."""
+HANG_FACTOR = 10.0
+HANG_TICKS = 60.0
+"""No step for the larger of this many seconds and HANG_FACTOR times the usual interval, while training: stalled."""
+NO_POLICY = Policy(name="none", mode="observe", rules=())
+
+
+def policy_of(state: RunState) -> Policy:
+    """The policy that governs the run; one that does nothing until one was activated."""
+    return load_policy(state.policy_text) if state.policy_text else NO_POLICY
+
+
+def step(state: RunState, sample: StepSample, desk: Desk) -> None:
+    """Judge one step that every live rank has reported."""
+    desk.step, desk.at = sample.step, sample.at
+    state.ledger.judged += 1
+    _learn_pace(state)
+    seen = features.observe(state.features, sample)
+    seen |= _checkpoint_age(state, sample.step)
+    state.last_features = seen
+    _set(state, "Finite", _finite(state, seen), desk)
+    _set(state, "Stable", _stable(state, seen), desk)
+    _set(state, "Progressing", Verdict("True", "StepsEnding", "steps are ending"), desk)
+    _conclude(state, desk)
+
+
+def _conclude(state: RunState, desk: Desk) -> None:
+    """What every judgement ends with, in this order: effects of the past, incident, phase, then new interventions."""
+    policy = policy_of(state)
+    verification.watch(state.ledger, policy, _facts(state), desk)
+    healing = any(known.stage == "applied" for known in state.ledger.in_flight)
+    had_incident = state.incident is not None
+    state.incident = incidents.advance(state.incident, state.conditions, _onset(state, desk), healing, desk)
+    if had_incident and state.incident is None:
+        for record in state.ledger.rules.values():
+            record.rung = 0
+    rephase(state, desk)
+    decide.expire(state.ledger, desk)
+    decide.decide(state.ledger, _situation(state, desk), desk)
+
+
+def _onset(state: RunState, desk: Desk) -> int:
+    if state.incident is not None:
+        return state.incident.onset_step
+    return state.features.suspect_since if state.features.suspect_since >= 0 else desk.step
+
+
+def _situation(state: RunState, desk: Desk) -> decide.Situation:
+    return decide.Situation(
+        policy=policy_of(state),
+        facts=_facts(state),
+        incident=state.incident,
+        onset=_onset(state, desk),
+        candidates=state.candidates,
+        steers=state.current.steers if state.current else (),
+        tick=state.tick,
+    )
+
+
+def _facts(state: RunState) -> dict[str, object]:
+    status = {name: condition.status for name, condition in state.conditions.items()}
+    return expressions.facts_of(state.last_features, status, state.phase, state.margin)
+
+
+def _finite(state: RunState, seen: dict[str, float]) -> Verdict:
+    count = seen["nonfinite"]
+    condition = state.conditions["Finite"]
+    condition.x = count
+    if count:
+        return Verdict(
+            "False", "NonFinite", f"{count:.0f} losses or gradient norms are NaN or infinite", {"nonfinite": count}
+        )
+    if "loss" not in seen and "grad_norm" not in seen:
+        return Verdict(condition.status, condition.reason, condition.message, condition.evidence)
+    return Verdict("True", "AllFinite", "losses and gradient norms are finite")
+
+
+def _stable(state: RunState, seen: dict[str, float]) -> Verdict:
+    condition = state.conditions["Stable"]
+    z = seen.get("loss_z")
+    if z is None:
+        return Verdict(condition.status, condition.reason, condition.message, condition.evidence)
+    status = judge.hysteresis(condition, judge.STABLE, z)
+    if status == "True":
+        return Verdict("True", "WithinBaseline", "the loss is within its recent range")
+    evidence = {
+        name: seen[name] for name in ("loss", "loss_z", "loss_baseline", "loss_scale", "grad_z") if name in seen
+    }
+    message = f"loss {seen['loss']:.4g} is {z:.1f} scale units above its recent median {seen['loss_baseline']:.4g}"
+    return Verdict("False", "LossAboveBaseline", message, evidence | {"enter": judge.STABLE.enter})
+
+
+def _checkpoint_age(state: RunState, step_: int) -> dict[str, float]:
+    good = recovery.last_good(state.candidates, before=None)
+    return {} if good is None else {"steps_since_good_checkpoint": float(step_ - good.step)}
+
+
+def _learn_pace(state: RunState) -> None:
+    """The usual interval between steps, in ticks: an average that forgets with a factor of 0.9."""
+    if state.stepped_tick:
+        interval = float(state.tick - state.stepped_tick)
+        state.step_ticks = 0.9 * state.step_ticks + 0.1 * interval
+    state.stepped_tick = state.tick
+
+
+def _set(state: RunState, name: judge.ConditionType, verdict: Verdict, desk: Desk) -> None:
+    """Note a verdict; say so when status or reason changed."""
+    condition: Condition = state.conditions[name]
+    was = condition.status
+    changed = (was, condition.reason) != (verdict.status, verdict.reason)
+    condition.status, condition.reason = verdict.status, verdict.reason
+    condition.message, condition.evidence = verdict.message, verdict.evidence
+    if not changed:
+        return
+    if was != verdict.status:
+        condition.since_step = desk.step
+    desk.decide(
+        ConditionChanged,
+        name,
+        condition=name,
+        status=verdict.status,
+        was=was,
+        reason=verdict.reason,
+        message=verdict.message,
+        since_step=condition.since_step,
+        evidence=verdict.evidence,
+    )
+
+
+def rephase(state: RunState, desk: Desk) -> None:
+    """Derive margin and phase from the conditions; say so when the phase changed."""
+    state.margin = stability_margin(state.conditions)
+    phase, reason = phase_of(
+        state.conditions,
+        ended=state.ended,
+        recovering=state.ledger.recovering,
+        has_baseline=state.conditions["Stable"].status != "Unknown",
+    )
+    if phase == state.phase:
+        return
+    was, state.phase = state.phase, phase
+    desk.decide(
+        PhaseChanged,
+        "phase",
+        phase=phase,
+        was=was,
+        reason=reason,
+        margin=state.margin,
+        evidence=state.last_features,
+    )
+
+
+def checkpoint_saved(state: RunState, candidate: recovery.Candidate, desk: Desk) -> None:
+    """A checkpoint is a candidate when nothing spoke against the run at that step."""
+    healthy = all(state.conditions[name].status == "True" for name in ("Finite", "Stable"))
+    candidate.stable = healthy and state.incident is None and state.features.suspect_since < 0
+    recovery.remember(state.candidates, candidate)
+    recoverable(state, desk)
+
+
+def recoverable(state: RunState, desk: Desk) -> None:
+    """Whether there is a checkpoint to go back to."""
+    good = recovery.last_good(state.candidates, before=None)
+    if good is not None:
+        verdict = Verdict("True", "GoodCheckpoint", "there is a checkpoint that was saved while the run was stable")
+    elif any(known.rejected for known in state.candidates):
+        verdict = Verdict(
+            "False", "CheckpointsRejected", "every checkpoint that was saved while stable turned out unusable"
+        )
+    else:
+        verdict = Verdict("Unknown", "NoCheckpointYet", "no checkpoint was saved while the run was stable")
+    _set(state, "Recoverable", verdict, desk)
+
+
+def heard(state: RunState, desk: Desk) -> None:
+    """A record of a trainer came: telemetry is fresh, once the run has said that it started."""
+    state.heard_tick = state.tick
+    started = state.current is not None and state.current.started
+    if started and state.conditions["TelemetryFresh"].status != "True":
+        _set(state, "TelemetryFresh", Verdict("True", "Reporting", "ranks are reporting"), desk)
+        rephase(state, desk)
+
+
+def unannounced(state: RunState, desk: Desk) -> None:
+    """Telemetry goes on coming for a run that nobody started; it is kept, and not judged."""
+    if state.early is not None and state.tick - state.early.started_tick == SILENT_TICKS:
+        _set(state, "TelemetryFresh", Verdict("Unknown", "NotStarted", "telemetry of a run that nobody started"), desk)
+
+
+def lost(state: RunState, what: str, count: int, desk: Desk) -> None:
+    """Telemetry was lost for good; the run goes on being judged by what there is."""
+    message = f"{count} {what} were lost; {state.lost_records} records in all"
+    evidence = {"lost": float(count), "lost_records": float(state.lost_records)}
+    _set(state, "TelemetryFresh", Verdict("True", "TelemetryLost", message, evidence), desk)
+
+
+def time_passed(state: RunState, desk: Desk) -> None:
+    """What only time can tell: silence, hangs, proposals that nobody answers."""
+    silent = state.tick - state.heard_tick
+    if silent == SILENT_TICKS:
+        message = f"nothing was heard for {silent} s; what was known does not hold any more"
+        _set(state, "TelemetryFresh", Verdict("False", "Silent", message, {"silent_s": float(silent)}), desk)
+        rephase(state, desk)
+    decide.time_out(state.ledger, state.tick, desk)
+    _watch_progress(state, desk, fresh=silent < SILENT_TICKS)
+    _assess(state, desk)
+
+
+def _watch_progress(state: RunState, desk: Desk, *, fresh: bool) -> None:
+    if not fresh or state.stage not in ("train", "warmup") or not state.stepped_tick:
+        state.stepped_tick = state.tick if state.stepped_tick else 0  # an evaluation is not a hang
+        return
+    allowed = max(HANG_TICKS, HANG_FACTOR * state.step_ticks)
+    state.conditions["Progressing"].x = x = (state.tick - state.stepped_tick) / allowed
+    if x < 1.0:
+        return
+    first = state.conditions["Progressing"].status != "False"
+    waited = float(state.tick - state.stepped_tick)
+    verdict = Verdict(
+        "False", "NoStepEnded", f"no step ended for {waited:.0f} s", {"waited_s": waited, "allowed_s": allowed}
+    )
+    _set(state, "Progressing", verdict, desk)
+    if first:
+        _conclude(state, desk)
+
+
+def _assess(state: RunState, desk: Desk) -> None:
+    """Say how the run stands, when there is something new to say."""
+    if state.current is None or state.assessed_step == state.ledger.judged:
+        return
+    state.assessed_step = state.ledger.judged
+    desk.decide(RunAssessed, "assessment", phase=state.phase, margin=state.margin, features=state.last_features)

@@ -1,0 +1,142 @@
+"""The state of one run as the fold carries it: everything a decision depends on that is not in the record at hand.
+
+Plain structs, written to msgpack by the governor after every half second and read back when it starts; bounded in
+bytes whatever the run does (`MAX_STATE_BYTES` at `MAX_RANKS` ranks, a property test holds it to that). Nothing here
+knows where records come from.
+"""
+
+import msgspec
+
+from ..events.decisions import ConditionType, Phase
+from ..governance.conditions import JUDGED, Condition
+from ..governance.incidents import Incident
+from ..governance.interventions import Ledger
+from ..governance.recovery import Candidate
+from ..governance.verification import Receipt
+from .features import FeatureState
+
+MAX_STATE_BYTES = 256 * 1024
+MAX_RANKS = 1_000
+MAX_WRITERS = 2_048
+"""Writers whose last sequence number is remembered; the one that was silent for longest is forgotten first."""
+MAX_PENDING = 384
+"""Steps that may wait for slow ranks; beyond it the oldest is judged without them."""
+MAX_HELD = 64
+PAST_ATTEMPTS = 16
+SAMPLED_RANKS = 4
+"""A step's means are taken over the reporting ranks with the lowest numbers: mergeable in any order, and bounded."""
+
+
+class PendingStep(msgspec.Struct):
+    """One step that not every live rank has reported yet. `low` holds (rank, loss, grad_norm) of the lowest ranks,
+    sorted.
+    """
+
+    at: int
+    first_tick: int
+    ranks: int = 0
+    nonfinite: int = 0
+    lr: float | None = None
+    low: list[tuple[int, float | None, float | None]] = []
+
+
+class SavedCheckpoint(msgspec.Struct, frozen=True, tag=True):
+    """A checkpoint that was announced for a step which is not judged yet."""
+
+    candidate: Candidate
+
+
+class NewRecipe(msgspec.Struct, frozen=True, tag=True):
+    """The trainer announced a change of recipe."""
+
+
+class Evaluated(msgspec.Struct, frozen=True, tag=True):
+    """A validation loss."""
+
+    val_loss: float
+
+
+Told = SavedCheckpoint | NewRecipe | Evaluated | Receipt
+
+
+class Held(msgspec.Struct):
+    """What rank 0 told about a step, waiting until that step is judged: facts take effect in the order of steps."""
+
+    step: int
+    at: int
+    told: Told
+
+
+class Attempt(msgspec.Struct):
+    """One lineage of steps. `high` is the last step of each rank; `started` turns true with rank 0's RunStarted."""
+
+    attempt_id: str
+    attempt: int
+    started: bool = False
+    started_tick: int = 0
+    reason: str = ""
+    first_step: int = 0
+    world_size: int = 1
+    steers: tuple[str, ...] = ()
+    high: dict[int, int] = {}
+    lagging: list[int] = []
+    watermark: int = -1
+    judged: int = -1
+    pending: dict[int, PendingStep] = {}
+    held: list[Held] = []
+    end: tuple[int, int, str] | None = None
+
+
+class RunState(msgspec.Struct):
+    """Everything known of a run. `early` gathers the next attempt until the current one is done with."""
+
+    run_id: str
+    policy_text: str = ""
+    policy_hash: str = ""
+    ended: bool = False
+    current: Attempt | None = None
+    early: Attempt | None = None
+    past: list[str] = []
+    positions: dict[str, int] = {}
+    tick: int = 0
+    tick_at: int = 0
+    heard_tick: int = 0
+    stepped_tick: int = 0
+    step_ticks: float = 0.0
+    stage: str = "prepare"
+    lost_records: int = 0
+    assessed_step: int = -1
+    phase: Phase = "Unknown"
+    margin: float | None = None
+    last_features: dict[str, float] = {}
+    conditions: dict[ConditionType, Condition] = msgspec.field(
+        default_factory=lambda: {name: Condition(name) for name in JUDGED}
+    )
+    features: FeatureState = msgspec.field(default_factory=FeatureState)
+    candidates: list[Candidate] = []
+    incident: Incident | None = None
+    ledger: Ledger = msgspec.field(default_factory=Ledger)
+    ordinals: dict[str, int] = {}
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(RunState).decode
+
+
+def new_state(run_id: str) -> RunState:
+    """The state of a run nobody has told us anything about."""
+    return RunState(run_id)
+
+
+def dump_state(state: RunState) -> bytes:
+    """The state's bytes; `load_state` gives back an equal one."""
+    return _encode(state)
+
+
+def load_state(body: bytes) -> RunState:
+    """The state of `dump_state`.
+
+    Raises:
+        msgspec.DecodeError: the bytes are not a state of this version (a subclass, `ValidationError`, included).
+    """
+    return _decode(body)
