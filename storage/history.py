@@ -13,7 +13,7 @@ ended may have been judged by any later tick (it may yet be declared lost by one
 import heapq
 from collections.abc import Iterator
 from itertools import groupby
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..events.codec import from_json
 from ..events.commands import Tick
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 DECISION_KINDS = sorted(kind for kind, leaf in KINDS.items() if issubclass(leaf, Decision))
 TICKS_AFTER = 10_000
 """How many ticks after its last record a run without an end is given: at one a second, nearly three hours."""
-ALL_TICKS = 2**62
+ALL_TICKS = ANY_OFFSET = 2**62
+ANY_EPOCH = 2**32
 
 Moment = tuple[int, int]
 """(epoch, offset): what orders the places of one partition."""
@@ -43,21 +44,34 @@ class Span(NamedTuple):
     last: Moment
 
 
-def read_log(client: "Client", run_id: str, *, ticks_after: int = TICKS_AFTER) -> list[Record]:
-    """The run's facts and its partition's ticks, in log order; empty where the archive holds none."""
-    return list(stream_log(client, run_id, ticks_after=ticks_after))
+def read_log(
+    client: "Client", run_id: str, *, before_epoch: int = ANY_EPOCH, ticks_after: int = TICKS_AFTER
+) -> list[Record]:
+    """The run's facts and its partition's ticks, in log order; empty where the archive holds none.
+
+    `before_epoch` leaves out what stands in that epoch of the log or a later one: a governor that begins an epoch reads
+    that one itself.
+    """
+    return list(stream_log(client, run_id, before_epoch=before_epoch, ticks_after=ticks_after))
 
 
-def stream_log(client: "Client", run_id: str, *, ticks_after: int = TICKS_AFTER) -> Iterator[Record]:
+def stream_log(
+    client: "Client", run_id: str, *, before_epoch: int = ANY_EPOCH, ticks_after: int = TICKS_AFTER
+) -> Iterator[Record]:
     """As `read_log`, without holding the run's steps in memory at once."""
-    span = _span(ask(client, "span", run=run_id, decisions=DECISION_KINDS))
+    asked = {"run": run_id, "before_epoch": before_epoch}
+    span = _span(ask(client, "span", decisions=DECISION_KINDS, **asked))
     if span is None:
         return iter(())
     facts = [
-        Record(_place(row), _input(row["body"])) for row in ask(client, "facts", run=run_id, decisions=DECISION_KINDS)
+        Record(_place(row), _input(row["body"])) for row in ask(client, "facts", decisions=DECISION_KINDS, **asked)
     ]
-    ticks = list(_ticks(client, run_id, span, ticks_after))
-    return heapq.merge(facts, _batches(client, run_id), ticks, key=lambda record: _moment(record.place))
+    ended = [_moment(LogPlace(*row["basis"])) for row in ask(client, "ended_on", **asked)]
+    end = max([span.last, *ended])
+    ticks = list(_ticks(client, span, (span.first, end), ALL_TICKS))
+    if not ended:
+        ticks += _ticks(client, span, (end, (before_epoch - 1, ANY_OFFSET)), ticks_after)
+    return heapq.merge(facts, _batches(client, asked), ticks, key=lambda record: _moment(record.place))
 
 
 def read_decisions(client: "Client", run_id: str) -> list[AnyDecision]:
@@ -81,22 +95,13 @@ def _span(rows: list[Row]) -> Span | None:
     )
 
 
-def _ticks(client: "Client", run_id: str, span: Span, ticks_after: int) -> Iterator[Record]:
-    ended = [LogPlace(*row["basis"]) for row in ask(client, "ended_on", run=run_id)]
-    end = max([span.last, *map(_moment, ended)])
-    yield from _ticks_between(client, span, (span.first, end), ALL_TICKS)
-    if not ended:
-        yield from _ticks_between(client, span, (end, (2**32 - 1, ALL_TICKS)), ticks_after)
-
-
-def _ticks_between(client: "Client", span: Span, moments: tuple[Moment, Moment], limit: int) -> Iterator[Record]:
+def _ticks(client: "Client", span: Span, moments: tuple[Moment, Moment], limit: int) -> Iterator[Record]:
+    """The ticks of the run's partition behind the first moment, up to and with the second."""
     (after_epoch, after_offset), (until_epoch, until_offset) = moments
-    bounds = {"after_epoch": after_epoch, "after_offset": after_offset} | {
-        "until_epoch": until_epoch,
-        "until_offset": until_offset,
-    }
+    after = {"after_epoch": after_epoch, "after_offset": after_offset}
+    until = {"until_epoch": until_epoch, "until_offset": until_offset}
     partitions = sorted(set(span.partitions.values()))
-    for row in ask(client, "ticks_between", partitions=partitions, limit=limit, **bounds):
+    for row in ask(client, "ticks_between", partitions=partitions, limit=limit, **after, **until):
         if row["log_partition"] == _partition_in(span, row["log_epoch"]):
             tick = Tick(at=row["at"], partition=row["partition"], writer_id=row["writer_id"], seq=row["seq"])
             yield Record(_place(row), tick)
@@ -107,20 +112,20 @@ def _partition_in(span: Span, epoch: int) -> int:
     return span.partitions[max(known for known in span.partitions if known <= epoch)]
 
 
-def _batches(client: "Client", run_id: str) -> Iterator[Record]:
+def _batches(client: "Client", asked: dict[str, Any]) -> Iterator[Record]:
     judged: set[tuple[str, int]] = set()
-    for place, group in groupby(_step_rows(client, run_id), key=lambda row: row.place):
+    for place, group in groupby(_step_rows(client, asked), key=lambda row: row.place):
         rows = list(group)
         identity = rows[0].writer_id, rows[0].seq
         # Rows that differ do not replace each other: of a second record that claims this identity some may be left.
         # It was never judged.
         if identity not in judged:
             judged.add(identity)
-            yield Record(place, step_batch(run_id, rows))
+            yield Record(place, step_batch(asked["run"], rows))
 
 
-def _step_rows(client: "Client", run_id: str) -> Iterator[StepRow]:
-    with refusals(), client.query_rows_stream(statements()["batch_rows"], parameters={"run": run_id}) as rows:
+def _step_rows(client: "Client", asked: dict[str, Any]) -> Iterator[StepRow]:
+    with refusals(), client.query_rows_stream(statements()["batch_rows"], parameters=asked) as rows:
         for row in rows:
             yield StepRow._make(row)
 

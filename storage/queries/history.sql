@@ -3,7 +3,7 @@
 -- name: facts
 SELECT log_epoch, log_partition, log_offset, body
 FROM events
-WHERE run_id = {run:String} AND kind NOT IN {decisions:Array(String)}
+WHERE run_id = {run:String} AND kind NOT IN {decisions:Array(String)} AND log_epoch < {before_epoch:UInt64}
 ORDER BY log_epoch, log_offset, log_partition;
 
 -- name: decisions
@@ -17,7 +17,7 @@ ORDER BY log_epoch, log_offset, log_partition;
 SELECT log_epoch, log_partition, log_offset, attempt_id, attempt, rank, writer_id, seq, toUnixTimestamp64Micro(batch_at) AS batch_at,
     row_index, column_index, metric, step, toUnixTimestamp64Micro(at) AS at, value, logged
 FROM step_log FINAL
-WHERE run_id = {run:String}
+WHERE run_id = {run:String} AND log_epoch < {before_epoch:UInt64}
 ORDER BY log_epoch, log_offset, log_partition, row_index, column_index;
 
 -- name: span
@@ -28,6 +28,7 @@ FROM
     UNION ALL
     SELECT log_epoch, log_partition, log_offset FROM step_log FINAL WHERE run_id = {run:String}
 )
+WHERE log_epoch < {before_epoch:UInt64}
 GROUP BY log_epoch, log_partition
 ORDER BY log_epoch, first_offset;
 
@@ -38,7 +39,7 @@ FROM
 (
     SELECT body
     FROM events
-    WHERE run_id = {run:String} AND kind = 'phase_changed'
+    WHERE run_id = {run:String} AND kind = 'phase_changed' AND log_epoch < {before_epoch:UInt64}
     ORDER BY log_epoch DESC, log_offset DESC
     LIMIT 1
 )
