@@ -1,0 +1,45 @@
+"""The accounts of an outbox, in calls: at every moment accepted = sent + queued + spooled + dropped.
+
+Kept by `producers.outbox`. *Sent* is confirmed by the broker, *queued* is in memory (given to the broker or not),
+*spooled* is on disk, *dropped* is gone, with its reason. What must still be said of losses leaves in the next
+`TelemetryGap`.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Counts(NamedTuple):
+    """One moment of the accounts."""
+
+    accepted: int = 0
+    sent: int = 0
+    queued: int = 0
+    spooled: int = 0
+    dropped: int = 0
+
+
+class Ledger:
+    """What became of the calls that were taken in hand, and which losses nobody has been told of."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+        self.sent = 0
+        self.dropped: Counter[str] = Counter()
+        self._untold: Counter[str] = Counter()
+
+    def drop(self, reason: str, entries: int, *, told: bool = False) -> None:
+        """Calls are gone; `told` where the log says so already."""
+        self.dropped[reason] += entries
+        if not told:
+            self._untold[reason] += entries
+
+    def note(self, counts: Mapping[str, int]) -> None:
+        """Losses other than accepted calls: bad values, calls that were refused."""
+        self._untold.update(counts)
+
+    def take_untold(self) -> dict[str, int]:
+        """The losses by reason since the last call."""
+        untold, self._untold = self._untold, Counter()
+        return {reason: count for reason, count in untold.items() if count}

@@ -1,0 +1,217 @@
+"""Where this process stands: rank and world size, run id, attempt, commit and host, found without being told.
+
+Called once by `producers.run.start_run`, before anything is published. Reads what launchers leave behind (torchrun,
+Slurm, MPI), and asks `torch.distributed` where it is initialised. Loads neither PyTorch nor anything else: whoever uses
+it has.
+"""
+
+import json
+import os
+import socket
+import sys
+import uuid
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..events.envelope import DECISION_NAMESPACE
+from ..events.errors import UserMistake
+
+RUN_ID_KEY = "PILOTHOUSE_RUN_ID"
+AGREE_SECONDS = 120.0
+MAX_RUN_ID = 200
+RANK_KEYS = (
+    ("RANK", "WORLD_SIZE"),
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    ("PMI_RANK", "PMI_SIZE"),
+    # Not SLURM_NTASKS: a batch script that never calls srun has that too, and is one process.
+    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
+)
+RESTART_KEYS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
+JOB_KEYS = ("SLURM_ARRAY_JOB_ID", "SLURM_JOB_ID", "TORCHELASTIC_RUN_ID", "PBS_JOBID", "LSB_JOBID")
+
+_meetings: Counter[str] = Counter()
+"""How often ranks met under a name: the n-th `start_run("x")` of one rank belongs to the n-th of every other."""
+
+
+class Identity(NamedTuple):
+    """Who speaks: one rank of one attempt. Everything appended to the outbox carries the identity of its moment."""
+
+    run_id: str
+    attempt_id: str
+    attempt: int
+    rank: int
+    world_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """The attempt that a checkpoint came from, as its sidecar tells: what a restart continues."""
+
+    run_id: str
+    attempt_id: str
+    attempt: int
+
+
+class Place(NamedTuple):
+    """This process among its peers."""
+
+    rank: int
+    world_size: int
+
+
+def read_lineage(sidecar: Path) -> Lineage | None:
+    """The lineage in a checkpoint's sidecar, a JSON object with `run_id`, `attempt_id` and `attempt`; None where
+    there is none.
+    """
+    try:
+        told = json.loads(sidecar.read_text())
+        return Lineage(str(told["run_id"]), str(told["attempt_id"]), int(told["attempt"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def place_of(environ: Mapping[str, str]) -> Place:
+    """Rank and world size: from torch.distributed, else from the launcher's variables, else alone."""
+    distributed = _distributed()
+    if distributed is not None:
+        return Place(distributed.get_rank(), distributed.get_world_size())
+    for rank_key, size_key in RANK_KEYS:
+        rank, size = environ.get(rank_key, ""), environ.get(size_key, "")
+        if rank.isdecimal() and size.isdecimal() and int(rank) < int(size):
+            return Place(int(rank), int(size))
+    return Place(0, 1)
+
+
+def known_run_id(argument: str | None, environ: Mapping[str, str], lineage: Lineage | None) -> str | None:
+    """The run id that every rank can know by itself: argument, environment, scheduler, sidecar, in that order."""
+    named = argument or environ.get(RUN_ID_KEY)
+    if named:
+        return named
+    for key in JOB_KEYS:
+        job = environ.get(key)
+        # torchrun calls every rendezvous that nobody named "none": that names no job.
+        if job and job != "none":
+            task = environ.get("SLURM_ARRAY_TASK_ID")
+            return f"{job}_{task}" if key == "SLURM_ARRAY_JOB_ID" and task else job
+    return lineage.run_id if lineage is not None else None
+
+
+def first_identity(name: str, known: str | None, place: Place, environ: Mapping[str, str], ordinal: int) -> Identity:
+    """This rank's identity at the start; rank 0 mints what nobody can know, and the others take it from there.
+
+    Raises:
+        UserMistake: several ranks, no run id that all can know, and no way to tell each other.
+    """
+    minted = json.dumps([known or f"{name}-{uuid.uuid4().hex[:8]}", uuid.uuid4().hex])
+    if place.world_size == 1:
+        run_id, attempt_id = json.loads(minted)
+    elif _distributed() is not None:
+        run_id, attempt_id = json.loads(from_rank_zero(name, minted, place.rank))
+    elif known is not None:
+        run_id, attempt_id = known, _attempt_id_of_the_launch(known, environ)
+    else:
+        raise UserMistake(
+            f"start_run({name!r}) runs on {place.world_size} ranks that cannot agree on a run id yet: call it after "
+            f"torch.distributed.init_process_group(), pass run_id=..., or set {RUN_ID_KEY}"
+        )
+    return Identity(checked_run_id(run_id), attempt_id, ordinal, place.rank, place.world_size)
+
+
+def checked_run_id(run_id: str) -> str:
+    """The run id, if it can be one.
+
+    Raises:
+        UserMistake: it is empty, too long or no text.
+    """
+    if not 0 < len(run_id) <= MAX_RUN_ID or not run_id.isprintable():
+        raise UserMistake(f"run_id must be 1 to {MAX_RUN_ID} printable characters, got {run_id!r:.60}")
+    return run_id
+
+
+def from_rank_zero(name: str, value: str, rank: int) -> str:
+    """Rank 0's `value`, on every rank, through the store of the process group.
+
+    The store and no collective: a script that calls start_run on rank 0 alone, as many do, must not wait for the rest.
+
+    Raises:
+        UserMistake: rank 0 did not call start_run within two minutes.
+    """
+    _meetings[name] += 1
+    key = f"pilothouse/{name}/{_meetings[name]}"
+    store = sys.modules["torch.distributed.distributed_c10d"]._get_default_store()
+    if rank == 0:
+        store.set(key, value)
+        return value
+    try:
+        store.wait([key], timedelta(seconds=AGREE_SECONDS))
+    except RuntimeError as error:
+        raise UserMistake(
+            f"rank {rank} waited {AGREE_SECONDS:.0f} s for rank 0 to call start_run({name!r}); call it on rank 0 too"
+        ) from error
+    return str(store.get(key).decode())
+
+
+def restarts(environ: Mapping[str, str]) -> int:
+    """How often the launcher says that it started this job again."""
+    counts = [environ.get(key, "0") for key in RESTART_KEYS]
+    return sum(int(count) for count in counts if count.isdecimal())
+
+
+def host() -> str:
+    """This machine's name."""
+    return socket.gethostname()
+
+
+def git_commit(start: Path) -> str:
+    """The commit checked out where `start` lies, read from `.git` itself: no process is started. Empty where there
+    is none.
+    """
+    try:
+        folder = next((found for parent in (start, *start.parents) if (found := parent / ".git").exists()), None)
+        return _head(_git_folder(folder)) if folder is not None else ""
+    except (OSError, ValueError, IndexError):
+        return ""
+
+
+def _git_folder(dot_git: Path) -> Path:
+    if dot_git.is_dir():
+        return dot_git
+    # A worktree or submodule: a file that says where the folder is.
+    return (dot_git.parent / dot_git.read_text().removeprefix("gitdir:").strip()).resolve()
+
+
+def _head(folder: Path) -> str:
+    head = (folder / "HEAD").read_text().strip()
+    if not head.startswith("ref:"):
+        return head[:64]
+    ref = head.removeprefix("ref:").strip()
+    common = folder / "commondir"
+    shared = (folder / common.read_text().strip()) if common.exists() else folder
+    for place in (folder / ref, shared / ref):
+        if place.exists():
+            return place.read_text().strip()[:64]
+    packed = (shared / "packed-refs").read_text().splitlines()
+    return next((line.split()[0] for line in packed if line.endswith(f" {ref}")), "")
+
+
+def _attempt_id_of_the_launch(run_id: str, environ: Mapping[str, str]) -> str:
+    """The same on every rank of one launch, another at the next: from what the launcher told all of them."""
+    keys = ("MASTER_ADDR", "MASTER_PORT", *JOB_KEYS, *RESTART_KEYS)
+    told = "\x1f".join((run_id, *(environ.get(key, "") for key in keys)))
+    return uuid.uuid5(DECISION_NAMESPACE, told).hex
+
+
+def _distributed() -> Any:
+    """torch.distributed, if the script has loaded and initialised it."""
+    module = sys.modules.get("torch.distributed")
+    return module if module is not None and module.is_available() and module.is_initialized() else None
+
+
+def script_folder() -> Path:
+    """Where the training script lies, or the working directory of a notebook."""
+    main = getattr(sys.modules.get("__main__"), "__file__", None)
+    return Path(main).resolve().parent if main else Path(os.getcwd())

@@ -1,0 +1,300 @@
+"""The outbox: what the training thread appended goes to the log, in order; what cannot go is counted.
+
+`producers.run` appends rows and told facts from any thread. `pump`, one round of work, belongs to one background thread
+(`producers.publisher`): it drains what was appended into records (`producers.batching`), numbers them, keeps them until
+they are confirmed (`producers.backlog`) and gives them to the sender (`producers.kafka`). It also tells the heartbeat
+and, where something was lost, the `TelemetryGap`. A number (`seq`) is given only to a record that exists, and numbers
+are sent in their order.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ..events.envelope import TrainerFact
+from ..events.errors import BrokerUnavailable
+from ..events.telemetry import Heartbeat, RunEnded, TelemetryGap
+from .accounts import Counts, Ledger
+from .backlog import Backlog
+from .bad_calls import BadCalls
+from .batching import MAX_ROWS, Draft, Entry, Outgoing, Told, TooLarge, drafts, encoded
+from .context import Identity
+from .heartbeat import Moment, Pulse, heartbeat_fields
+from .kafka import Outcome, State
+from .spool import Lost, Spool
+from .values import Number
+
+logger = logging.getLogger("pilothouse")
+
+CAPACITY = 20_000
+"""Rows that wait unread; beyond it new ones are dropped. Told facts are few, and get through for longer."""
+
+TOLD_CAPACITY = 25_000
+DEVICE_MICROS = 5_000_000
+"""How long a number may stay on its way from a device before its row goes without it."""
+
+SPILL_SECONDS = 1.0
+"""A record that waits longer in memory is put on disk: a kill loses no more than that."""
+
+WINDOW_RECORDS = 64
+ALONE_BYTES = 65_536
+"""A longer record, which a broker with limits of its own might refuse, is sent alone: nothing overtakes its
+stand-in.
+"""
+
+
+class Sender(Protocol):
+    """Where records go: `producers.kafka.KafkaSender`, or a log in a test's memory."""
+
+    @property
+    def state(self) -> State: ...
+    def poll(self) -> Sequence[Outcome]: ...
+    def send(self, record: Outgoing) -> None: ...
+    def close(self) -> None: ...
+    def forget(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often what waits is flushed and the heart beats, in seconds; and the clocks (monotonic seconds, UTC
+    microseconds).
+    """
+
+    flush: float
+    heartbeat: float
+    seconds: Callable[[], float] = time.monotonic
+    micros: Callable[[], int] = field(default=lambda: time.time_ns() // 1_000)
+
+
+class Outbox:
+    """One writer of one run. `identity` is who speaks where the outbox speaks for itself, until an entry shows
+    another.
+    """
+
+    def __init__(self, identity: Identity, writer_id: str, sender: Sender, spool: Spool, pace: Pace) -> None:
+        self.writer_id = writer_id
+        self.moment = Moment()
+        self.bad_calls = BadCalls()
+        self.wake = threading.Event()
+        self.sender = sender
+        self.backlog = Backlog(spool, self._lost_on_disk)
+        self._identity = identity
+        self._pace = pace
+        self._pulse = Pulse(pace.heartbeat, pace.seconds() + pace.heartbeat)
+        self._queue: deque[Entry] = deque()
+        self._ledger = Ledger()
+        self._lock = threading.Lock()
+        self._overflow_lock = threading.Lock()
+        self._overflowed = 0
+        self._seq = 0
+        self._urgent = False
+        self._flush_at = 0.0
+
+    def append(self, entry: Entry) -> None:
+        """Take one entry; from any thread, and at once. Told facts are sent without waiting for the next flush."""
+        told = isinstance(entry, Told)
+        if len(self._queue) >= (TOLD_CAPACITY if told else CAPACITY):
+            self._overflow()
+            return
+        self._queue.append(entry)
+        if told or len(self._queue) >= MAX_ROWS:
+            self._urgent = True
+            if not self.wake.is_set():
+                self.wake.set()
+
+    def counts(self) -> Counts:
+        """The accounts, now."""
+        with self._lock:
+            return self._counts()
+
+    def empty(self) -> bool:
+        """Whether everything that was accepted is sent or dropped."""
+        return not self._queue and not self.backlog
+
+    def pump(self, *, flush: bool = False) -> None:
+        """One round: settle what the broker answered, drain what waits if it is time (or `flush`), beat, spill,
+        send.
+        """
+        now = self._pace.seconds()
+        with self._lock:
+            self._settle()
+            if flush or self._urgent or now >= self._flush_at:
+                self._flush_at = now + self._pace.flush
+                self._urgent = False
+                self._drain(now)
+            if self._pulse.due(now):
+                self._tell_losses(now)
+                self._beat(now)
+            self._spill(now)
+        self._send()
+
+    def put_away(self) -> int:
+        """At the end, where the broker did not take all: the rest to disk. How many calls even that could not save."""
+        with self._lock:
+            self.backlog.rewind()
+            while self._queue or self.backlog.in_memory:
+                self._drain(self._pace.seconds(), last=True)
+                if not self.backlog.spill():
+                    break
+            unsaved = self.backlog.discard_memory() + len(self._queue)
+            self._ledger.taken += len(self._queue)
+            self._queue.clear()
+            self._ledger.drop("closed", unsaved)
+            self.backlog.spool.close()
+        return unsaved
+
+    def _counts(self) -> Counts:
+        waiting, overflowed, ledger = len(self._queue), self._overflowed, self._ledger
+        return Counts(
+            accepted=ledger.taken + waiting + overflowed,
+            sent=ledger.sent,
+            queued=waiting + self.backlog.in_memory,
+            spooled=self.backlog.on_disk,
+            dropped=ledger.dropped.total() + overflowed,
+        )
+
+    def _overflow(self) -> None:
+        with self._overflow_lock:
+            self._overflowed += 1
+        self.bad_calls.add("queue_full", "the log and the spool take nothing more: new telemetry is dropped", "outbox")
+
+    def _settle(self) -> None:
+        try:
+            outcomes = self.sender.poll()
+        except BrokerUnavailable:
+            self.backlog.rewind()
+            return
+        for outcome in outcomes:
+            if outcome is Outcome.REFUSED and not self.backlog.first_is_stand_in():
+                self._refused()
+                continue
+            settled = self.backlog.confirm()
+            if settled.lost or outcome is Outcome.REFUSED:
+                self._ledger.drop("unsendable", settled.entries, told=True)
+            else:
+                self._ledger.sent += settled.entries
+
+    def _drain(self, now: float, *, last: bool = False) -> None:
+        while not self.backlog.full and (entries := self._next_entries(last)):
+            self._ledger.taken += len(entries)
+            whole = [whole for entry in entries if (whole := self._resolved(entry)) is not None]
+            for draft in drafts(whole):
+                self._record(draft, now)
+
+    def _next_entries(self, last: bool) -> list[Entry]:
+        """The head of the queue, up to the first entry that waits for a device."""
+        entries: list[Entry] = []
+        while self._queue and len(entries) < MAX_ROWS and (last or self._complete(self._queue[0])):
+            entries.append(self._queue.popleft())
+        return entries
+
+    def _complete(self, entry: Entry) -> bool:
+        if not entry.deferred or self._pace.micros() - entry.at > DEVICE_MICROS:
+            return True
+        try:
+            return all(number.ready() for number in entry.deferred)
+        except Exception:  # noqa: BLE001  # a device in error answers like this for good; reading says so, once
+            return True
+
+    def _resolved(self, entry: Entry) -> Entry | None:
+        """The entry with plain numbers; None where nothing is left of a row, which is counted."""
+        if not entry.deferred:
+            return entry
+        if isinstance(entry, Told):
+            return entry._replace(fields={**entry.fields, "metrics": self._read(entry.fields["metrics"])}, deferred=())
+        metrics = self._read(entry.metrics)
+        if not metrics:
+            self._ledger.drop("device", 1)
+            return None
+        return entry._replace(metrics=metrics, deferred=())
+
+    def _read(self, metrics: Mapping[str, Number]) -> dict[str, float]:
+        numbers: dict[str, float] = {}
+        for name, number in metrics.items():
+            try:
+                if isinstance(number, float | int):
+                    numbers[name] = number
+                elif number.ready():
+                    numbers[name] = number.value()
+                else:
+                    self.bad_calls.add(
+                        "device_value", f"metric {name!r} did not arrive from its device in time", "outbox"
+                    )
+            except Exception as error:  # noqa: BLE001  # whatever a device's driver raises, the other metrics are good
+                self.bad_calls.add("device_value", f"reading metric {name!r} from its device: {error!s:.200}", "outbox")
+        return numbers
+
+    def _record(self, draft: Draft, now: float) -> None:
+        first = draft.told or draft.rows[0]
+        self._identity = first.identity
+        if draft.told is not None and draft.told.fact is RunEnded:
+            self._tell_losses(now)
+        try:
+            records = encoded(draft, self.writer_id, self._seq + 1)
+        except Exception as error:  # noqa: BLE001  # one entry that cannot be told must not keep the others
+            self._unencodable(draft, error)
+            return
+        for record in records:
+            self.backlog.push(record, now)
+        self._seq = records[-1].seq
+
+    def _unencodable(self, draft: Draft, error: Exception) -> None:
+        reason = "too_large" if isinstance(error, TooLarge) else "invalid"
+        what = draft.told.fact.__name__ if draft.told is not None else "StepBatch"
+        self._ledger.drop(reason, draft.entries)
+        if self.bad_calls.first(f"{reason} {what}"):
+            logger.warning("a %s cannot be published and is dropped: %.500s", what, error)
+
+    def _own(self, seq: int, fact: type[TrainerFact], fields: Mapping[str, Any], entries: int = 0) -> Outgoing:
+        """A record in which the outbox speaks for itself."""
+        told = Told(self._identity, self._pace.micros(), fact, fields)
+        return encoded(Draft(told=told), self.writer_id, seq)[0]._replace(entries=entries)
+
+    def _tell(self, fact: type[TrainerFact], fields: Mapping[str, Any], now: float) -> None:
+        self.backlog.push(self._own(self._seq + 1, fact, fields), now)
+        self._seq += 1
+
+    def _tell_losses(self, now: float) -> None:
+        self._ledger.note(self.bad_calls.take())
+        if not self.backlog.full and (losses := self._ledger.take_untold()):
+            self._tell(TelemetryGap, {"dropped": losses}, now)
+
+    def _beat(self, now: float) -> None:
+        # An old pulse is worth nothing: while the broker is away, or its past is still being sent, there is none.
+        if self.sender.state == "ready" and not self.backlog.spool and not self.backlog.full:
+            self._tell(Heartbeat, heartbeat_fields(self.moment, self._counts()), now)
+
+    def _refused(self) -> None:
+        """The broker will never take the first of the window: a gap with its number goes instead."""
+        record = self.backlog.first()
+        logger.warning("Kafka refuses record %d (%d bytes); it is dropped and counted", record.seq, len(record.body))
+        gap = {"dropped": {"refused": record.entries}}
+        self.backlog.refuse(self._own(record.seq, TelemetryGap, gap, record.entries))
+
+    def _lost_on_disk(self, lost: Lost) -> Outgoing:
+        logger.warning("records %d to %d in %s are damaged", lost.seq, lost.last, self.backlog.spool.folder)
+        missing = ((lost.seq, lost.last - 1),) if lost.last > lost.seq else ()
+        gap = {"dropped": {"spool_damaged": lost.entries}, "missing": missing}
+        return self._own(lost.last, TelemetryGap, gap, lost.entries)
+
+    def _spill(self, now: float) -> None:
+        waits = self.backlog.waits_since()
+        if waits is not None and (self.backlog.spool or now - waits > SPILL_SECONDS):
+            self.backlog.spill()
+
+    def _send(self) -> None:
+        if self.sender.state != "ready":
+            return
+        try:
+            while (record := self.backlog.peek()) is not None and self._may_go(record):
+                self.sender.send(self.backlog.take())
+        except BrokerUnavailable:
+            self.backlog.rewind()
+
+    def _may_go(self, record: Outgoing) -> bool:
+        count, largest = self.backlog.window
+        return not count or (count < WINDOW_RECORDS and max(largest, record.size) <= ALONE_BYTES)

@@ -1,0 +1,102 @@
+"""The thread around an outbox: pumps it, ends it by a deadline, and leaves forked children alone.
+
+Started by `producers.run.start_run`. The training thread meets it only at the end, in `close`, which never takes longer
+than its deadline: what the broker has not taken by then stays in the spool.
+"""
+
+import logging
+import threading
+import time
+import weakref
+from functools import cache
+from os import register_at_fork
+
+from .outbox import Outbox
+
+logger = logging.getLogger("pilothouse")
+
+GRACE_SECONDS = 1.0
+"""How long the end waits for a broker that is known to be away."""
+
+_live: "weakref.WeakSet[Publisher]" = weakref.WeakSet()
+
+
+class Publisher:
+    """Runs `outbox.pump` every `interval` seconds, and at once when the outbox asks for it."""
+
+    def __init__(self, outbox: Outbox, interval: float) -> None:
+        self.inert = False
+        self._outbox = outbox
+        self._interval = interval
+        self._closing = threading.Event()
+        self._deadline = 0.0
+        self._thread = threading.Thread(target=self._work, name="pilothouse-outbox", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread. A child that is forked from here on has an inert copy of the run."""
+        _watch_forks()
+        _live.add(self)
+        self._thread.start()
+
+    def close(self, seconds: float) -> None:
+        """Send what there is, for at most `seconds`; what is left stays on disk. Never raises."""
+        if self.inert or self._closing.is_set():
+            return
+        self._deadline = time.monotonic() + seconds
+        self._closing.set()
+        self._outbox.wake.set()
+        self._thread.join(seconds + GRACE_SECONDS)
+        if self._thread.is_alive():
+            logger.warning("the outbox did not end within %.0f s; it is left behind", seconds + GRACE_SECONDS)
+
+    def forked(self) -> None:
+        """This is a child's copy: its thread is the parent's, and so is everything it would send."""
+        self.inert = True
+        self._outbox.sender.forget()
+
+    def _work(self) -> None:
+        while not self._closing.is_set():
+            self._round()
+            self._outbox.wake.wait(self._interval)
+            self._outbox.wake.clear()
+        self._finish()
+
+    def _round(self, *, flush: bool = False) -> None:
+        try:
+            self._outbox.pump(flush=flush)
+        except Exception:
+            if self._outbox.bad_calls.first("pump"):
+                logger.exception("publishing telemetry failed; it goes on, but this is a bug of Pilothouse")
+
+    def _finish(self) -> None:
+        given_up = min(self._deadline, time.monotonic() + GRACE_SECONDS)
+        while not self._outbox.empty():
+            now = time.monotonic()
+            if now >= self._deadline or (now >= given_up and self._outbox.sender.state == "away"):
+                break
+            self._round(flush=True)
+            self._outbox.wake.wait(0.05)
+            self._outbox.wake.clear()
+        self._leave()
+        self._outbox.sender.close()
+
+    def _leave(self) -> None:
+        if self._outbox.empty():
+            return
+        unsaved = self._outbox.put_away()
+        counts, folder = self._outbox.counts(), self._outbox.backlog.spool.folder
+        if counts.spooled:
+            logger.warning("the broker did not take everything: %d calls wait in %s", counts.spooled, folder)
+        if unsaved:
+            logger.warning("%d calls of telemetry are lost: neither the broker nor %s took them", unsaved, folder)
+
+
+@cache
+def _watch_forks() -> None:
+    """Once a process, and not at import: nothing of ours happens then."""
+    register_at_fork(after_in_child=_all_forked)
+
+
+def _all_forked() -> None:
+    for publisher in list(_live):
+        publisher.forked()

@@ -1,0 +1,273 @@
+"""A run as its training script sees it: `with pilothouse.start_run("gpt-small", config=cfg) as run: run.log(step,
+loss=loss)`.
+
+The first file on an event's way out of the rank. Every method that a training loop calls only appends to
+`producers.outbox`, costs microseconds, and never raises: what is wrong with a call is said once in the log
+`pilothouse`, with the line that made it, and counted. What steers the trainer is `producers.pilot`, which tells its
+receipts by `Run.tell`.
+"""
+
+import atexit
+import os
+import sys
+import time
+import traceback
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, SupportsIndex, Unpack
+
+from ..events.actions import ActionKind
+from ..events.envelope import TrainerFact
+from ..events.errors import UserMistake
+from ..events.telemetry import AttemptReason, EvalCompleted, Outcome, RunEnded, RunStarted, Stage, StageChanged
+from ..settings import Settings, load_settings
+from .accounts import Counts
+from .batching import Row, Told
+from .context import (
+    Identity,
+    Lineage,
+    first_identity,
+    git_commit,
+    host,
+    known_run_id,
+    place_of,
+    read_lineage,
+    restarts,
+    script_folder,
+)
+from .description import KNOWN, Description, described
+from .heartbeat import interval_at_scale
+from .kafka import KafkaSender
+from .outbox import Outbox, Pace
+from .publisher import Publisher
+from .signals import Preemption
+from .spool import Spool, spool_folder
+from .values import Admission
+
+if TYPE_CHECKING:
+    from .pilot import Pilot
+
+ERROR_CHARS = 16_000
+
+
+class Run:
+    """One writer of one run: this process. Made by `start_run`; `identity` changes with `begin_attempt`."""
+
+    def __init__(self, identity: Identity, settings: Settings, description: Mapping[str, Any], outbox: Outbox) -> None:
+        self.settings = settings
+        self.identity = identity
+        self._description = dict(description)
+        self._outbox = outbox
+        self._publisher = Publisher(outbox, interval_at_scale(settings.producer_flush_seconds, *identity[3:]))
+        self._admission = Admission(outbox.bad_calls)
+        self._preemption = Preemption()
+        self._started: dict[str, Any] = {}
+        self._outcome: Outcome = "completed"
+        self._closed = False
+
+    # ------------------------------------------------------------------------------------ what a training loop calls
+
+    def log(self, step: SupportsIndex | None = None, /, *unexpected: object, **metrics: Any) -> None:
+        """Publish the metrics of one step: `run.log(step, loss=loss, grad_norm=norm)`.
+
+        A metric is a real number, or a NumPy value or tensor with one element; NaN and infinities are welcome. A tensor
+        on a GPU is copied asynchronously. Steps may repeat and go back.
+        """
+        if self._closed or self._publisher.inert:
+            return
+        admitted = self._admission.admit(step, unexpected, metrics)
+        if admitted is not None:
+            self._outbox.moment.step = admitted.step
+            self._outbox.append(Row(self.identity, time.time_ns() // 1_000, *admitted))
+
+    def evaluated(self, step: SupportsIndex, split: str = "validation", **metrics: Any) -> None:
+        """Publish the result of an evaluation on held-out data."""
+        whole = self._admission.step(step)
+        numbers, deferred = self._admission.numbers(metrics)
+        if whole is not None and numbers:
+            self._append(EvalCompleted, {"step": whole, "split": split, "metrics": numbers}, deferred)
+
+    def stage(self, stage: Stage, step: int | None = None) -> None:
+        """Say that the job does something else from here on, so that an evaluation is not taken for a hang."""
+        moment = self._outbox.moment
+        moment.stage = stage
+        self.tell(StageChanged, stage=stage, step=moment.step if step is None else step)
+
+    @contextmanager
+    def evaluating(self, step: int | None = None) -> Iterator[None]:
+        """`with run.evaluating(step): ...`: stage `evaluate`, and back to the stage before."""
+        before = self._outbox.moment.stage
+        self.stage("evaluate", step)
+        try:
+            yield
+        finally:
+            self.stage(before, step)
+
+    def tell(self, fact: type[TrainerFact], **fields: Any) -> None:
+        """Append any other fact; who, when and its number are filled in. Order with `log` is kept exactly."""
+        self._append(fact, fields)
+
+    # ------------------------------------------------------------------------------------------- attempts and the end
+
+    def begin_attempt(
+        self, reason: AttemptReason, first_step: int, parent: str | None = None, attempt_id: str | None = None
+    ) -> Identity:
+        """Everything appended from here on belongs to a new attempt; rank 0 announces it.
+
+        Without `attempt_id` one is minted, which is right for a single rank only: several must be given the same.
+        """
+        old = self.identity
+        self.identity = old._replace(attempt_id=attempt_id or uuid.uuid4().hex, attempt=old.attempt + 1)
+        self._announce(reason=reason, first_step=first_step, parent_attempt_id=parent or old.attempt_id)
+        return self.identity
+
+    def steers(self, actions: tuple[ActionKind, ...]) -> None:
+        """What this trainer can carry out; announced again, for the same attempt, if that is news."""
+        if self._description.get("steers", ()) != actions:
+            self._description["steers"] = actions
+            self._announce(**self._started)
+
+    def pilot(self, model: Any, optimizer: Any, **steered: Any) -> "Pilot":
+        """Let the governor steer: see `producers.pilot.Pilot` for what may be given."""
+        from .pilot import Pilot
+
+        return Pilot(self, model, optimizer, settings=self.settings, **steered)
+
+    def ending(self, outcome: Outcome) -> None:
+        """What to report if the script now ends without an error."""
+        self._outcome = outcome
+
+    def counts(self) -> Counts:
+        """The accounts of the outbox: accepted = sent + queued + spooled + dropped."""
+        return self._outbox.counts()
+
+    @property
+    def last_step(self) -> int:
+        """The last step that was logged."""
+        return self._outbox.moment.step
+
+    @property
+    def inert(self) -> bool:
+        """Whether this is a copy in a forked child: it publishes nothing."""
+        return self._publisher.inert
+
+    def close(self, outcome: Outcome | None = None, error: str = "") -> None:
+        """End the run: what waits is sent, for at most `settings.close_seconds`; the rest stays on disk. Never
+        raises.
+        """
+        if self._closed or self._publisher.inert:
+            return
+        self.tell(RunEnded, outcome=outcome or self._outcome, step=self.last_step, error=error[-ERROR_CHARS:])
+        self._closed = True
+        self._preemption.disarm()
+        atexit.unregister(self._at_exit)
+        self._publisher.close(self.settings.close_seconds)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(*self._ended_by(error))
+
+    def start(self, first_step: int, reason: AttemptReason, parent: str | None) -> Self:
+        """Announce the first attempt and begin to publish. Called once, by `start_run`."""
+        self._announce(reason=reason, first_step=first_step, parent_attempt_id=parent)
+        self._publisher.start()
+        self._preemption.arm()
+        atexit.register(self._at_exit)
+        return self
+
+    def _announce(self, **attempt: Any) -> None:
+        self._started = attempt
+        if self.identity.rank == 0:
+            self.tell(RunStarted, world_size=self.identity.world_size, **attempt, **self._description)
+
+    def _append(self, fact: type[TrainerFact], fields: Mapping[str, Any], deferred: tuple[Any, ...] = ()) -> None:
+        if not self._closed and not self._publisher.inert:
+            self._outbox.append(Told(self.identity, time.time_ns() // 1_000, fact, fields, deferred))
+
+    def _ended_by(self, error: BaseException | None) -> tuple[Outcome, str]:
+        match error:
+            case None:
+                return self._outcome, ""
+            case _ if self._preemption.seen:
+                return "preempted", ""
+            case KeyboardInterrupt() | GeneratorExit():
+                return "stopped", ""
+            case SystemExit():
+                return ("stopped" if not error.code else "crashed"), f"exit status {error.code}" if error.code else ""
+            case _:
+                outcome: Outcome = "out_of_memory" if _is_out_of_memory(error) else "crashed"
+                return outcome, "".join(traceback.format_exception(error))
+
+    def _at_exit(self) -> None:
+        """The script ended without `close`: the interpreter still knows whether by an error."""
+        self.close(*self._ended_by(getattr(sys, "last_value", None)))
+
+
+def start_run(
+    name: str,
+    *,
+    run_id: str | None = None,
+    settings: Settings | None = None,
+    sidecar: str | Path | None = None,
+    **description: Unpack[Description],
+) -> Run:
+    """Begin to publish a run. Use it as a context manager, or call `close` at the end.
+
+    The run's id is `run_id`, or PILOTHOUSE_RUN_ID, or the scheduler's job, or that of the checkpoint whose `sidecar` is
+    given, or the name with a random ending from rank 0. Needs no broker: what cannot be sent yet is kept.
+
+    Raises:
+        UserMistake: a setting or argument is wrong, or the ranks cannot agree on a run id.
+    """
+    if unknown := sorted(set(description) - KNOWN):
+        raise UserMistake(f"start_run does not know {', '.join(unknown)}; it takes {', '.join(sorted(KNOWN))}")
+    settings = settings if settings is not None else load_settings(os.environ)
+    lineage = read_lineage(Path(sidecar)) if sidecar is not None else None
+    place = place_of(os.environ)
+    known = known_run_id(run_id, os.environ, lineage)
+    resumed = lineage if lineage is not None and known == lineage.run_id else None
+    ordinal = (resumed.attempt if resumed is not None else restarts(os.environ)) + 1
+    identity = first_identity(name, known, place, os.environ, ordinal)
+    return _run(identity, settings, _told(name, description)).start(0, *_reason(resumed, ordinal))
+
+
+def _reason(resumed: Lineage | None, ordinal: int) -> tuple[AttemptReason, str | None]:
+    if resumed is not None:
+        return "restart", resumed.attempt_id
+    return ("restart" if ordinal > 1 else "start"), None
+
+
+def _told(name: str, description: Description) -> dict[str, Any]:
+    fields = described(description)
+    fields["tags"] = {"name": name[:200], "host": host()} | fields.get("tags", {})
+    fields.setdefault("code_version", git_commit(script_folder()))
+    return fields
+
+
+def _run(identity: Identity, settings: Settings, description: Mapping[str, Any]) -> Run:
+    writer_id = uuid.uuid4().hex
+    rank, world_size = identity.rank, identity.world_size
+    pace = Pace(
+        flush=interval_at_scale(settings.producer_flush_seconds, rank, world_size),
+        heartbeat=interval_at_scale(settings.heartbeat_seconds, rank, world_size),
+    )
+    sender = KafkaSender(settings.kafka, identity.run_id)
+    spool = Spool(spool_folder(settings.spool, identity.run_id, writer_id), settings.spool_bytes)
+    outbox = Outbox(identity, writer_id, sender, spool, pace)
+    sender.on_news(outbox.wake.set)
+    return Run(identity, settings, description, outbox)
+
+
+def _is_out_of_memory(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+            return True
+        error = error.__cause__
+    return False
