@@ -178,11 +178,11 @@ def _attempt_of(state: RunState, fact: AnyTelemetry) -> Attempt | None:
 
 
 def _announce(attempt: Attempt, started: RunStarted, tick: int) -> None:
+    attempt.steers = started.steers  # a pilot that is attached after the start announces the attempt again
     if attempt.started:
         return
     attempt.started, attempt.started_tick, attempt.reason = True, tick, started.reason
     attempt.first_step, attempt.world_size = started.first_step, started.world_size
-    attempt.steers = started.steers
     attempt.judged = started.first_step - 1
     attempt.pending = {step: row for step, row in attempt.pending.items() if step >= started.first_step}
     gathering.start(attempt)
