@@ -35,6 +35,8 @@ class Ballots(Protocol):
 
     rank: int
     voters: int
+    word_seconds: float
+    """How long a word usually takes, at most, to be heard by every rank and answered by all."""
 
     @property
     def lost(self) -> str:
@@ -55,6 +57,12 @@ class Ballots(Protocol):
     def wait(self, key: str, within: float) -> str | None:
         """What stands, waiting for it; None when nothing does after `within` seconds. Raises BallotsLost."""
 
+    def send(self, key: str, text: str) -> None:
+        """Leave a letter for the one rank that will `receive` it: not a register, and gone when it was read."""
+
+    def receive(self, key: str, within: float) -> str | None:
+        """Fetch a letter, waiting for it; None when none came within `within` seconds. Raises BallotsLost."""
+
     def close(self, within: float) -> None:
         """Leave. Afterwards nothing is heard and nothing written."""
 
@@ -65,6 +73,7 @@ class LocalBallots:
     def __init__(self) -> None:
         self.rank = 0
         self.voters = 1
+        self.word_seconds = 0.0
         self._stands: dict[str, str] = {}
 
     @property
@@ -86,6 +95,12 @@ class LocalBallots:
     def wait(self, key: str, within: float) -> str | None:  # noqa: ARG002  # nobody else could write while we wait
         return self._stands.get(key)
 
+    def send(self, key: str, text: str) -> None:
+        self.post(key, text)
+
+    def receive(self, key: str, within: float) -> str | None:  # noqa: ARG002  # as above
+        return self._stands.pop(key, None)
+
     def close(self, within: float) -> None:
         pass
 
@@ -101,6 +116,7 @@ class StoreBallots:
         self.rank = rank
         self.voters = voters
         self.poll_seconds = 0.02 + voters * 1e-4
+        self.word_seconds = 5 * self.poll_seconds
         self._store = store
         self._prefix = f"pilothouse/{run_key}/"
         self._heard: dict[str, str] = {}
@@ -147,6 +163,16 @@ class StoreBallots:
                 self._changed.wait(min(left, 1.0))
         return standing
 
+    def send(self, key: str, text: str) -> None:
+        self._work.put(lambda: self._store.set(self._prefix + key, text))
+
+    def receive(self, key: str, within: float) -> str | None:
+        text = self.wait(key, within)
+        self._watched.discard(key)
+        if self._heard.pop(key, None) is not None:
+            self._work.put(lambda: self._store.delete_key(self._prefix + key))
+        return text
+
     def close(self, within: float) -> None:
         """Leave in order: rank 0, whose store may end with it, tells the others to stop asking, and waits a moment."""
         if self.rank == 0 and not self._lost and not self._closed.is_set():
@@ -167,8 +193,9 @@ class StoreBallots:
             while not self._closed.is_set():
                 self._work_off()
                 self._listen()
+            self._work_off()
         except Exception as error:  # noqa: BLE001  # whatever the store raises (its errors differ by version) means the same
-            self._lose(error)
+            self._lose(f"{type(error).__name__}: {(str(error).splitlines() or ['no reason given'])[0]}")
 
     def _work_off(self) -> None:
         try:
@@ -180,12 +207,18 @@ class StoreBallots:
             pass
 
     def _listen(self) -> None:
-        for key in (*tuple(self._watched), _FAREWELL):
-            if self._store.check([self._prefix + key]):
-                self._hear(key, self._store.get(self._prefix + key).decode())
+        self._ask((*tuple(self._watched), _FAREWELL))
         if _FAREWELL in self._heard and self.rank != 0:
+            # What rank 0 wrote before its farewell may have come between our two questions.
+            self._ask(tuple(self._watched))
             self._count("farewells", 1)
             self._closed.set()
+            self._lose("rank 0 has left the run")
+
+    def _ask(self, keys: tuple[str, ...]) -> None:
+        for key in keys:
+            if self._store.check([self._prefix + key]):
+                self._hear(key, self._store.get(self._prefix + key).decode())
 
     def _hear(self, key: str, value: str) -> None:
         with self._changed:
@@ -210,19 +243,16 @@ class StoreBallots:
     def _count(self, key: str, by: int) -> int:
         return int(self._store.add(self._prefix + key + "/count", by))
 
-    def _lose(self, error: Exception) -> None:
+    def _lose(self, reason: str) -> None:
         with self._changed:
-            self._lost = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
+            self._lost = reason
             self._changed.notify_all()
         if not self._closed.is_set():
-            log.warning(
-                "pilothouse: the ranks can no longer agree (%s); steering is over, training goes on", self._lost
-            )
+            log.warning("pilothouse: the ranks can no longer agree (%s); steering is over, training goes on", reason)
 
 
 def find_ballots(run_key: str, rank: int, world_size: int) -> Ballots:
-    """The registers of this run: the store of torch.distributed where it is initialised with more than one rank, else
-    our own.
+    """The registers of this run: torch.distributed's store where there are several ranks, else a dictionary of our own.
 
     `run_key` keeps runs and attempts apart that share one store; every rank must give the same.
 

@@ -91,7 +91,7 @@ class Inbox:
         self.malformed += 1
         if self.malformed == 1:
             log.error(
-                "pilothouse: a command at offset %d cannot be read and is skipped (others like it are only counted): %s, %s",
+                "pilothouse: a command at offset %d cannot be read and is skipped (the next are only counted): %s, %s",
                 offset,
                 record.reason,
                 record.detail,

@@ -8,7 +8,7 @@ may raise). The ranks stand at the same safe point, held there; whether all coul
 from collections.abc import Callable
 
 from .agreement import Verdict, read_verdict
-from .ballots import Ballots, BallotsLost
+from .ballots import Ballots
 
 
 def all_or_none(ballots: Ballots, key: str, prepare: Callable[[], None], within: float) -> Verdict:
@@ -16,19 +16,19 @@ def all_or_none(ballots: Ballots, key: str, prepare: Callable[[], None], within:
 
     The reason of a refusal begins with the error's class and ends with its rank. Every rank that gets an answer gets
     the same one.
+
+    Raises:
+        BallotsLost: no answer; this rank cannot know, and must not take effect.
     """
     refusal = _attempt(prepare, ballots.rank)
-    try:
-        if refusal is not None:
-            return read_verdict(ballots.settle(key, refusal.word(), within))
-        ballots.agree(key)
-        word = ballots.wait(key, within)
-        if word is None:
-            late = Verdict("late", f"not every rank was ready within {within:g} s (rank {ballots.rank} waited)")
-            word = ballots.settle(key, late.word(), within)
-        return read_verdict(word)
-    except BallotsLost as error:
-        return refusal or Verdict("lost", str(error))
+    if refusal is not None:
+        return read_verdict(ballots.settle(key, refusal.word(), within))
+    ballots.agree(key)
+    word = ballots.wait(key, within)
+    if word is None:
+        late = Verdict("late", f"not every rank was ready within {within:g} s (rank {ballots.rank} waited)")
+        word = ballots.settle(key, late.word(), within)
+    return read_verdict(word)
 
 
 def _attempt(prepare: Callable[[], None], rank: int) -> Verdict | None:

@@ -1,0 +1,161 @@
+"""The trainer's hands: what each action does here, and why it may not be done now.
+
+`producers.steering` asks `refusal` on every rank when an intervention is proposed, against the values of that moment,
+and calls `carry_out` on every rank at the agreed step. The bounds of an action itself were checked when it was read;
+here are those of this trainer.
+"""
+
+import logging
+from typing import assert_never
+
+from ..events.actions import (
+    Action,
+    ActionKind,
+    CheckpointNow,
+    Notify,
+    Pause,
+    Resume,
+    Rollback,
+    ScaleLr,
+    SetClip,
+    SkipBatches,
+    Stop,
+)
+from ..events.decisions import InterventionIssued
+from ..events.errors import CheckpointError
+from .effects import Effect
+from .learning_rate import MULTIPLIER_MAX, MULTIPLIER_MIN
+from .rollback import Trainer, remembered, roll_back
+from .transaction import all_or_none
+
+CLIP = "clip"
+KNOB_SECONDS = 60.0
+
+log = logging.getLogger(__name__)
+
+
+class Actuators:
+    """Carries out actions on one rank's trainer."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+
+    @property
+    def steers(self) -> tuple[ActionKind, ...]:
+        """The actions that this trainer can carry out."""
+        kinds: list[ActionKind] = []
+        if self._trainer.lr.learning_rate is not None:
+            kinds.append("scale_lr")
+        if CLIP in self._trainer.knobs:
+            kinds.append("set_clip")
+        if self._trainer.saving is not None:
+            kinds += ["checkpoint_now", "rollback"]
+        return (*kinds, "skip_batches", "pause", "resume", "stop", "notify")
+
+    def refusal(self, action: Action) -> str | None:
+        """Why this trainer would not do it now; None when it would."""
+        if action.action not in self.steers:
+            return f"NotSteerable: this trainer cannot {action.action}; it can: {', '.join(self.steers)}"
+        reason: str | None = None
+        match action:
+            case ScaleLr():
+                reason = self._beyond(action.factor)
+            case SetClip():
+                reason = self._trainer.knobs.refusal(CLIP, action.value)
+            case Rollback():
+                named = action.checkpoint is not None
+                reason = self._beyond(action.lr_factor) if named else "NoCheckpoint: the command does not name one"
+            case CheckpointNow() | SkipBatches() | Pause() | Resume() | Stop() | Notify():
+                pass
+            case _ as unreachable:
+                assert_never(unreachable)
+        return reason
+
+    def carry_out(self, command: InterventionIssued, step: int) -> Effect:  # noqa: PLR0911  # one arm, one answer
+        """Do it, after `step`, on this rank.
+
+        Raises:
+            BallotsLost: it needed the other ranks, and they cannot be reached: nothing was done here.
+            RestartRequired: this rank is left in a state that must not be trained on.
+        """
+        trainer, action = self._trainer, command.action
+        match action:
+            case ScaleLr():
+                return self._scale_lr(action)
+            case SetClip():
+                return self._set_clip(command, action)
+            case CheckpointNow():
+                return self._checkpoint(step)
+            case SkipBatches():
+                trainer.course.skip(action.count, command.intervention_id)
+                return Effect("applied", f"the next {action.count} batches are dropped")
+            case Rollback():
+                assert trainer.saving is not None  # `refusal` has seen to it
+                return roll_back(trainer, trainer.saving, command, action, step)
+            case Stop():
+                return self._stop(action, step)
+            case Pause() | Resume() | Notify():
+                return Effect("applied")
+            case _ as unreachable:
+                assert_never(unreachable)
+
+    def _beyond(self, factor: float) -> str | None:
+        product = self._trainer.lr.value * factor
+        if MULTIPLIER_MIN <= product <= MULTIPLIER_MAX:
+            return None
+        return (
+            f"OutOfBounds: the learning rate's multiplier is {self._trainer.lr.value:g}; times {factor:g} "
+            f"it would leave {MULTIPLIER_MIN:g} to {MULTIPLIER_MAX:g}"
+        )
+
+    def _scale_lr(self, action: ScaleLr) -> Effect:
+        before = self._lr_numbers()
+        self._trainer.lr.value *= action.factor
+        return Effect("applied", before=before, after=self._lr_numbers())
+
+    def _lr_numbers(self) -> dict[str, float]:
+        rate = self._trainer.lr.learning_rate
+        return {"lr_multiplier": self._trainer.lr.value} | ({"lr": rate} if rate is not None else {})
+
+    def _set_clip(self, command: InterventionIssued, action: SetClip) -> Effect:
+        """A setter is somebody else's code and may raise on one rank: then it is set back on all."""
+        knobs, trainer = self._trainer.knobs, self._trainer
+        was = knobs.value(CLIP)
+        committed = False
+        try:
+            verdict = all_or_none(
+                trainer.ballots,
+                f"t/{command.intervention_id}",
+                lambda: knobs.turn(CLIP, action.value),
+                KNOB_SECONDS,
+            )
+            committed = verdict.commit
+        finally:
+            if not committed:
+                knobs.turn_back(CLIP, was)
+        if not committed:
+            return Effect("failed", verdict.reason)
+        return Effect("applied", before={} if was is None else {CLIP: was}, after={CLIP: action.value})
+
+    def _checkpoint(self, step: int) -> Effect:
+        saving, trainer = self._trainer.saving, self._trainer
+        assert saving is not None  # `refusal` has seen to it
+        try:
+            trainer.lr.settle()
+            ref = saving.save(step, trainer.course.position, remembered(trainer))
+        except CheckpointError as error:
+            return Effect("failed", str(error))
+        return Effect("applied", f"saved {ref.checkpoint_id}" if ref is not None else "")
+
+    def _stop(self, action: Stop, step: int) -> Effect:
+        trainer = self._trainer
+        trainer.course.stopping = True
+        trainer.run.ending("stopped")
+        saved = Effect("applied", "no last checkpoint was asked for")
+        if action.checkpoint and trainer.saving is not None:
+            saved = self._checkpoint(step)
+        trainer.run.stage("stop", step)
+        if saved.outcome == "failed":
+            log.error("pilothouse: the run stops without a last checkpoint: %s", saved.reason)
+            return Effect("applied", f"no last checkpoint: {saved.reason}")
+        return saved

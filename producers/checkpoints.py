@@ -1,0 +1,210 @@
+"""Checkpoints on disk: saved whole or not at all, verified before they are used, rotated.
+
+`producers.saving` gives it the parts to write and takes verified bytes back; nothing here knows PyTorch. One checkpoint
+is one folder, `step-00000100-1f3a9c2e` (its step and the first letters of its attempt: after a rollback step 100 may
+come again), written under a temporary name and renamed when every file, its `manifest.json` (last) and the folder are
+on the disk. The manifest holds size and sha256 of every file and where the run stood; its own sha256 travels in
+`CheckpointSaved` and comes back in the governor's order.
+
+The newest `keep` are kept. (That governance should have a say in which are kept comes later; a checkpoint that a
+rollback names and rotation has taken is refused as `CheckpointMissing`, on all ranks alike.)
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from ..events.actions import CheckpointRef
+from ..events.errors import CheckpointCorrupt, CheckpointError, CheckpointMissing, UserMistake
+from .manifest import MANIFEST, FileSum, Manifest, Part, Standing, sync_folder, write_file
+
+ABANDONED = "abandoned.json"
+_FOLDER = re.compile(r"step-\d{8,}-[0-9a-zA-Z]{1,16}")
+_TEMPORARY = re.compile(r"step-.+\.tmp-(?P<host>.+)-(?P<pid>\d+)")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A complete checkpoint on disk."""
+
+    ref: CheckpointRef
+    size_bytes: int
+
+
+class Checkpoints:
+    """A folder of checkpoints. `every`: save each so many steps; None: only when asked.
+
+    Raises:
+        UserMistake: `keep` or `every` is no count.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str], every: int | None = None, keep: int = 5) -> None:
+        if keep < 1 or (every is not None and every < 1):
+            raise UserMistake(f"Checkpoints: keep and every count from 1; got keep={keep}, every={every}")
+        self.directory = Path(directory).expanduser().absolute()
+        self.every = every
+        self.keep = keep
+
+    def due(self, step: int) -> bool:
+        return self.every is not None and step > 0 and step % self.every == 0
+
+    def save(self, parts: Mapping[str, Part], standing: Standing) -> Saved:
+        """Write a checkpoint, whole or not at all, and drop the oldest. Saving the same step of an attempt again
+        changes nothing.
+
+        Raises:
+            CheckpointError: the disk did not take it; nothing of it is left.
+        """
+        name = f"step-{standing.step:08d}-{standing.attempt_id[:8]}"
+        final = self.directory / name
+        if final.exists():
+            return self._as_saved(final, self.read_manifest(name)[0])
+        temporary = self.directory / f"{name}.tmp-{socket.gethostname()}-{os.getpid()}"
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._sweep()
+            manifest = self._write(temporary, parts, standing)
+            temporary.rename(final)
+            sync_folder(self.directory)
+        except OSError as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise CheckpointError(f"checkpoint {name} could not be written to {self.directory}: {error}") from error
+        self._rotate()
+        return self._as_saved(final, manifest)
+
+    def load(self, ref: CheckpointRef) -> tuple[Manifest, dict[str, bytes]]:
+        """Every file of a checkpoint, in memory: the very bytes that were verified.
+
+        Raises:
+            CheckpointMissing: it is not in this folder (any more).
+            CheckpointCorrupt: a file, or the manifest, is not what was saved; the message names it.
+        """
+        manifest, digest = self.read_manifest(ref.checkpoint_id)
+        if digest != ref.manifest_sha256:
+            raise CheckpointCorrupt(
+                f"{ref.checkpoint_id}/{MANIFEST}: sha256 {digest[:12]}…, ordered {ref.manifest_sha256[:12]}…"
+            )
+        return manifest, {name: self._verified(ref.checkpoint_id, name, must) for name, must in manifest.files.items()}
+
+    def read_manifest(self, checkpoint_id: str) -> tuple[Manifest, str]:
+        """The manifest and its sha256. Raises as `load` does."""
+        # The id came over the wire: only a plain name of ours may become a path.
+        if not _FOLDER.fullmatch(checkpoint_id):
+            raise CheckpointMissing(f"{checkpoint_id!r:.100} is no checkpoint of {self.directory}")
+        raw = self._bytes(checkpoint_id, MANIFEST)
+        try:
+            return Manifest.model_validate_json(raw), hashlib.sha256(raw).hexdigest()
+        except ValidationError as error:
+            raise CheckpointCorrupt(
+                f"{checkpoint_id}/{MANIFEST} cannot be read: {error.error_count()} faults"
+            ) from error
+
+    def newest_first(self) -> Iterator[CheckpointRef]:
+        """What a restart may continue from: not what a rollback gave up, nothing with an unreadable manifest."""
+        for name, manifest, digest in reversed(self._readable()):
+            if not (self.directory / name / ABANDONED).exists():
+                yield self._ref(name, manifest.step, digest)
+
+    def abandon_after(self, ref: CheckpointRef, attempt_id: str) -> None:
+        """A rollback went back to `ref`: what was saved later belongs to a future that was given up. It is marked, not
+        removed.
+        """
+        manifest, _ = self.read_manifest(ref.checkpoint_id)
+        for name, later, _ in self._readable():
+            if later.serial > manifest.serial:
+                (self.directory / name / ABANDONED).write_text(
+                    json.dumps({"for": ref.checkpoint_id, "attempt_id": attempt_id})
+                )
+
+    # ------------------------------------------------------------------------------------------------------ writing
+
+    def _write(self, folder: Path, parts: Mapping[str, Part], standing: Standing) -> Manifest:
+        folder.mkdir()
+        files = {name: write_file(folder / name, part) for name, part in parts.items()}
+        manifest = Manifest(**dict(standing), serial=self._next_serial(), created=time.time_ns() // 1_000, files=files)
+        write_file(folder / MANIFEST, lambda file: file.write(manifest.model_dump_json(indent=1).encode()))
+        sync_folder(folder)
+        return manifest
+
+    def _next_serial(self) -> int:
+        return max((manifest.serial for _, manifest, _ in self._readable()), default=0) + 1
+
+    def _rotate(self) -> None:
+        for name, _, _ in self._readable()[: -self.keep]:
+            # Renamed first: a folder that is only half removed must not look like a checkpoint.
+            doomed = self.directory / f"{name}.tmp-{socket.gethostname()}-{os.getpid()}"
+            try:
+                (self.directory / name).rename(doomed)
+            except OSError as error:
+                log.warning("pilothouse: old checkpoint %s cannot be removed: %s", name, error)
+            else:
+                shutil.rmtree(doomed, ignore_errors=True)
+
+    def _sweep(self) -> None:
+        """Remove what dead processes of this machine began and did not finish."""
+        for leftover in self.directory.glob("step-*.tmp-*"):
+            named = _TEMPORARY.fullmatch(leftover.name)
+            if named and named["host"] == socket.gethostname() and _is_gone(int(named["pid"])):
+                shutil.rmtree(leftover, ignore_errors=True)
+
+    # ------------------------------------------------------------------------------------------------------ reading
+
+    def _readable(self) -> list[tuple[str, Manifest, str]]:
+        found = []
+        for folder in self.directory.glob("step-*"):
+            if _FOLDER.fullmatch(folder.name):
+                try:
+                    found.append((folder.name, *self.read_manifest(folder.name)))
+                except CheckpointError as error:
+                    log.warning("pilothouse: checkpoint %s is passed over: %s", folder.name, error)
+        return sorted(found, key=lambda entry: entry[1].serial)
+
+    def _verified(self, checkpoint_id: str, name: str, must: FileSum) -> bytes:
+        raw = self._bytes(checkpoint_id, name)
+        if len(raw) != must.size:
+            raise CheckpointCorrupt(f"{checkpoint_id}/{name}: {len(raw)} bytes, saved were {must.size}")
+        if hashlib.sha256(raw).hexdigest() != must.sha256:
+            raise CheckpointCorrupt(f"{checkpoint_id}/{name}: its sha256 is not the one that was saved")
+        return raw
+
+    def _bytes(self, checkpoint_id: str, name: str) -> bytes:
+        try:
+            return (self.directory / checkpoint_id / name).read_bytes()
+        except FileNotFoundError as error:
+            if (self.directory / checkpoint_id).is_dir():
+                raise CheckpointCorrupt(f"{checkpoint_id}/{name} is missing") from error
+            raise CheckpointMissing(f"{checkpoint_id} is not in {self.directory} (any more)") from error
+        except OSError as error:
+            raise CheckpointCorrupt(f"{checkpoint_id}/{name} cannot be read: {error}") from error
+
+    def _as_saved(self, folder: Path, manifest: Manifest) -> Saved:
+        digest = self.read_manifest(folder.name)[1]
+        return Saved(self._ref(folder.name, manifest.step, digest), sum(file.size for file in manifest.files.values()))
+
+    def _ref(self, name: str, step: int, digest: str) -> CheckpointRef:
+        return CheckpointRef(checkpoint_id=name, step=step, path=str(self.directory / name), manifest_sha256=digest)
+
+
+def _is_gone(pid: int) -> bool:
+    """Whether nobody can still be writing under this process id; our own never overlaps with itself."""
+    if pid == os.getpid():
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False

@@ -1,0 +1,207 @@
+"""The pilot: what a training script gives to be steered, and the few calls by which it lets itself be.
+
+Made by `Run.pilot`. It composes one rank's side of steering: the registers that all ranks share (`producers.ballots`),
+the follower of the control topic on rank 0 (`producers.control`), the trainer's parts (`producers.rollback.Trainer`)
+and `producers.steering`, which does the work at each safe point. Nothing here stops a training that goes well: when
+steering fails, it says so and is gone.
+"""
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from ..events.actions import ActionKind
+from ..events.errors import CheckpointError, RestartRequired
+from ..settings import Settings
+from .actuators import Actuators
+from .ballots import BallotsLost, LocalBallots, find_ballots
+from .checkpoints import Checkpoints
+from .control import Follower, follow
+from .course import Course, Signal
+from .knobs import Knob, Knobs
+from .learning_rate import LrMultiplier
+from .rollback import Trainer, remembered, restore_latest
+from .saving import Saving
+from .steering import Links, Steering
+from .teller import Teller
+
+CLOSE_SECONDS = 3.0
+
+_pilots: Counter[str] = Counter()
+"""How many pilots this process made in an attempt: the n-th of one rank belongs to the n-th of every other."""
+
+log = logging.getLogger(__name__)
+
+
+def open_links(run: Teller, settings: Settings) -> Links:
+    """This rank's connections: the other ranks through torch.distributed, and on rank 0 the control topic.
+
+    Raises:
+        BallotsLost: there are other ranks, and no way to agree with them.
+    """
+    identity = run.identity
+    # The first attempt's id is minted anew by every launch: ranks of an earlier one cannot be mistaken for ours.
+    _pilots[identity.attempt_id] += 1
+    key = f"{identity.attempt_id}/{_pilots[identity.attempt_id]}"
+    ballots = find_ballots(key, identity.rank, identity.world_size)
+    if identity.rank != 0:
+        return Links(ballots)
+    return Links(ballots, follow(settings.kafka, identity.run_id, log_in_memory=settings.embedded_broker))
+
+
+class Pilot:
+    """Lets a training be steered. Every rank makes one, and calls the same methods at the same steps.
+
+    `optimizer` and `scheduler` may each be one or several. `knobs` are named setters, `Knob`s or numbers
+    (`producers.knobs`). `checkpoints` is a folder, or `Checkpoints` with how often and how many; without it nothing can
+    be rolled back.
+    """
+
+    def __init__(  # noqa: PLR0913  # the face of steering: each argument is a part of the trainer, and all but two are optional
+        self,
+        run: Teller,
+        model: Any,
+        optimizer: Any,
+        *,
+        settings: Settings,
+        scheduler: Any = None,
+        scaler: Any = None,
+        knobs: Mapping[str, Knob | Callable[[float], object] | float] | None = None,
+        checkpoints: str | os.PathLike[str] | Checkpoints | None = None,
+        links: Callable[[Teller, Settings], Links] = open_links,
+    ) -> None:
+        from .trainer_state import TrainerState
+
+        self._run = run
+        self._links, self._lonely = _linked(run, settings, links)
+        optimizers, schedulers = _several(optimizer), _several(scheduler)
+        saving = None
+        if checkpoints is not None:
+            folder = checkpoints if isinstance(checkpoints, Checkpoints) else Checkpoints(checkpoints)
+            state = TrainerState(model, optimizers, schedulers, scaler)
+            saving = Saving(run, self._links.ballots, folder, state)
+        self._trainer = Trainer(
+            run=run,
+            ballots=self._links.ballots,
+            lr=LrMultiplier(optimizers),
+            knobs=Knobs(knobs or {}),
+            course=Course(run),
+            saving=saving,
+        )
+        actuators = Actuators(self._trainer)
+        self._steering = Steering(run, self._links, actuators)
+        self._last_step = 0
+        self._open = True
+        self.steers: tuple[ActionKind, ...] = () if self._lonely else actuators.steers
+        run.steers(self.steers)
+
+    # ------------------------------------------------------------------------------------ what a training loop calls
+
+    def batches(self, loader: Iterable[Any], steps: int | None = None) -> Iterator[tuple[int, Any]]:
+        """(step, batch) for the loop: honours skipped batches, rollbacks and a stop, and goes on where a restart left
+        off.
+
+        Until step number `steps` is reached, over as many epochs as that takes; without `steps`, to the end of the
+        epoch.
+        """
+        return self._trainer.course.batches(loader, steps)
+
+    def safe_point(self, step: int) -> Signal:
+        """Between two steps, on every rank: here interventions take effect. Returns what a loop without `batches` must
+        do.
+
+        Raises:
+            RestartRequired: a rollback went wrong half-way on this rank, which must not train on.
+        """
+        self._last_step = step
+        course = self._trainer.course
+        if self._open and not self._lonely:
+            self._steer(step)
+            if not course.rolled_back and not course.stopping and self._is_due(step):
+                self.checkpoint(step)
+        return course.signal()
+
+    def checkpoint(self, step: int) -> None:
+        """Save a checkpoint of this step, on every rank. A disk that does not take it is reported, not raised."""
+        saving = self._trainer.saving
+        if saving is None:
+            log.error("pilothouse: nothing was saved at step %d: the pilot was made without checkpoints=...", step)
+            return
+        try:
+            self._trainer.lr.settle()
+            saving.save(step, self._trainer.course.position, remembered(self._trainer))
+        except CheckpointError as error:
+            log.error("pilothouse: %s", error)
+
+    def restore_latest(self) -> int | None:
+        """Before the loop, on every rank: go on from the newest checkpoint that all can read; its step, or None.
+
+        Raises:
+            RestartRequired: a checkpoint was restored only in part.
+        """
+        if self._trainer.saving is None or self._lonely:
+            return None
+        try:
+            return restore_latest(self._trainer, self._trainer.saving)
+        except BallotsLost as error:
+            log.error("pilothouse: no checkpoint was restored, for the ranks cannot agree on one: %s", error)
+            return None
+
+    def knob(self, name: str) -> float | None:
+        """The value of a knob, where it is known: for a loop that reads its `clip` back."""
+        return self._trainer.knobs.value(name)
+
+    @property
+    def data_position(self) -> int:
+        """How many batches of this rank's data were drawn or dropped so far."""
+        return self._trainer.course.position
+
+    @property
+    def lr_multiplier(self) -> float:
+        """What the learning rate is multiplied by while the optimizer steps."""
+        return self._trainer.lr.value
+
+    @property
+    def steering_over(self) -> str:
+        """Why nothing more will be applied by this process; empty while steering works."""
+        return self._lonely or self._steering.over
+
+    def close(self) -> None:
+        """Leave steering; the run calls it at its end. Takes a moment at most, whatever the other ranks do."""
+        if not self._open:
+            return
+        self._open = False
+        self._steering.leave(self._last_step)
+        self._trainer.lr.detach()
+        self._links.ballots.close(CLOSE_SECONDS)
+        if isinstance(self._links.commands, Follower):
+            self._links.commands.close()
+
+    def _steer(self, step: int) -> None:
+        try:
+            self._steering.at(step)
+        except RestartRequired:
+            raise
+        except Exception as error:  # the training must go on as if we were absent, whatever we did wrong
+            log.exception("pilothouse: steering is over for this attempt after a fault of its own")
+            self._steering.give_up(f"{type(error).__name__}: {error}")
+
+    def _is_due(self, step: int) -> bool:
+        saving = self._trainer.saving
+        return saving is not None and saving.checkpoints.due(step)
+
+
+def _linked(run: Teller, settings: Settings, links: Callable[[Teller, Settings], Links]) -> tuple[Links, str]:
+    try:
+        return links(run, settings), ""
+    except BallotsLost as error:
+        log.error("pilothouse: this run is observed only: %s", error)
+        return Links(LocalBallots()), str(error)
+
+
+def _several(given: Any) -> tuple[Any, ...]:
+    if given is None:
+        return ()
+    return tuple(given) if isinstance(given, list | tuple) else (given,)

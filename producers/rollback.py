@@ -1,0 +1,145 @@
+"""Back to a checkpoint as one transaction over all ranks, and the restart of a process from its newest one.
+
+`producers.actuators` calls `roll_back` when all ranks stand at the agreed step, `producers.pilot` calls
+`restore_latest` before the loop. Every rank verifies and loads the checkpoint into memory, then all swap it in or none
+does (`producers.transaction`).
+"""
+
+import logging
+from dataclasses import dataclass
+
+from ..events.actions import CheckpointRef, Rollback
+from ..events.decisions import InterventionIssued
+from ..events.envelope import derived_attempt_id
+from ..events.errors import CheckpointError
+from ..events.telemetry import CheckpointRestored
+from .ballots import Ballots
+from .course import Course
+from .effects import Effect
+from .knobs import Knobs
+from .learning_rate import LrMultiplier
+from .manifest import Manifest
+from .saving import Saving
+from .teller import Teller
+from .trainer_state import Loaded
+from .transaction import all_or_none
+
+RESTORE_SECONDS = 600.0
+_NOTHING = "nothing"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Trainer:
+    """Everything of one rank that an intervention may change."""
+
+    run: Teller
+    ballots: Ballots
+    lr: LrMultiplier
+    knobs: Knobs
+    course: Course
+    saving: Saving | None
+
+
+def remembered(trainer: Trainer) -> dict[str, object]:
+    """What the pilot itself keeps in a checkpoint."""
+    return {"lr_multiplier": trainer.lr.value, "knobs": dict(trainer.knobs.turned)}
+
+
+def roll_back(trainer: Trainer, saving: Saving, command: InterventionIssued, action: Rollback, step: int) -> Effect:
+    """Restore, cut the learning rate, go on behind the suspect data, in a new attempt; or, on every rank, nothing of
+    it.
+
+    Raises:
+        BallotsLost: this rank cannot know what the others did.
+        RestartRequired: this rank could not swap in what it had prepared.
+    """
+    assert action.checkpoint is not None  # `refusal` has seen to it
+    ref, before = action.checkpoint, trainer.lr.value
+    prepared: list[tuple[Manifest, Loaded]] = []
+    verdict = all_or_none(
+        trainer.ballots, f"t/{command.intervention_id}", lambda: prepared.append(saving.prepare(ref)), RESTORE_SECONDS
+    )
+    if not verdict.commit:
+        return Effect("failed", verdict.reason)
+    trainer.lr.settle()
+    saving.install(prepared[0][1])
+    trainer.lr.value = before * action.lr_factor
+    _begin_attempt(trainer, saving, ref, command)
+    trainer.course.go_back_to(ref.step)
+    trainer.course.skip(action.skip_batches, command.intervention_id)
+    return Effect(
+        "applied",
+        f"restored {ref.checkpoint_id}",
+        before={"step": step, "lr_multiplier": before},
+        after={"step": ref.step, "lr_multiplier": trainer.lr.value},
+    )
+
+
+def _begin_attempt(trainer: Trainer, saving: Saving, ref: CheckpointRef, command: InterventionIssued) -> None:
+    parent = trainer.run.identity.attempt_id
+    if trainer.ballots.rank == 0:
+        try:
+            saving.checkpoints.abandon_after(ref, parent)
+        except (CheckpointError, OSError) as error:
+            log.warning(
+                "pilothouse: the checkpoints after %s could not be marked as given up: %s", ref.checkpoint_id, error
+            )
+    saving.parent_attempt_id = parent
+    attempt_id = derived_attempt_id(parent, command.intervention_id)
+    trainer.run.begin_attempt("rollback", first_step=ref.step + 1, parent=parent, attempt_id=attempt_id)
+    _tell_restored(trainer, ref)
+
+
+def restore_latest(trainer: Trainer, saving: Saving) -> int | None:
+    """Continue from the newest checkpoint that every rank can read: its step; None when there is none.
+
+    Raises:
+        BallotsLost: the ranks cannot agree.
+        RestartRequired: as `roll_back`.
+    """
+    candidates = saving.checkpoints.newest_first() if trainer.ballots.rank == 0 else iter(())
+    for number in range(1_000):
+        mine = next(candidates, None)
+        word = mine.model_dump_json() if mine is not None else _NOTHING
+        word = _from_rank_zero(trainer.ballots, f"restore/{number}", word)
+        if word == _NOTHING:
+            return None
+        ref = CheckpointRef.model_validate_json(word)
+        prepared: list[tuple[Manifest, Loaded]] = []
+        verdict = all_or_none(
+            trainer.ballots,
+            f"restore/{number}/ready",
+            lambda ref=ref, prepared=prepared: prepared.append(saving.prepare(ref)),  # type: ignore[misc]
+            RESTORE_SECONDS,
+        )
+        if verdict.commit:
+            _continue(trainer, saving, ref, *prepared[0])
+            return ref.step
+        log.warning("pilothouse: %s is passed over for an older one: %s", ref.checkpoint_id, verdict.reason)
+    return None
+
+
+def _from_rank_zero(ballots: Ballots, key: str, word: str) -> str:
+    if ballots.rank == 0:
+        return ballots.settle(key, word, RESTORE_SECONDS)
+    heard = ballots.wait(key, RESTORE_SECONDS)
+    return heard if heard is not None else ballots.settle(key, _NOTHING, RESTORE_SECONDS)
+
+
+def _continue(trainer: Trainer, saving: Saving, ref: CheckpointRef, manifest: Manifest, loaded: Loaded) -> None:
+    saving.install(loaded)
+    trainer.lr.value = float(loaded.pilot["lr_multiplier"])
+    for name, value in loaded.pilot["knobs"].items():
+        if trainer.knobs.refusal(name, value) is None:
+            trainer.knobs.turn(name, value)
+    trainer.course.continue_from(manifest.step, manifest.data_position)
+    saving.parent_attempt_id = manifest.attempt_id
+    attempt_id = derived_attempt_id(trainer.run.identity.attempt_id, f"restart from {ref.checkpoint_id}")
+    trainer.run.begin_attempt("restart", ref.step + 1, parent=manifest.attempt_id, attempt_id=attempt_id)
+    _tell_restored(trainer, ref)
+
+
+def _tell_restored(trainer: Trainer, ref: CheckpointRef) -> None:
+    trainer.run.tell(CheckpointRestored, step=ref.step, checkpoint_id=ref.checkpoint_id, path=ref.path)
