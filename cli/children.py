@@ -34,7 +34,7 @@ os.execvp(sys.argv[2], sys.argv[2:])
 
 @dataclass
 class Child:
-    """One process: `start`, `alive`, `stop` (asks, then insists), `kill` (the fault). May be started again when it ended.
+    """One process: `start`, `alive`, `stop` (asks, then insists), `kill` (the fault). It may be started again.
 
     Must be started from a thread that lives as long as the process should: the kernel ties a child to that thread.
     """

@@ -1,0 +1,127 @@
+"""One event as one line for a person: what happened, in the words of its kind. Pure.
+
+Used by `events`, `tail` and `stop`. Rows are those of the query `events`: head columns, and the event as JSON in `body`.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .rendering import clock, number, short, text_of
+
+HEAD = frozenset(
+    (
+        "kind",
+        "at",
+        "run_id",
+        "writer_id",
+        "seq",
+        "attempt_id",
+        "attempt",
+        "rank",
+        "step",
+        "decision_id",
+        "basis",
+        "policy_hash",
+    )
+)
+"""Fields that every line shows in its columns, or that only programs need."""
+
+LONGEST = 160
+
+Body = Mapping[str, Any]
+
+
+def body_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The event's own fields."""
+    loaded = json.loads(row["body"])
+    return loaded if isinstance(loaded, dict) else {}
+
+
+def line_of(row: Mapping[str, Any]) -> str:
+    """Time, step, rank, kind and what happened."""
+    step = "–" if row["step"] is None or row["step"] < 0 else str(row["step"])
+    rank = f"rank {row['rank']}" if row["rank"] is not None else ""
+    head = f"{clock(row['at']):>8}  step {step:>7}  {rank:<8} {row['kind']:<22}"
+    return f"{head} {summary(row['kind'], body_of(row))}".rstrip()
+
+
+def summary(kind: str, body: Body) -> str:
+    """What happened, without the columns of the head."""
+    tell = _TOLD.get(kind, _fields)
+    return " ".join(tell(body).split())
+
+
+def _phase(body: Body) -> str:
+    return f"{body['was']} → {body['phase']} ({body['reason']}, margin {_figure(body.get('margin'))})"
+
+
+def _condition(body: Body) -> str:
+    return f"{body['condition']} {body['was']} → {body['status']} {body['reason']}: {body['message']}"
+
+
+def _assessment(body: Body) -> str:
+    return f"{body['phase']}, margin {_figure(body.get('margin'))}"
+
+
+def _intervention(body: Body) -> str:
+    return f"{short(body['intervention_id'])} {body['rule']}: {action(body['action'])} {body.get('reason', '')}"
+
+
+def _receipt(body: Body) -> str:
+    before, after = body.get("before", {}), body.get("after", {})
+    change = " ".join(f"{name} {text_of(before.get(name))} → {text_of(value)}" for name, value in after.items())
+    return f"{short(body['intervention_id'])} {body['outcome']} {body.get('reason', '')} {change}"
+
+
+def _verification(body: Body) -> str:
+    return f"{short(body['intervention_id'])} {body['outcome']}: {body['reason']}"
+
+
+def _order(body: Body) -> str:
+    return f"{body['verb']} by {body['who']}: {body['why']}"
+
+
+def _policy(body: Body) -> str:
+    return f"{body['name']} {short(body['policy_hash'])} by {body['who']}"
+
+
+def _start(body: Body) -> str:
+    return f"{body['reason']} from step {body['first_step']}, {body['world_size']} ranks {body.get('model', '')}"
+
+
+def _fields(body: Body) -> str:
+    shown = [(name, value) for name, value in body.items() if name not in HEAD and value not in (None, "", {}, [], 0)]
+    line = " ".join(f"{name}={_brief(value)}" for name, value in shown)
+    return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
+
+
+_TOLD: Mapping[str, Callable[[Body], str]] = {
+    "condition_changed": _condition,
+    "intervention_issued": _intervention,
+    "intervention_proposed": _intervention,
+    "intervention_receipt": _receipt,
+    "intervention_verified": _verification,
+    "operator_command": _order,
+    "phase_changed": _phase,
+    "policy_activated": _policy,
+    "run_assessed": _assessment,
+    "run_started": _start,
+}
+"""By kind, where its fields in a row would not read well."""
+
+
+def action(fields: Body) -> str:
+    """An action and its arguments: `scale_lr factor=0.5`."""
+    arguments = [f"{name}={_brief(value)}" for name, value in fields.items() if name != "action" and value is not None]
+    return " ".join([str(fields.get("action", "?")), *arguments])
+
+
+def _brief(value: Any) -> str:
+    """A checkpoint by its step: its path and hash are for programs."""
+    return f"step {value['step']}" if isinstance(value, dict) and "step" in value else text_of(value)
+
+
+def _figure(value: Any) -> str:
+    """Non-finite numbers are strings in an event's JSON."""
+    return number(None if value is None else float(value))

@@ -1,0 +1,99 @@
+"""The command line: `pilothouse COMMAND`. Assembles the commands, and is the one place where an error becomes a line.
+
+A person's mistake and what is away for now end with status 2 and one message on stderr that says what to do; a
+traceback is shown only with PILOTHOUSE_DEBUG. Importing this module must stay cheap: commands import what they need.
+"""
+
+import importlib.util
+import os
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+from . import operator, query_commands, stack_commands
+
+MISTAKE, BUG, RESTART = 2, 70, 75
+DEBUG = "PILOTHOUSE_DEBUG"
+
+commands = typer.Typer(
+    name="pilothouse",
+    help="A control room for AI training runs: telemetry in, bounded interventions out, everything remembered.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"pilothouse {version('pilothouse')}")
+        raise typer.Exit
+
+
+Version = Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version")]
+
+
+@commands.callback()
+def _options(version: Version = False) -> None:
+    """Every command's options are its own; this holds what has no command."""
+
+
+def _assemble() -> None:
+    stack, look, act, operate = "Run a stack", "Look", "Act", "Operate"
+    commands.command(rich_help_panel=stack)(stack_commands.up)
+    if importlib.util.find_spec(f"{__package__}.demo.command") is not None:
+        commands.command(rich_help_panel=stack, context_settings=_PASS_ON, add_help_option=False)(demo)
+    for command in query_commands.COMMANDS:
+        commands.command(rich_help_panel=look)(command)
+    commands.command(rich_help_panel=act)(operator.stop)
+    commands.command(rich_help_panel=operate)(stack_commands.worker)
+    commands.command(rich_help_panel=operate)(stack_commands.migrate)
+    commands.add_typer(stack_commands.topics, name="topics", rich_help_panel=operate)
+
+
+# The demo has options of its own, and is imported only when it is asked for.
+_PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+def demo(context: typer.Context) -> None:
+    """Train three small GPTs: healthy, broken, broken and governed. See `pilothouse demo --help`."""
+    from .demo.command import demo as run_demo  # type: ignore[import-not-found,unused-ignore]
+
+    own = typer.Typer(pretty_exceptions_enable=False)
+    own.command(name="demo")(run_demo)
+    own(args=context.args, prog_name="pilothouse demo")
+
+
+def app() -> None:
+    """The entry point."""
+    try:
+        commands(prog_name="pilothouse")
+    except Exception as error:  # noqa: BLE001  # the last place where an error can become a line
+        _end_with(error)
+
+
+def _end_with(error: Exception) -> NoReturn:
+    from ..events.errors import PilothouseError, RestartRequired
+
+    if isinstance(error, ModuleNotFoundError):
+        from .extras import EXTRA_OF, missing_extra
+
+        module = (error.name or "").partition(".")[0]
+        error = missing_extra(module) if module in EXTRA_OF else error
+    if os.environ.get(DEBUG):
+        raise error
+    if isinstance(error, PilothouseError):
+        typer.echo(f"pilothouse: {error}", err=True)
+        sys.exit(RESTART if isinstance(error, RestartRequired) else MISTAKE)
+    what = f"{type(error).__name__}: {error}"
+    typer.echo(f"pilothouse: this is a bug ({what}); run again with {DEBUG}=1 and report what it shows", err=True)
+    sys.exit(BUG)
+
+
+_assemble()
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,150 @@
+"""How answers look: tables for people, JSON for programs, one clear shape each. No query is asked here.
+
+Called by every command. On a pipe nothing is coloured and no line is folded. In JSON the keys are those of the queries,
+times are microseconds UTC, and NaN and the infinities are the strings "NaN", "Infinity" and "-Infinity".
+"""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+Row = Mapping[str, Any]
+Column = tuple[str, Callable[[Row], str]]
+"""A heading, and what stands under it."""
+
+PHASE_STYLES = {
+    "Normal": "green",
+    "Warmup": "cyan",
+    "Recovering": "cyan",
+    "Stressed": "yellow",
+    "Stalled": "yellow",
+    "Unstable": "red",
+    "Diverged": "bold red",
+}
+STATUS_STYLES = {"True": "green", "False": "red", "Unknown": "yellow"}
+WIDE = 100_000
+
+
+def out() -> Console:
+    """Standard output: as wide as the terminal, or without end on a pipe."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=WIDE, no_color=True)
+
+
+def show_rows(rows: Iterable[Row], *, as_json: bool = False, columns: Sequence[Column] = (), empty: str = "") -> None:
+    """JSON lines, or a table with these columns (all keys, where none are named), or `empty` for no rows."""
+    if as_json:
+        for row in rows:
+            print_line(json_line(row))
+        return
+    listed = list(rows)
+    console = out()
+    if not listed:
+        console.print(empty or "nothing")
+        return
+    console.print(table(listed, columns or [_plain(key) for key in listed[0]]))
+
+
+def table(rows: Iterable[Row], columns: Sequence[Column]) -> Table:
+    """A table without frames; cells that name a phase or a status take its colour."""
+    drawn = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
+    for heading, _ in columns:
+        drawn.add_column(heading, overflow="fold")
+    for row in rows:
+        drawn.add_row(*(_styled(cell(row)) for _, cell in columns))
+    return drawn
+
+
+def _plain(key: str) -> Column:
+    return key, lambda row: text_of(row[key])
+
+
+def _styled(cell: str) -> Text:
+    return Text(cell, style=PHASE_STYLES.get(cell) or STATUS_STYLES.get(cell) or "")
+
+
+def json_line(value: Any) -> str:
+    """One line of strict JSON."""
+    return json.dumps(_for_json(value), ensure_ascii=False, allow_nan=False)
+
+
+def _for_json(value: Any) -> Any:
+    match value:
+        case float() if not math.isfinite(value):
+            return _non_finite(value)
+        case None | bool() | int() | float() | str():
+            return value
+        case Mapping():
+            return {str(key): _for_json(each) for key, each in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [_for_json(each) for each in value]
+        case _:
+            return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def _non_finite(value: float) -> str:
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def csv_lines(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """RFC 4180 with a header; absent values are empty."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer)
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow(["" if value is None else text_of(value) for value in row])
+    return buffer.getvalue()
+
+
+def print_line(line: str) -> None:
+    """A line for a program: exactly this, whatever the terminal."""
+    print(line, flush=True)  # noqa: T201  # the CLI's product
+
+
+def text_of(value: Any) -> str:
+    """A value for a person."""
+    match value:
+        case None | float():
+            return number(value)
+        case tuple() | list():
+            return ", ".join(text_of(each) for each in value)
+        case Mapping():
+            return numbers(value)
+        case bool():
+            return "yes" if value else "no"
+        case _:
+            return str(value)
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A figure for a person, NaN and the infinities by name; a dash for none."""
+    if value is None:
+        return "–"
+    return f"{value:.{digits}g}" if math.isfinite(value) else _non_finite(value)
+
+
+def numbers(values: Mapping[str, Any]) -> str:
+    """Named figures on one line."""
+    return " ".join(f"{name}={text_of(value)}" for name, value in values.items())
+
+
+def clock(micros: int | None) -> str:
+    """Local time of day of an event, with its date where that is not today."""
+    if micros is None:
+        return "–"
+    moment = datetime.fromtimestamp(micros / 1e6, UTC).astimezone()
+    today = datetime.now(UTC).astimezone().date()
+    return moment.strftime("%H:%M:%S") if moment.date() == today else moment.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def short(identity: str | None) -> str:
+    """The head of an id, enough to tell it from its neighbours."""
+    return (identity or "")[:8]

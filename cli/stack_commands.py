@@ -1,0 +1,84 @@
+"""The commands that run things: `up`, `worker`, `topics`, `migrate`. Thin: options in, one call, a line out.
+
+Registered by `main`. Everything heavy is imported inside a command, so that `pilothouse --help` stays quick.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where everything is kept [default: ~/.pilothouse]")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON lines instead of a table")]
+
+topics = typer.Typer(no_args_is_help=True, help="The topics on the broker: list them, make the missing ones.")
+
+
+def up(  # noqa: PLR0913, PLR0917  # one argument for each option
+    data_dir: DataDir = None,
+    kafka_port: Annotated[int, typer.Option(help="Port of the broker; 0 is any free one")] = 19092,
+    http_port: Annotated[int, typer.Option(help="Port of the archive's HTTP interface; 0 is any free one")] = 18123,
+    kafka_home: Annotated[Path | None, typer.Option(help="Run the Apache Kafka unpacked here; its log is kept")] = None,
+    kafka: Annotated[str | None, typer.Option(help="Use the Kafka that runs at HOST:PORT")] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="The policy that new runs get [default: the built-in one]")
+    ] = None,
+) -> None:
+    """Run a whole stack on this machine: log, archive, governor, archiver. Ctrl-C stops it; history stays."""
+    from .rendering import out
+    from .up import Wanted
+    from .up import up as run_up
+
+    run_up(Wanted(data_dir, kafka_port, http_port, kafka_home, kafka, policy), out())
+
+
+def worker(
+    role: Annotated[str, typer.Argument(help="governor, archiver or endpoint")],
+    slot: Annotated[str | None, typer.Option(help="Names this worker among its equals [default: 0]")] = None,
+) -> None:
+    """Run one worker in the foreground. Its settings are PILOTHOUSE_* variables (`up` sets them for its own)."""
+    from ..settings import load_settings
+    from .workers import run
+
+    sys.exit(run(role, load_settings(os.environ, slot=slot), os.environ))
+
+
+def migrate(data_dir: DataDir = None) -> None:
+    """Bring the archive's tables up to this version."""
+    from ..settings import load_settings
+    from ..storage.connect import connect
+    from ..storage.migrate import migrate as run_migrations
+    from .rendering import out
+
+    done = run_migrations(connect(load_settings(os.environ, data_dir=data_dir)))
+    for migration in done:
+        out().print(f"ran {migration.number:04} {migration.name}")
+    if not done:
+        out().print("nothing to do: the archive is of this version")
+
+
+@topics.command("list")
+def list_topics(data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """How our topics stand on the broker, and where they differ from what they should be."""
+    from ..settings import load_settings
+    from .rendering import show_rows
+    from .topic_admin import describe_topics
+
+    settings = load_settings(os.environ, data_dir=data_dir)
+    states = describe_topics(settings.kafka, settings.partitions, settings.replication)
+    show_rows([state.as_row() for state in states], as_json=as_json)
+
+
+@topics.command("create")
+def create_topics(data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """Make the topics that are missing; doing it again changes nothing."""
+    from ..settings import load_settings
+    from .rendering import show_rows
+    from .topic_admin import create_topics as create
+
+    settings = load_settings(os.environ, data_dir=data_dir)
+    show_rows(
+        [state.as_row() for state in create(settings.kafka, settings.partitions, settings.replication)], as_json=as_json
+    )

@@ -1,0 +1,65 @@
+"""What `pilothouse worker ROLE` runs: the governor, the archiver, or the embedded archive's endpoint.
+
+Called by `stack_commands.worker`, in a process of its own. Passwords come by the environment, not as arguments.
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from ..events.errors import UserMistake
+from ..settings import Settings
+from .extras import LOCAL, SERVER, require
+
+if TYPE_CHECKING:
+    from ..storage.endpoint import EndpointConfig
+
+READER_TOKEN = "PILOTHOUSE_READER_TOKEN"
+ROLES = ("governor", "archiver", "endpoint")
+
+
+def run(role: str, settings: Settings, environ: Mapping[str, str]) -> int:
+    """Run this worker to its end; the process's exit status.
+
+    Raises:
+        UserMistake: there is no such worker, or it cannot run here.
+    """
+    match role:
+        case "governor" | "archiver":
+            require(SERVER, f"the {role}")
+            from ..stream_processors.app import run_worker
+
+            return run_worker(settings, role)
+        case "endpoint":
+            require(LOCAL, "the archive's endpoint")
+            return run_endpoint(settings, environ)
+        case _:
+            raise UserMistake(f"no worker {role!r}: there are {', '.join(ROLES)}")
+
+
+def run_endpoint(settings: Settings, environ: Mapping[str, str]) -> int:
+    """The embedded archive at the address in `settings.clickhouse_url`, which must be on loopback."""
+    from ..storage.endpoint import run as run_to_the_end
+
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s endpoint: %(message)s")
+    run_to_the_end(_endpoint_config(settings, environ), ready=lambda port: logging.info("listening on %d", port))
+    return 0
+
+
+def _endpoint_config(settings: Settings, environ: Mapping[str, str]) -> "EndpointConfig":
+    from ..storage.endpoint import EndpointConfig
+
+    url = urlsplit(settings.clickhouse_url)
+    if not url.password or READER_TOKEN not in environ:
+        raise UserMistake(
+            "the endpoint needs two passwords: its own in PILOTHOUSE_CLICKHOUSE_URL (http://pilothouse:PASSWORD@HOST:PORT), "
+            f"the reader's in {READER_TOKEN}; `pilothouse up` sets both"
+        )
+    return EndpointConfig(
+        data_dir=settings.data_dir / "archive",
+        full_token=unquote(url.password),
+        reader_token=environ[READER_TOKEN],
+        host=url.hostname or "127.0.0.1",
+        port=url.port or 0,
+    )
