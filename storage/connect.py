@@ -23,10 +23,10 @@ CONNECT_SECONDS = 3
 ANSWER_SECONDS = 60
 DEFAULT_DATABASE = "pilothouse"
 
-ACCESS_DENIED = 497
-AUTHENTICATION_FAILED = 516
 UNKNOWN_TABLE = 60
 UNKNOWN_DATABASE = 81
+NOT_LET_IN = (516, 194, 192)
+"""AUTHENTICATION_FAILED, REQUIRED_PASSWORD, UNKNOWN_USER."""
 
 
 def connect(settings: Settings) -> "Client":
@@ -86,24 +86,21 @@ def refusals(where: str = "the archive") -> Iterator[None]:
 def in_our_words(error: "Error", where: str) -> QueryRefused | StackNotRunning:
     """ClickHouse's error, or the way's to it, for a person."""
     code = error_code(error)
-    match code:
-        case 0 if is_no_answer(error):
-            return StackNotRunning(
-                f"nothing answers at {where}; start it with `pilothouse up`, or set PILOTHOUSE_CLICKHOUSE_URL"
-            )
-        case 0 if "HTTP driver received HTTP status" in str(error):
-            return StackNotRunning(
-                f"what answers at {where} is not ClickHouse ({_one_line(str(error))}); set PILOTHOUSE_CLICKHOUSE_URL"
-            )
-        case 516 | 497:
-            return QueryRefused(
-                f"ClickHouse at {where} refuses this user or password; correct PILOTHOUSE_CLICKHOUSE_URL (code {code})",
-                code,
-            )
-        case 81:
-            return QueryRefused("the archive has no such database; `pilothouse migrate` makes it (code 81)", code)
-        case _:
-            return QueryRefused(_one_line(str(error)) + (f" (code {code})" if code else ""), code)
+    if is_no_answer(error):
+        return StackNotRunning(
+            f"nothing answers at {where}; start it with `pilothouse up`, or set PILOTHOUSE_CLICKHOUSE_URL"
+        )
+    if not code and "HTTP driver received HTTP status" in str(error):
+        return StackNotRunning(
+            f"what answers at {where} is not ClickHouse ({_one_line(str(error))}); correct PILOTHOUSE_CLICKHOUSE_URL"
+        )
+    if code in NOT_LET_IN:
+        message = f"ClickHouse at {where} refuses this user or password; correct PILOTHOUSE_CLICKHOUSE_URL"
+    elif code == UNKNOWN_DATABASE:
+        message = "the archive has no such database; `pilothouse migrate` makes it"
+    else:
+        message = _one_line(str(error))
+    return QueryRefused(message + (f" (code {code})" if code else ""), code)
 
 
 def is_no_answer(error: "Error") -> bool:

@@ -9,7 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .connect import refusals
+from ..events.errors import QueryRefused
+from .connect import UNKNOWN_TABLE, refusals
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -48,5 +49,11 @@ def ask(client: "Client", name: str, **parameters: Any) -> list[Row]:
         QueryRefused: ClickHouse refused it.
         StackNotRunning: nothing answers.
     """
-    with refusals():
-        return list(client.query(statements()[name], parameters=parameters).named_results())
+    try:
+        with refusals():
+            return list(client.query(statements()[name], parameters=parameters).named_results())
+    except QueryRefused as refusal:
+        if refusal.code == UNKNOWN_TABLE:
+            message = f"the archive lacks its tables; `pilothouse migrate` makes them (code {UNKNOWN_TABLE})"
+            raise QueryRefused(message, UNKNOWN_TABLE) from refusal
+        raise

@@ -1,0 +1,66 @@
+"""Events as rows: what becomes a row, what does not, and what its columns say."""
+
+import pytest
+
+from pilothouse.events.commands import Tick
+from pilothouse.events.envelope import LogPlace
+from pilothouse.events.telemetry import RunStarted
+from pilothouse.events.topics import TELEMETRY
+from pilothouse.storage.rows import EVENT_LOG, STEP_LOG, TICK_LOG, Archived, Row, Table, rows_of
+from pilothouse.tests.archive_events import NAN, Writer, decided, logged, story
+
+PLACE = LogPlace(2, 1, 7)
+
+
+def named(table: Table, row: Row) -> dict[str, object]:
+    return dict(zip(table.columns, row, strict=True))
+
+
+def test_a_step_is_a_row_for_each_metric_that_was_logged() -> None:
+    batch = Writer("r", rank=3).steps([5, 4], loss=[1.0, None], lr=[-0.0, NAN])
+    rows = [named(STEP_LOG, row) for row in rows_of([Archived(TELEMETRY.name, PLACE, batch)]).steps]
+    assert [(row["metric"], row["step"], row["row_index"], str(row["value"])) for row in rows] == [
+        ("loss", 5, 0, "1.0"),
+        ("lr", 5, 0, "-0.0"),
+        ("lr", 4, 1, "nan"),
+    ]
+    assert all(row["logged"] for row in rows)
+    assert {(row["rank"], row["log_epoch"], row["log_partition"], row["log_offset"]) for row in rows} == {(3, 2, 1, 7)}
+
+
+@pytest.mark.parametrize(
+    "columns, kept",
+    [
+        ({"loss": [1.0, None]}, [("", 1)]),
+        ({"loss": [1.0, 2.0], "lr": [None, None]}, [("lr", 0)]),
+        ({"loss": [None, None]}, [("loss", 0), ("", 0), ("", 1)]),
+    ],
+)
+def test_only_where_nothing_was_logged_a_row_keeps_the_shape(
+    columns: dict[str, list[float | None]], kept: list[tuple[str, int]]
+) -> None:
+    rows = rows_of(logged([Writer("r").steps([1, 2], **columns)])).steps
+    silent = [row for row in (named(STEP_LOG, row) for row in rows) if not row["logged"]]
+    assert [(row["metric"], row["row_index"]) for row in silent] == kept
+
+
+def test_a_tick_is_nothing_but_its_time_and_place() -> None:
+    tick = Tick(at=9, partition=1, writer_id="t", seq=4)
+    rows = rows_of([Archived(TELEMETRY.name, PLACE, tick)])
+    assert rows.ticks == [(1, "t", 4, 9, 2, 1, 7)]
+    assert [table for table, _ in rows.by_table()] == [TICK_LOG]
+
+
+def test_a_fact_says_who_told_it_and_a_decision_has_no_rank() -> None:
+    started = Writer("r").tell(RunStarted, reason="start", first_step=3, world_size=1)
+    verdict = next(event for event in story("r") if event.kind == "phase_changed")
+    fact, decision = (named(EVENT_LOG, row) for row in rows_of(logged([started, verdict])).events)
+    assert (fact["event_id"], fact["rank"], fact["seq"], fact["step"]) == ("r-w0:1", 0, 1, 3)
+    assert (decision["event_id"], decision["rank"], decision["seq"], decision["step"]) == ("r-d9", None, 0, 9)
+    assert decision["topic"] == "pilothouse.control"
+
+
+def test_every_row_has_a_value_for_every_column() -> None:
+    assessed = decided("r", type(next(e for e in story("r") if e.kind == "run_assessed")), 1, phase="Normal")
+    for table, rows in rows_of(logged([*story("r"), assessed])).by_table():
+        assert {len(row) for row in rows} == {len(table.columns)}
