@@ -35,7 +35,7 @@ DEFAULTS: Mapping[str, str] = {
 STD_EXCEPTION, UNKNOWN_FORMAT, UNKNOWN_SETTING = 1001, 73, 115
 
 _CODE = re.compile(r"Code: (\d+)\. DB::Exception: ")
-_VERSION = re.compile(r"\s*\(version [^()]*\)\s*$")
+_VERSION = re.compile(r"\s*\(version [^()]*\)(\. \([A-Z_]+\))?\s*$")
 _ASKING_FOR_THE_TREE = re.compile(r": In scope SELECT formatQuerySingleLine\(.*\)\. \(", re.DOTALL)
 _PYTHON_ONLY_FORMATS = frozenset({"arrowtable", "dataframe", "datastore"})
 
@@ -44,7 +44,8 @@ _PYTHON_ONLY_FORMATS = frozenset({"arrowtable", "dataframe", "datastore"})
 class Job:
     """One statement to run. `params` are TSV-escaped, as ClickHouse's HTTP interface takes them.
 
-    `id` is what `Engine.kill` knows it by; `readonly` is ClickHouse's setting of that name (0, 1 or 2).
+    `id` is what `Engine.kill` knows it by; it takes the place of `log_comment`. `readonly` is ClickHouse's setting of
+    that name (0, 1 or 2).
     """
 
     id: str
@@ -105,28 +106,20 @@ class Engine:
         self._keeper.close()
         self._lock.release()
 
-    def describe(self, job: Job) -> Statement:
-        """Ask the real parser what the job's statement is; nothing of it is executed.
+    def query(self, job: Job, judge: Callable[[Statement], None]) -> tuple[Statement, Result]:
+        """Run one statement that carries no rows, unless `judge`, who sees it before it runs, raises.
 
         Raises:
-            QueryRefused: it is not exactly one well-formed statement.
-        """
-        asking = Job(id=job.id, database=job.database, readonly=job.readonly)
-        with self._handle(asking) as handle:
-            # First, because EXPLAIN would run the second of two statements.
-            normalised = _ask(handle, "SELECT formatQuerySingleLine({sql:String})", {"sql": _escape(job.sql)})
-            return read_ast(normalised.strip(), _ask(handle, f"EXPLAIN AST {job.sql}", job.params))
-
-    def query(self, job: Job) -> Result:
-        """Run one statement that carries no rows.
-
-        Raises:
-            QueryRefused: ClickHouse refused it, or it was killed; with ClickHouse's code.
+            QueryRefused: it is not exactly one statement, ClickHouse refused it (with its code), or it was killed.
         """
         _require_format(job.format)
-        with self._handle(job) as handle, _refusals():
-            result: Any = handle.query(job.sql, job.format, dict(job.params))
-            return Result(
+        with self._handle(job) as handle:
+            statement = _parse(handle, job)
+            judge(statement)
+            _configure(handle, job.settings, job.readonly)
+            with _refusals():
+                result: Any = handle.query(job.sql, job.format, dict(job.params))
+            return statement, Result(
                 data=result.bytes() or b"",
                 read_rows=result.storage_rows_read(),
                 read_bytes=result.storage_bytes_read(),
@@ -143,10 +136,11 @@ class Engine:
             QueryRefused: ClickHouse refused the statement or a row; of many rows, earlier blocks may be stored.
         """
         _require_format(insert.format)
-        # There is no other way to give this kind of insert its parameters.
-        params = {f"param_{name}": value for name, value in job.params.items()}
-        with self._handle(job, params) as handle, _refusals():
-            with handle.send_insert(insert.head, insert.format) as inserter:
+        with self._handle(job) as handle:
+            # There is no other way to give this kind of insert its parameters.
+            params = {f"param_{name}": value for name, value in job.params.items()}
+            _configure(handle, {**job.settings, **params}, job.readonly)
+            with _refusals(), handle.send_insert(insert.head, insert.format) as inserter:
                 inserter.append(insert.rows)
                 done = inserter.finish()
             return Result(written_rows=done.rows_written, written_bytes=done.bytes_written, elapsed=done.elapsed)
@@ -154,23 +148,35 @@ class Engine:
     def kill(self, job_id: str) -> None:
         """Cancel the statement of this job, if it is running now. Returns before the statement has ended."""
         with self._handle(Job(id="")) as handle, _refusals():
-            handle.query(f"KILL QUERY WHERE splitByChar(' ', Settings['log_comment'])[1] = {_quote(job_id)} ASYNC")
+            handle.query(f"KILL QUERY WHERE Settings['log_comment'] = {_quote(job_id)} ASYNC")
 
     @contextmanager
-    def _handle(self, job: Job, more: Mapping[str, str] | None = None) -> Iterator["Connection"]:
-        # KILL finds a statement by its comment: an embedded engine gives out query ids that nobody can choose.
-        comment = f"{job.id} {job.settings.get('log_comment', '')}".strip()
-        settings = {**DEFAULTS, **job.settings, **(more or {}), "log_comment": comment}
+    def _handle(self, job: Job) -> Iterator["Connection"]:
         handle = _connect(self._path)
         try:
+            # KILL finds a statement by its comment: an embedded engine gives out query ids that nobody can choose.
+            _configure(handle, {**DEFAULTS, "log_comment": job.id}, 0)
             with _refusals():
-                handle.query(f"SET {', '.join(f'{_name(name)} = {_quote(value)}' for name, value in settings.items())}")
                 handle.query(f"USE {_quote_name(job.database)}")
-                if job.readonly:
-                    handle.query(f"SET readonly = {job.readonly:d}")
             yield handle
         finally:
             handle.close()
+
+
+def _configure(handle: "Connection", settings: Mapping[str, str], readonly: int) -> None:
+    changes = [f"{_name(name)} = {_quote(value)}" for name, value in settings.items()]
+    if readonly:
+        changes.append(f"readonly = {readonly:d}")
+    if changes:
+        with _refusals():
+            handle.query(f"SET {', '.join(changes)}")
+
+
+def _parse(handle: "Connection", job: Job) -> Statement:
+    """Ask the real parser what a statement is; nothing of it is executed."""
+    # In this order: EXPLAIN would run the second of two statements.
+    normalised = _ask(handle, "SELECT formatQuerySingleLine({sql:String})", {"sql": _escape(job.sql)})
+    return read_ast(normalised.strip(), _ask(handle, f"EXPLAIN AST {job.sql}", job.params))
 
 
 def _connect(path: str) -> "Connection":
@@ -209,8 +215,7 @@ def refusal(message: str) -> QueryRefused:
     # A clause's error arrives wrapped in a second one with the same code.
     text = text.removeprefix(found.group())
     text = _ASKING_FOR_THE_TREE.sub(". (", text)
-    while _VERSION.search(text):
-        text = _VERSION.sub("", text)
+    text = _VERSION.sub("", text)
     return QueryRefused(text.strip(), int(found[1]))
 
 

@@ -63,6 +63,11 @@ def refuse_unless_reading(statement: Statement) -> None:
         raise _refusal("only SELECT, SHOW, DESCRIBE, EXISTS and EXPLAIN are allowed")
     if statement.names_a_file:
         raise _refusal("INTO OUTFILE is not allowed")
+    if "Set" in statement.nodes:
+        raise _refusal("SETTINGS go with the request, not into its SQL")
+    # An embedded engine has every file of the machine as a table of `default`, if only to say that it is there.
+    if any("/" in name for name in statement.tables):
+        raise _refusal("a table's name may not be a path")
     strange = {node for node in statement.nodes if node.endswith("Query")} - _INNER_QUERIES
     if strange:
         raise _refusal(f"{', '.join(sorted(strange))} is not allowed inside another statement")

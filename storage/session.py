@@ -27,19 +27,15 @@ def run(engine: Engine, asked: Asked, rights: Rights) -> Answer:
     """Run one request to its end.
 
     Raises:
-        QueryRefused: with ClickHouse's code, for whatever reason it did not run to its end.
+        QueryRefused: with ClickHouse's code, why it did not run to its end.
     """
     insert = split_insert(asked.sql)
     if insert is not None:
         return _insert(engine, asked, _job(asked, rights, ""), insert)
     job = _job(asked, rights, decode_sql(asked.sql))
-    statement = engine.describe(job)
-    if rights.reader is not None:
-        refuse_unless_reading(statement)
-    _refuse_files(statement)
-    _refuse_what_outlives(statement, asked.in_session)
+    statement, result = _query(engine, asked, job, rights)
     output = (statement.format or job.format) if statement.returns_rows else None
-    return _answer(engine, asked, _query(engine, asked, job), output)
+    return _answer(engine, asked, result, output)
 
 
 def _job(asked: Asked, rights: Rights, sql: str) -> Job:
@@ -48,6 +44,7 @@ def _job(asked: Asked, rights: Rights, sql: str) -> Job:
     else:
         settings, readonly = dict(asked.settings), 2 if asked.by_get else 0
     settings.setdefault("max_result_bytes", str(rights.max_result_bytes))
+    settings.pop("log_comment", None)  # the engine's own, to find what it must kill
     return Job(
         id=asked.query_id,
         sql=sql,
@@ -65,11 +62,17 @@ def _insert(engine: Engine, asked: Asked, job: Job, insert: InsertWithRows) -> A
     return _answer(engine, asked, engine.insert(job, insert), None)
 
 
-def _query(engine: Engine, asked: Asked, job: Job) -> Result:
+def _query(engine: Engine, asked: Asked, job: Job, rights: Rights) -> tuple[Statement, Result]:
+    def judge(statement: Statement) -> None:
+        if rights.reader is not None:
+            refuse_unless_reading(statement)
+        _refuse_files(statement)
+        _refuse_what_outlives(statement, asked.in_session)
+
     try:
-        return engine.query(job)
+        return engine.query(job, judge)
     except QueryRefused as error:
-        if error.code == READONLY and asked.by_get:
+        if error.code == READONLY and asked.by_get and rights.reader is None:
             raise _readonly(asked) from error
         raise
 

@@ -22,7 +22,7 @@ _TOKEN = re.compile(
        | (?P<sign>.)""",
     re.VERBOSE | re.DOTALL,
 )
-_NODE = re.compile(r"(?P<indent> *)(?P<node>\S+)(?: +(?P<name>\S+))?")
+_NODE = re.compile(r"(?P<indent> *)(?P<node>\S+)(?: +(?P<rest>(?P<name>\S+).*))?")
 _LINE_BREAK_IN_NAME = re.compile(r"[`\"](?:[^`\"\\]|\\.)*\\n")
 _FORMAT_CLAUSE = re.compile(r" FORMAT (\w+)(?: SETTINGS .*)?$")
 
@@ -38,7 +38,7 @@ class InsertWithRows:
 
 @dataclass(frozen=True)
 class Statement:
-    """What the real parser says a statement is. `functions` and `table_functions` are names as written.
+    """What the real parser says a statement is. Functions are named as written, `tables` with what follows them.
 
     `analysable` is False where the tree could be made to lie: then it must not be trusted to refuse anything.
     """
@@ -47,6 +47,7 @@ class Statement:
     nodes: frozenset[str] = frozenset()
     functions: frozenset[str] = frozenset()
     table_functions: frozenset[str] = frozenset()
+    tables: frozenset[str] = frozenset()
     format: str | None = None
     names_a_file: bool = False
     temporary: bool = False
@@ -70,6 +71,7 @@ def read_ast(normalised: str, ast: str) -> Statement:
         nodes=frozenset(match["node"] for match in nodes),
         functions=frozenset(match["name"] for match in nodes if match["node"] == "Function" and match["name"]),
         table_functions=frozenset(_table_functions(nodes)),
+        tables=frozenset(match["rest"] for match in nodes if _names_a_table(match) and match["rest"]),
         format=_output_format(normalised, children),
         names_a_file=_may_name_a_file(kind) and any(_is_text(match) for match in children),
         temporary=normalised.upper().startswith("CREATE TEMPORARY "),
@@ -81,6 +83,11 @@ def read_ast(normalised: str, ast: str) -> Statement:
 def _may_name_a_file(kind: str) -> bool:
     # These print INTO OUTFILE and FROM INFILE as a text literal right under the root; elsewhere that is a comment.
     return kind.startswith(("Select", "Show", "Describe", "Exists", "Explain", "Insert"))
+
+
+def _names_a_table(match: re.Match[str]) -> bool:
+    # SELECT and DESCRIBE have TableIdentifiers; EXISTS and SHOW CREATE name theirs right under the root.
+    return match["node"] == "TableIdentifier" or (match["node"] == "Identifier" and match["indent"] == " ")
 
 
 def _is_text(match: re.Match[str]) -> bool:
@@ -104,9 +111,7 @@ def _table_functions(nodes: list[re.Match[str]]) -> Iterator[str]:
 
 def carries_rows(sql: bytes) -> bool:
     """Whether `split_insert` would find rows; it looks no further than where they begin."""
-    ends = (b"SELECT", b"WITH", b"FROM", b"EXPLAIN", b"VALUES", b"FORMAT")
-    end = next((clause.text.upper() for clause in _insert_clauses(sql) if clause.text.upper() in ends), b"")
-    return end in (b"VALUES", b"FORMAT")
+    return _before_rows(sql) is not None
 
 
 def split_insert(sql: bytes) -> InsertWithRows | None:
@@ -115,19 +120,11 @@ def split_insert(sql: bytes) -> InsertWithRows | None:
     Raises:
         QueryRefused: a semicolon stands where the rows should begin, or something follows the rows.
     """
-    clauses = _insert_clauses(sql)
-    for clause in clauses:
-        match clause.text.upper():
-            case b"SELECT" | b"WITH" | b"FROM" | b"EXPLAIN":
-                return None
-            case b"VALUES":
-                return _with_values(sql, clause)
-            case b"FORMAT":
-                name = next(clauses, None)
-                return _with_format(sql, clause, name) if name else None  # incomplete: the real parser says it better
-            case _:
-                continue
-    return None
+    cut = _before_rows(sql)
+    if cut is None:
+        return None
+    keyword, format_name = cut
+    return _with_values(sql, keyword) if format_name is None else _with_format(sql, keyword, format_name)
 
 
 def decode_sql(sql: bytes) -> str:
@@ -171,6 +168,23 @@ def _insert_clauses(sql: bytes) -> Iterator[_Token]:
         if token.kind == "word" and depth == 0 and previous.text != b".":
             yield token
         previous = token
+
+
+def _before_rows(sql: bytes) -> tuple[_Token, _Token | None] | None:
+    """VALUES, or FORMAT and its name."""
+    clauses = _insert_clauses(sql)
+    for clause in clauses:
+        match clause.text.upper():
+            case b"SELECT" | b"WITH" | b"FROM" | b"EXPLAIN":
+                return None
+            case b"VALUES":
+                return clause, None
+            case b"FORMAT":
+                name = next(clauses, None)
+                return (clause, name) if name else None  # incomplete: the real parser says it better
+            case _:
+                continue
+    return None
 
 
 def _with_values(sql: bytes, keyword: _Token) -> InsertWithRows:
