@@ -179,7 +179,6 @@ def _attempt_of(state: RunState, fact: AnyTelemetry) -> Attempt | None:
 
 def _announce(attempt: Attempt, started: RunStarted, tick: int) -> None:
     attempt.steers = started.steers  # a pilot that is attached after the start announces the attempt again
-    attempt.steers = started.steers  # a trainer may say so later: what can be steered is known once there is a pilot
     if attempt.started:
         return
     attempt.started, attempt.started_tick, attempt.reason = True, tick, started.reason
