@@ -314,3 +314,14 @@ def test_a_token_may_travel_in_every_header(endpoint: EndpointProcess, arguments
 def test_a_token_may_travel_in_the_address(endpoint: EndpointProcess) -> None:
     address = f"{endpoint.url}?user=pilothouse&password={FULL_TOKEN}"
     assert endpoint.curl("-d", "SELECT 1", "--url", address, user=None) == "1\n"
+
+
+def test_a_form_carries_sql_and_parameters_but_no_external_tables(endpoint: EndpointProcess) -> None:
+    assert endpoint.curl("-F", "query=SELECT {x:String}", "-F", "param_x=a=b&c") == "a=b&c\n"
+    printed = endpoint.curl("-F", "query=SELECT 1", "-F", "rows=@-;filename=rows.csv", data=b"1")
+    assert printed.startswith("Code: 48.")
+    assert "External data" in printed
+
+
+def test_sql_in_the_address_may_be_long(endpoint: EndpointProcess) -> None:
+    assert endpoint.curl("-G", "--data-urlencode", f"query=SELECT length('{'x' * 60_000}')") == "60000\n"
