@@ -9,7 +9,7 @@ import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -33,11 +33,11 @@ class Settings(BaseModel):
     `log_epoch` counts how often the log was lost and begun anew. `slot` names this worker among its equals.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     kafka: Annotated[str, Field(min_length=1)] = "127.0.0.1:19092"
     clickhouse_url: str = "http://127.0.0.1:18123/pilothouse"
-    data_dir: Path = Path("~/.pilothouse").expanduser()
+    data_dir: Path = Path("~/.pilothouse")
     log_epoch: Annotated[int, Field(ge=0)] = 0
     slot: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")] = "0"
     policy_file: Path | None = None
@@ -57,13 +57,20 @@ class Settings(BaseModel):
     @field_validator("data_dir", "spool_dir", "policy_file", mode="after")
     @classmethod
     def _expand(cls, value: Path | None) -> Path | None:
-        return value.expanduser() if value is not None else None
+        try:
+            return value.expanduser() if value is not None else None
+        except RuntimeError as error:
+            raise ValueError(str(error)) from error
 
     @field_validator("clickhouse_url")
     @classmethod
     def _is_url(cls, value: str) -> str:
-        parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(value)
+            right = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:
+            right = False
+        if not right:
             raise ValueError("must look like http://user:password@host:8123/database")
         return value
 
@@ -73,43 +80,67 @@ class Settings(BaseModel):
         return self.spool_dir if self.spool_dir is not None else self.data_dir / "spool"
 
 
+class Given(NamedTuple):
+    """A value as somebody gave it, and where."""
+
+    value: Any
+    where: str
+
+
 def load_settings(environ: Mapping[str, str], **overrides: Any) -> Settings:
     """The settings of this process; `overrides` (command-line options) win over everything.
 
     Raises:
         SettingsInvalid: lists every wrong or unknown key, with where it came from.
     """
-    values, faults = _from_file(environ.get(CONFIG_KEY))
-    values |= _from_environment(environ)
-    values |= {name: value for name, value in overrides.items() if value is not None}
-    if not faults:
-        try:
-            return Settings(**(_from_stack(values) | values))
-        except ValidationError as error:
-            faults = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
-    raise SettingsInvalid("settings are wrong:\n  " + "\n  ".join(faults))
+    given, faults = _from_file(environ.get(CONFIG_KEY))
+    given |= _from_environment(environ)
+    given |= {name: Given(value, f"option {name}") for name, value in overrides.items() if value is not None}
+    given = _from_stack(given) | given
+    try:
+        settings = Settings(**{name: item.value for name, item in given.items()})
+    except ValidationError as error:
+        faults += [_fault(str(item["loc"][0]), item["msg"], given) for item in error.errors()]
+    if faults:
+        raise SettingsInvalid("settings are wrong:\n  " + "\n  ".join(faults))
+    return settings
 
 
-def _from_file(name: str | None) -> tuple[dict[str, Any], list[str]]:
+def _fault(name: str, message: str, given: Mapping[str, Given]) -> str:
+    where = given[name].where if name in given else "default"
+    if name not in Settings.model_fields:
+        message = f"there is no such setting; there are: {', '.join(Settings.model_fields)}"
+    return f"{name} ({where}): {message.removeprefix('Value error, ')}"
+
+
+def _from_file(name: str | None) -> tuple[dict[str, Given], list[str]]:
     if not name:
         return {}, []
     try:
-        return tomllib.loads(Path(name).read_text()), []
-    except (OSError, tomllib.TOMLDecodeError) as error:
+        values = tomllib.loads(Path(name).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:  # both of TOML and of UTF-8 are ValueErrors
         return {}, [f"{CONFIG_KEY}={name}: {error}"]
+    return {key: Given(value, f"file {name}") for key, value in values.items()}, []
 
 
-def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Given]:
     ours = {name.removeprefix(PREFIX): value for name, value in environ.items() if name.startswith(PREFIX)}
-    return {name.lower(): value for name, value in ours.items() if name not in NOT_SETTINGS}
+    return {
+        name.lower(): Given(value, f"variable {PREFIX}{name}")
+        for name, value in ours.items()
+        if name not in NOT_SETTINGS
+    }
 
 
-def _from_stack(values: Mapping[str, Any]) -> dict[str, Any]:
+def _from_stack(given: Mapping[str, Given]) -> dict[str, Given]:
     """What `pilothouse up` on this data directory left about itself; nothing where none runs."""
-    data_dir = Path(values.get("data_dir") or Settings.model_fields["data_dir"].default).expanduser()
+    named = given["data_dir"].value if "data_dir" in given else Settings.model_fields["data_dir"].default
     try:
-        stack = json.loads((data_dir / STACK_FILE).read_text())
-    except (OSError, ValueError):
+        file = Path(named).expanduser() / STACK_FILE
+        stack = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError, RuntimeError):  # what is wrong with the directory, its own check will say
+        return {}
+    if not isinstance(stack, dict):
         return {}
     known = ("kafka", "clickhouse_url", "log_epoch", "embedded_broker", "partitions")
-    return {name: stack[name] for name in known if name in stack}
+    return {name: Given(stack[name], str(file)) for name in known if name in stack}

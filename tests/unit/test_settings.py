@@ -1,0 +1,100 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pilothouse.events.errors import SettingsInvalid
+from pilothouse.settings import NOT_SETTINGS, STACK_FILE, Settings, load_settings
+
+
+def faults(environ: dict[str, str], **overrides: object) -> list[str]:
+    with pytest.raises(SettingsInvalid) as wrong:
+        load_settings(environ, **overrides)
+    return str(wrong.value).splitlines()[1:]
+
+
+def test_nothing_given_gives_the_defaults(tmp_path: Path) -> None:
+    settings = load_settings({"PILOTHOUSE_DATA_DIR": str(tmp_path)})
+    assert settings == Settings(data_dir=tmp_path)
+
+
+def test_an_option_wins_over_a_variable_over_the_file_over_the_stack(tmp_path: Path) -> None:
+    (tmp_path / STACK_FILE).write_text('{"kafka": "stack:1", "partitions": 7, "log_epoch": 3, "password": "not ours"}')
+    file = tmp_path / "pilothouse.toml"
+    file.write_text('kafka = "file:1"\npartitions = 6\nslot = "file"\n')
+    environ = {
+        "PILOTHOUSE_CONFIG": str(file),
+        "PILOTHOUSE_DATA_DIR": str(tmp_path),
+        "PILOTHOUSE_KAFKA": "variable:1",
+        "PILOTHOUSE_SLOT": "variable",
+    }
+    settings = load_settings(environ, kafka="option:1", slot=None)
+    assert (settings.kafka, settings.slot, settings.partitions, settings.log_epoch) == ("option:1", "variable", 6, 3)
+
+
+def test_every_wrong_key_is_reported_at_once_with_where_it_came_from(tmp_path: Path) -> None:
+    file = tmp_path / "pilothouse.toml"
+    file.write_text("tick_seconds = 0\nkafcka = 'x'\n")
+    environ = {"PILOTHOUSE_CONFIG": str(file), "PILOTHOUSE_PARTITIONS": "many", "PILOTHOUSE_SLOTH": "1"}
+    said = "\n".join(faults(environ, clickhouse_url="ftp://x"))
+    assert f"tick_seconds (file {file}): Input should be greater than 0" in said
+    assert f"kafcka (file {file}): there is no such setting; there are: kafka" in said
+    assert "partitions (variable PILOTHOUSE_PARTITIONS): Input should be a valid integer" in said
+    assert "sloth (variable PILOTHOUSE_SLOTH): there is no such setting" in said
+    assert "clickhouse_url (option clickhouse_url): must look like http://user:password@host:8123/database" in said
+    assert len(said.splitlines()) == 5
+
+
+@pytest.mark.parametrize(
+    "content", [b"kafka = ", b"\xff\xfe", b"kafka = 'a'\nkafka = 'b'"], ids=["not TOML", "not UTF-8", "twice"]
+)
+def test_a_file_that_cannot_be_read_is_named_beside_the_other_faults(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "pilothouse.toml"
+    file.write_bytes(content)
+    said = faults({"PILOTHOUSE_CONFIG": str(file), "PILOTHOUSE_PARTITIONS": "0"})
+    assert len(said) == 2
+    assert f"PILOTHOUSE_CONFIG={file}" in said[0]
+    assert "partitions (variable PILOTHOUSE_PARTITIONS)" in said[1]
+
+
+def test_a_file_that_is_not_there_is_named() -> None:
+    assert "PILOTHOUSE_CONFIG=/nowhere.toml" in faults({"PILOTHOUSE_CONFIG": "/nowhere.toml"})[0]
+
+
+@pytest.mark.parametrize("url", ["http://[", "http://host:abc/db", "http://host:99999/db", "host:8123", "http://"])
+def test_an_address_that_no_client_could_use_is_a_fault(url: str) -> None:
+    assert "must look like http://" in faults({}, clickhouse_url=url)[0]
+
+
+@pytest.mark.parametrize("text", ["[]", "7", "not JSON", '{"kafka"'])
+def test_a_stack_file_that_is_none_counts_as_no_stack(tmp_path: Path, text: str) -> None:
+    (tmp_path / STACK_FILE).write_text(text)
+    assert load_settings({}, data_dir=tmp_path).kafka == Settings().kafka
+
+
+def test_a_wrong_value_in_the_stack_file_names_that_file(tmp_path: Path) -> None:
+    (tmp_path / STACK_FILE).write_text('{"partitions": 0}')
+    assert f"partitions ({tmp_path / STACK_FILE})" in faults({}, data_dir=tmp_path)[0]
+
+
+def test_a_data_directory_of_the_wrong_type_is_a_fault_and_no_traceback(tmp_path: Path) -> None:
+    file = tmp_path / "pilothouse.toml"
+    file.write_text("data_dir = 5\n")
+    assert f"data_dir (file {file})" in faults({"PILOTHOUSE_CONFIG": str(file)})[0]
+
+
+@pytest.mark.parametrize("name", sorted(NOT_SETTINGS - {"CONFIG"}))
+def test_variables_of_our_prefix_that_are_no_settings_are_let_through(name: str) -> None:
+    load_settings({f"PILOTHOUSE_{name}": "1"})
+
+
+def test_home_is_looked_up_when_settings_are_made_not_when_the_module_is_imported() -> None:
+    code = "import os; os.environ['HOME'] = '/first'; import pilothouse.settings as s; os.environ['HOME'] = '/second'; "
+    code += "assert str(s.Settings().data_dir) == '/second/.pilothouse', s.Settings().data_dir"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Settings().kafka = "other"  # type: ignore[misc]  # that it is refused is the point
