@@ -19,6 +19,9 @@ from typing import IO
 LOG_BYTES = 4 * 1024 * 1024
 """A log larger than this becomes `NAME.log.1`, over the one before: at most twice this on disk for each child."""
 
+LINE_CHARACTERS = 400
+"""Of each line that a person is shown: a traceback on one line may have thousands."""
+
 # A process of its own between fork and exec: a preexec_fn in a parent that has threads may deadlock. The look at the
 # parent closes the gap in which it could have died before the kernel was asked.
 _LEASH = """
@@ -105,7 +108,7 @@ class Child:
             text = self.log.read_bytes()[-16_384:].decode(errors="replace")
         except OSError:
             return []
-        return [line for line in text.splitlines() if line.strip()][-count:]
+        return [line[:LINE_CHARACTERS] for line in text.splitlines() if line.strip()][-count:]
 
     def bound_log(self, limit: int = LOG_BYTES) -> None:
         """Keep the log within `limit` bytes; called now and then while the child runs.

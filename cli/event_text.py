@@ -1,6 +1,6 @@
 """One event as one line for a person: what happened, in the words of its kind. Pure.
 
-Used by `events`, `tail` and `stop`. Rows are those of the query `events`: head columns, and the event as JSON in `body`.
+Used by `events`, `tail` and `stop`. Rows are those of the query `events`: head columns, and the event in `body`.
 """
 
 import json

@@ -1,6 +1,6 @@
-"""What a running stack leaves in its data directory: where its parts listen, the archive's passwords, the log's epoch.
+"""What a running stack leaves in its data directory: its addresses, the archive's passwords, the log's epoch.
 
-Written by `up` and the supervisor; `stack.json` is read by `settings` in every other process on this data directory, and
+Written by `up` and the supervisor; `stack.json` is read by `settings` in every other process on this directory, and
 is gone when nothing runs. The passwords and the epoch stay: what a person exported yesterday still works today.
 """
 

@@ -53,7 +53,7 @@ def _endpoint_config(settings: Settings, environ: Mapping[str, str]) -> "Endpoin
     url = urlsplit(settings.clickhouse_url)
     if not url.password or READER_TOKEN not in environ:
         raise UserMistake(
-            "the endpoint needs two passwords: its own in PILOTHOUSE_CLICKHOUSE_URL (http://pilothouse:PASSWORD@HOST:PORT), "
+            "the endpoint needs two passwords: one in PILOTHOUSE_CLICKHOUSE_URL, http://pilothouse:PASSWORD@HOST:PORT, "
             f"the reader's in {READER_TOKEN}; `pilothouse up` sets both"
         )
     return EndpointConfig(

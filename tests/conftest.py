@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ("pilothouse.tests.broker_fixture", "pilothouse.tests.endpoint_fixture")
+pytest_plugins = (
+    "pilothouse.tests.broker_fixture",
+    "pilothouse.tests.endpoint_fixture",
+    "pilothouse.tests.stack_fixture",
+)
 
 LEVELS = ("unit", "property", "contract", "replay", "integration", "chaos", "acceptance")
 
