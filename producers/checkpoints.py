@@ -30,6 +30,7 @@ from .manifest import MANIFEST, FileSum, Manifest, Part, Standing, sync_folder, 
 
 ABANDONED = "abandoned.json"
 _FOLDER = re.compile(r"step-\d{8,}-[0-9a-zA-Z]{1,16}")
+_NOT_PLAIN = re.compile(r"[^0-9a-zA-Z]")
 _TEMPORARY = re.compile(r"step-.+\.tmp-(?P<host>.+)-(?P<pid>\d+)")
 
 log = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ class Checkpoints:
         Raises:
             CheckpointError: the disk did not take it; nothing of it is left.
         """
-        name = f"step-{standing.step:08d}-{standing.attempt_id[:8]}"
+        name = f"step-{standing.step:08d}-{_NOT_PLAIN.sub('', standing.attempt_id)[:8] or 'x'}"
         final = self.directory / name
         if final.exists():
             return self._as_saved(final, self.read_manifest(name)[0])

@@ -88,8 +88,9 @@ class Steering:
     def leave(self, step: int) -> None:
         """The run ends here; what was under way is not applied by this rank any more."""
         pending = self._agreement.leave()
-        if pending is not None:
-            self._tell(self._command(pending), Effect("failed", "the run ended before the agreed step"), step)
+        command = self._command(pending) if pending is not None else self._trying and self._trying.received.command
+        if command is not None:
+            self._tell(command, Effect("failed", "the run ended before it could be applied"), step)
 
     # ----------------------------------------------------------------------------------------------- rank 0: proposing
 

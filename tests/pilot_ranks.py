@@ -1,0 +1,201 @@
+"""One rank of a real training under torch.distributed, as a program: `python -m pilothouse.tests.pilot_ranks SCENARIO
+RANK WORLD PORT FOLDER`.
+
+Writes what it saw to `FOLDER/rank-N.json`. Scenarios: `steered` (DDP, every intervention once), `lonely` (ranks that
+share no collective; one is killed), `restarted` (goes on from what `steered` saved).
+"""
+
+import hashlib
+import json
+import os
+import random
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from pilothouse.events.actions import CheckpointNow, Pause, Resume, Rollback, ScaleLr, SetClip, SkipBatches, Stop
+from pilothouse.producers.ballots import find_ballots
+from pilothouse.producers.checkpoints import Checkpoints
+from pilothouse.producers.faults import Injector, read_faults
+from pilothouse.producers.knobs import Knob
+from pilothouse.producers.pilot import Pilot
+from pilothouse.settings import Settings
+from pilothouse.tests.pilot_world import Order, Script, Tape, links_of
+
+STEPS = 300
+STEP_SECONDS = 0.004
+
+
+class SpoiltOnThisRank(Checkpoints):
+    """Reads one flipped byte of the model for as long as `spoil` is set: a bad disk under one rank."""
+
+    spoil = False
+
+    def _bytes(self, checkpoint_id: str, name: str) -> bytes:
+        raw = bytearray(super()._bytes(checkpoint_id, name))
+        if self.spoil and name == "model.pt":
+            raw[len(raw) // 2] ^= 1
+        return bytes(raw)
+
+
+class Clip:
+    """A knob of the script's own; on rank 1 its setter breaks for one value."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+        self.value = 1.0
+
+    def set(self, value: float) -> None:
+        if self.rank == 1 and value == 1.5:
+            raise RuntimeError("the optimizer has no such option")
+        self.value = value
+
+
+def digest(model: nn.Module, optimizer: torch.optim.Optimizer) -> str:
+    """All that must come back bit for bit: weights, moments, generators."""
+    summed = hashlib.sha256()
+    for tensor in model.state_dict().values():
+        summed.update(tensor.numpy().tobytes())
+    for state in optimizer.state_dict()["state"].values():
+        for value in state.values():
+            summed.update(value.numpy().tobytes() if hasattr(value, "numpy") else repr(value).encode())
+    summed.update(torch.get_rng_state().numpy().tobytes())
+    summed.update(repr(random.getstate()).encode())
+    return summed.hexdigest()
+
+
+def refused_rollback(tape: Tape) -> Rollback:
+    return Rollback(checkpoint=tape.saved()[0], lr_factor=0.5)
+
+
+def good_rollback(tape: Tape) -> Rollback:
+    return Rollback(checkpoint=tape.saved()[1], skip_batches=5, lr_factor=0.5)
+
+
+ORDERS = [
+    Order(2, ScaleLr(factor=0.5)),  # i-1: applied
+    Order(3, SetClip(value=5.0)),  # i-2: refused by the limits of rank 2
+    Order(4, SetClip(value=1.5)),  # i-3: the setter of rank 1 raises
+    Order(5, SetClip(value=0.5)),  # i-4: applied
+    Order(6, SkipBatches(count=3)),  # i-5: applied
+    Order(100, refused_rollback),  # i-6: corrupt on rank 1
+    Order(110, good_rollback),  # i-7: applied
+    Order(42, ScaleLr(factor=0.5), {"attempt_id": "attempt-1"}),  # i-8: for the attempt that was given up
+    Order(43, Pause(max_seconds=60.0)),  # i-9
+    Order(43, Resume()),  # i-10
+    Order(44, CheckpointNow()),  # i-11
+    Order(45, Stop()),  # i-12
+]
+
+
+def steered(rank: int, world: int, folder: Path) -> dict[str, Any]:
+    torch.manual_seed(1)
+    random.seed(rank)
+    model = nn.parallel.DistributedDataParallel(
+        nn.Sequential(nn.Linear(8, 16), nn.Dropout(0.1), nn.Tanh(), nn.Linear(16, 1))
+    )
+    torch.manual_seed(100 + rank)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.99**step)
+    data = torch.randn(1_000, 4, 8, generator=torch.Generator().manual_seed(rank))
+    tape, clip = Tape(rank, world), Clip(rank)
+    script = Script(tape, ORDERS)
+    checkpoints = SpoiltOnThisRank(folder / "checkpoints", every=20, keep=50)
+    ballots = find_ballots("steered", rank, world)
+    pilot = Pilot(
+        tape,
+        model,
+        optimizer,
+        settings=Settings(),
+        scheduler=scheduler,
+        knobs={"clip": Knob(clip.set, lambda: clip.value, 0.0, 2.0 if rank == 2 else 10.0)},
+        checkpoints=checkpoints,
+        links=links_of(script if rank == 0 else None, ballots),
+    )
+    stepped_with: list[float] = []
+    optimizer.register_step_pre_hook(lambda *_: stepped_with.append(optimizer.param_groups[0]["lr"]))
+    rows, slowest = [], 0.0
+    for step, batch in pilot.batches(data, steps=STEPS):
+        script.step = step
+        optimizer.zero_grad()
+        loss = model(batch).square().mean()
+        loss.backward()
+        random.random()
+        optimizer.step()
+        own_rate = optimizer.param_groups[0]["lr"]
+        scheduler.step()
+        time.sleep(STEP_SECONDS)
+        checkpoints.spoil = rank == 1 and not tape.receipts("i-6")
+        began = time.monotonic()
+        signal = pilot.safe_point(step)
+        slowest = max(slowest, time.monotonic() - began)
+        rows.append([step, pilot.data_position, own_rate, stepped_with[-1], clip.value, pilot.lr_multiplier,
+                     digest(model.module, optimizer), signal.rolled_back_to])  # fmt: skip
+    pilot.close()
+    return {"rows": rows, "told": tape.told, "outcome": tape.outcome, "stages": tape.stages, "steers": tape.steerable,
+            "over": pilot.steering_over, "slowest": slowest}  # fmt: skip
+
+
+def lonely(rank: int, world: int, folder: Path) -> dict[str, Any]:
+    """Ranks without any collective, so that the living do not wait for the dead; who dies is in FAULTS."""
+    faults = Injector(read_faults(os.environ["FAULTS"]))
+    weight = nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    tape = Tape(rank, world)
+    script = Script(tape, [Order(5, ScaleLr(factor=0.5)), Order(90, ScaleLr(factor=0.5))])
+    ballots = find_ballots("lonely", rank, world)
+    pilot = Pilot(tape, weight, optimizer, settings=Settings(), links=links_of(script if rank == 0 else None, ballots))
+    slowest = 0.0
+    for step in range(250):
+        script.step = step
+        time.sleep(STEP_SECONDS)
+        faults.at("safe_point", rank, step)
+        began = time.monotonic()
+        pilot.safe_point(step)
+        slowest = max(slowest, time.monotonic() - began)
+    over = pilot.steering_over
+    pilot.close()
+    return {"told": tape.told, "slowest": slowest, "over": over}
+
+
+def restarted(rank: int, world: int, folder: Path) -> dict[str, Any]:
+    model = nn.parallel.DistributedDataParallel(
+        nn.Sequential(nn.Linear(8, 16), nn.Dropout(0.1), nn.Tanh(), nn.Linear(16, 1))
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.5)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.99**step)
+    tape, clip = Tape(rank, world, attempt_id="attempt-9"), Clip(rank)
+    pilot = Pilot(
+        tape,
+        model,
+        optimizer,
+        settings=Settings(),
+        scheduler=scheduler,
+        knobs={"clip": Knob(clip.set, lambda: clip.value)},
+        checkpoints=folder / "checkpoints",
+        links=links_of(None, find_ballots("restarted", rank, world)),
+    )
+    step = pilot.restore_latest()
+    after = digest(model.module, optimizer)
+    positions = [(number, pilot.data_position) for number, _ in pilot.batches(range(1_000), steps=(step or 0) + 3)]
+    pilot.close()
+    return {"step": step, "digest": after, "told": tape.told, "clip": clip.value, "multiplier": pilot.lr_multiplier,
+            "positions": positions}  # fmt: skip
+
+
+def main(scenario: str, rank: int, world: int, port: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
+    saw = {"steered": steered, "lonely": lonely, "restarted": restarted}[scenario](rank, world, folder)
+    (folder / f"{scenario}-{rank}.json").write_text(json.dumps(saw))
+    if scenario != "lonely":
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), Path(sys.argv[5]))
