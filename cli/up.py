@@ -76,9 +76,10 @@ def _check(wanted: Wanted) -> None:
     if wanted.kafka and wanted.kafka_home:
         raise UserMistake("--kafka names a Kafka that runs, --kafka-home one to run: give one of them")
     if wanted.policy is not None:
+        from ..governance.policy import load_policy
         from ..stream_processors.policy_text import read_policy
 
-        read_policy(wanted.policy)  # its faults are better said here than in a worker's log
+        load_policy(read_policy(wanted.policy).text)  # its faults are better said here than by every run that gets it
 
 
 @contextmanager

@@ -1,0 +1,86 @@
+"""The command line as a whole: what it offers, what it costs to start, how it ends."""
+
+import subprocess
+import sys
+
+import pytest
+import typer
+
+from pilothouse.cli.main import commands
+
+OPTIONS = {
+    "events": ["--data-dir", "--json", "--kind", "--limit", "-k", "-n", "run"],
+    "interventions": ["--data-dir", "--json", "run"],
+    "migrate": ["--data-dir"],
+    "runs": ["--data-dir", "--json", "--limit", "-n"],
+    "show": ["--data-dir", "--json", "run"],
+    "sql": ["--data-dir", "--format", "--json", "-f", "query"],
+    "stop": ["--data-dir", "--json", "--wait", "--why", "run"],
+    "tail": ["--data-dir", "--json", "--kind", "--lines", "-k", "-n", "run"],
+    "topics create": ["--data-dir", "--json"],
+    "topics list": ["--data-dir", "--json"],
+    "up": ["--data-dir", "--http-port", "--kafka", "--kafka-home", "--kafka-port", "--policy"],
+    "worker": ["--slot", "role"],
+}
+"""What people's scripts stand on. Adding is fine; whoever takes one away must say so in the changelog."""
+
+HEAVY = ("aiohttp", "chdb", "clickhouse_connect", "faust", "kafka", "msgspec", "pydantic", "torch")
+
+
+def python(code: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False, timeout=60)
+
+
+def typed(*words: str, before: str = "pass") -> "subprocess.CompletedProcess[str]":
+    """The command line in a process that is prepared by some code."""
+    return python(
+        f"import sys; {before}; sys.argv = ['pilothouse', *{words!r}]; from pilothouse.cli.main import app; app()"
+    )
+
+
+def test_the_commands_and_their_options_are_these() -> None:
+    root = typer.main.get_command(commands)
+    found: dict[str, list[str]] = {}
+    for name, command in getattr(root, "commands", {}).items():
+        for below, leaf in getattr(command, "commands", {"": command}).items():
+            found[f"{name} {below}".strip()] = sorted(
+                word for parameter in leaf.params if parameter.name != "help" for word in parameter.opts
+            )
+    found.pop("demo", None)  # its options are its own
+    assert found == OPTIONS
+
+
+def test_help_costs_no_heavy_import() -> None:
+    answer = python(f"import sys, pilothouse.cli.main; print(sorted(set(sys.modules) & set({HEAVY!r})))")
+    assert answer.stdout == "[]\n", answer.stderr
+
+
+def test_the_version_is_said() -> None:
+    assert typed("--version").stdout.startswith("pilothouse ")
+
+
+@pytest.mark.parametrize(
+    "command, module, extra",
+    [
+        (("runs",), "clickhouse_connect", "server"),
+        (("worker", "governor"), "faust", "server"),
+        (("worker", "endpoint"), "chdb", "local"),
+        (("up",), "chdb", "local"),
+    ],
+)
+def test_a_missing_extra_is_one_line_that_names_it(command: tuple[str, ...], module: str, extra: str) -> None:
+    answer = typed(*command, before=f"sys.modules[{module!r}] = None")
+    assert answer.returncode == 2
+    [line] = answer.stderr.splitlines()
+    assert f"needs {module}" in line
+    assert f"pip install 'pilothouse[{extra}]'" in line
+
+
+def test_a_bug_is_one_line_too_and_a_traceback_on_demand() -> None:
+    broken = "import pilothouse.settings; pilothouse.settings.load_settings = None"
+    answer = typed("runs", before=broken)
+    assert answer.returncode == 70
+    [line] = answer.stderr.splitlines()
+    assert "PILOTHOUSE_DEBUG=1" in line
+    debugged = typed("runs", before=f"import os; os.environ['PILOTHOUSE_DEBUG'] = '1'; {broken}")
+    assert "Traceback" in debugged.stderr
