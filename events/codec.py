@@ -29,6 +29,9 @@ Upcasts = Mapping[tuple[str, int], Upcast]
 
 UPCASTS: Upcasts = {}
 
+_STUMBLES = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What reading a body of another shape than expected may raise, upcasts included."""
+
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(dict).decode
 
@@ -58,7 +61,7 @@ def encode(event: AnyEvent) -> Encoded:
 
 
 def decode(
-    headers: Iterable[tuple[str, bytes]], body: bytes | None, upcasts: Upcasts = UPCASTS
+    headers: Iterable[tuple[str, bytes | None]], body: bytes | None, upcasts: Upcasts = UPCASTS
 ) -> AnyEvent | Malformed:
     """The event of a record, or why it is none."""
     if body is None or len(body) > MAX_RECORD_BYTES:
@@ -98,7 +101,7 @@ def _decode_body(model: type[Event], kind: str, version: int, body: bytes, upcas
         return model.model_validate(fields)  # type: ignore[return-value]  # KINDS holds exactly the leaves of AnyEvent
     except ValidationError as error:
         return Malformed("Invalid", _first_fault(error), body, kind)
-    except (msgspec.DecodeError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (msgspec.DecodeError, *_STUMBLES) as error:
         return Malformed("Undecodable", f"{type(error).__name__}: {error}"[:300], body, kind)
 
 

@@ -18,24 +18,41 @@ Outcome = Literal["completed", "stopped", "crashed", "out_of_memory", "preempted
 ReceiptOutcome = Literal["applied", "rejected", "expired", "failed"]
 Seconds = Annotated[float, Field(ge=0.0)]
 Labels = Annotated[dict[Name, Annotated[str, Field(max_length=2_000)]], Field(max_length=100)]
+MAX_CONFIG_DEPTH = 50
+"""Deeper than this JSON readers give up (200 levels in ours), and people long before."""
 
 
-def _plain(value: object) -> object:
-    """Configuration is text for people: numbers JSON cannot say are spelled out."""
+def _plain(value: object, depth: int) -> object:
     match value:
-        case float() if not math.isfinite(value):
+        case dict() | list() | tuple() if depth >= MAX_CONFIG_DEPTH:
+            return "(nested deeper than is kept)"
+        case float() | int() if not _fits_json(value):
             return str(value)
+        case str():
+            return _sayable(value)
         case dict():
-            return {str(name): _plain(item) for name, item in value.items()}
+            return {_sayable(str(name)): _plain(item, depth + 1) for name, item in value.items()}
         case list() | tuple():
-            return [_plain(item) for item in value]
-        case int() if not -(2**63) <= value < 2**64:
-            return str(value)
+            return [_plain(item, depth + 1) for item in value]
         case _:
             return value
 
 
-Config = Annotated[dict[str, JsonValue], BeforeValidator(_plain)]
+def _fits_json(value: float) -> bool:
+    return -(2**63) <= value < 2**64 if isinstance(value, int) else math.isfinite(value)
+
+
+def _sayable(text: str) -> str:
+    """Half a surrogate pair (a path of undecodable bytes, say) has no UTF-8."""
+    return text.encode(errors="replace").decode()
+
+
+def _plain_config(value: object) -> object:
+    """Configuration is text for people: what JSON cannot say is spelled out."""
+    return _plain(value, 0)
+
+
+Config = Annotated[dict[str, JsonValue], BeforeValidator(_plain_config)]
 
 
 class RunStarted(TrainerFact):
