@@ -1,0 +1,256 @@
+"""The composition of a worker: a Faust app whose one agent feeds the governor or the archiver.
+
+`pilothouse worker governor|archiver` calls `run_worker`; `process` runs what `build_app` makes. Nothing else in the
+house composes Faust. Names are explicit, because Faust derives its own from module paths.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+
+import faust
+
+from ..events.topics import CONTROL, MAX_RECORD_BYTES, TELEMETRY
+from ..events.union import AnyDecision, Record
+from ..settings import Settings
+from ..storage.archive import Archive, Archived, Poison
+from ..storage.connect import connect
+from ..storage.history import open_runs, read_decisions, read_log
+from .archiver import Archiver, Insert
+from .faust_log import FaustLog
+from .governor import Governor, Judge
+from .history import History
+from .kept import restore
+from .live_runs import Core
+from .log import Delivered, Layout, Log, Source
+from .policy_text import read_policy
+from .ticker import Ticker
+from .transport import Consumer, Transport
+from .troubles import Troubles
+
+Role = Literal["governor", "archiver"]
+
+TAKE_RECORDS = 500
+GOVERNOR_WITHIN = 0.01
+"""How often the governor looks whether records came: half of it is added to every decision's latency."""
+SESSION_SECONDS = 6.0
+"""The least that Apache Kafka accepts; a dead worker's partitions are free after it."""
+A_DAY = 86_400.0
+"""How long a worker may wait for the archive before its group gives its partitions away."""
+EMBEDDED_BATCH = 1
+"""The embedded broker reports the end of a batch wrongly, and recovery trusts it: one record a batch."""
+KAFKA_BATCH = 64 * 1024
+"""Bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a worker is made of beside Faust. `around` lets a test stand between a shell and the log."""
+
+    core: Core | None = None
+    insert: Insert | None = None
+    history: History | None = None
+    around: Callable[[Log], Log] = lambda log: log
+
+
+@dataclass(slots=True)
+class Worker:
+    """A composed worker. `failed` is done, with the reason, when the process must end."""
+
+    app: faust.App
+    shell: Governor | Archiver
+    failed: asyncio.Future[None]
+    background: list[Callable[[], Coroutine[Any, Any, None]]] = field(default_factory=list)
+    finish: Callable[[], Awaitable[None]] | None = None
+
+    def fail(self, reason: BaseException) -> None:
+        if not self.failed.done():
+            self.failed.set_exception(reason)
+
+    @property
+    def ends(self) -> dict[Source, int]:
+        """The high watermarks that fetches brought, where any did."""
+        return self.consumer.ends(self.shell.positions)
+
+    @property
+    def consumer(self) -> Consumer:
+        return cast(Consumer, self.app.consumer)
+
+
+def run_worker(settings: Settings, role: Role) -> int:
+    """Run this worker until it is told to stop; the exit status for the process (see `process`)."""
+    from .process import run_process
+
+    return run_process(settings, role, production_parts(settings, role))
+
+
+def production_parts(settings: Settings, role: Role) -> Parts:
+    """The real fold, the real archive."""
+    from . import fold, run_state
+
+    if role == "archiver":
+        return Parts(insert=_archive_insert(settings))
+    core = Core(run_state.new_state, run_state.dump_state, run_state.load_state, fold.fold)
+    return Parts(core=core, history=_Archive(settings))
+
+
+def build_app(settings: Settings, role: Role, layout: Layout, parts: Parts) -> Worker:
+    """Compose the worker. Must be called in the event loop that will run it.
+
+    Raises:
+        PolicyInvalid: the policy that runs are to be given cannot be read.
+    """
+    app = _faust_app(settings, role, layout)
+    return _governor(app, settings, layout, parts) if role == "governor" else _archiver(app, settings, layout, parts)
+
+
+def _faust_app(settings: Settings, role: Role, layout: Layout) -> faust.App:
+    datadir = settings.data_dir / "faust" / f"{role}-{settings.slot}"  # Faust insists on one, and puts nothing into it
+    datadir.mkdir(parents=True, exist_ok=True)
+    app = faust.App(
+        f"pilothouse-{role}",
+        broker=";".join(f"kafka://{server.strip()}" for server in settings.kafka.split(",")),
+        datadir=datadir,
+        # A record that Faust cannot decode is acknowledged in silence: it decodes nothing, the codec does.
+        key_serializer="raw",
+        value_serializer="raw",
+        store="memory://",
+        web_enabled=False,
+        consumer_group_instance_id=f"pilothouse-{role}-{settings.slot}",
+        broker_session_timeout=SESSION_SECONDS,
+        broker_heartbeat_interval=SESSION_SECONDS / 6,
+        broker_request_timeout=15.0,
+        broker_commit_interval=0.5,
+        broker_max_poll_interval=A_DAY,
+        producer_request_timeout=10.0,
+        producer_max_batch_size=EMBEDDED_BATCH if settings.embedded_broker else KAFKA_BATCH,
+        producer_max_request_size=2 * MAX_RECORD_BYTES,
+        topic_partitions=layout.telemetry,
+        topic_replication_factor=settings.replication,
+        topic_disable_leader=True,
+        # Else a rebalance waits for acknowledgements; ours come with the next flush, and what is not written is redone.
+        stream_wait_empty=False,
+    )
+    app.transport = Transport(app.conf.broker_consumer, app)
+    return app
+
+
+def _governor(app: faust.App, settings: Settings, layout: Layout, parts: Parts) -> Worker:
+    if parts.core is None:
+        raise ValueError("a governor needs a core")
+    table = app.Table("run-states", key_type=bytes, value_type=bytes, partitions=layout.telemetry, use_partitioner=True)
+    log = parts.around(FaustLog(app, table))
+    troubles = Troubles(settings.data_dir / "troubles" / f"governor-{settings.slot}.json")
+    judge = Judge(parts.core, read_policy(settings.policy_file), layout, troubles, parts.history)
+    governor = Governor(log, judge, settings.log_epoch)
+    ticker = Ticker(log, lambda: governor.assigned, settings.tick_seconds)
+
+    async def assign(committed: dict[Source, int | None]) -> None:
+        numbers = {source.partition: offset for source, offset in committed.items()}
+        await governor.assign(numbers, restore(table.data, numbers))
+
+    worker = Worker(app, governor, asyncio.get_running_loop().create_future())
+    worker.finish = governor.flush
+    worker.background = [ticker.run, lambda: _flush(governor, settings.state_flush_seconds)]
+    _attach(worker, (TELEMETRY.name,), GOVERNOR_WITHIN, TAKE_RECORDS, assign)
+    return worker
+
+
+def _archiver(app: faust.App, settings: Settings, layout: Layout, parts: Parts) -> Worker:
+    if parts.insert is None:
+        raise ValueError("an archiver needs an archive")
+    troubles = Troubles(settings.data_dir / "troubles" / f"archiver-{settings.slot}.json")
+    log = parts.around(FaustLog(app))
+    archiver = Archiver(log, parts.insert, layout, settings.log_epoch, troubles)
+    worker = Worker(app, archiver, asyncio.get_running_loop().create_future())
+    topics = (TELEMETRY.name, CONTROL.name)
+    _attach(worker, topics, settings.archive_linger_seconds, settings.archive_batch, archiver.assign)
+    return worker
+
+
+def _attach(
+    worker: Worker,
+    topics: Sequence[str],
+    within: float,
+    most: int,
+    assign: Callable[[dict[Source, int | None]], Awaitable[None]],
+) -> None:
+    """One agent over these topics. It never raises: Faust would start it again in silence and commit past its batch."""
+    app, shell = worker.app, worker.shell
+    assigning = asyncio.Lock()
+    sought = 0
+
+    async def assigned() -> None:
+        """Take over what the last seek gave us, before its first record."""
+        nonlocal sought
+        async with assigning:
+            if sought != worker.consumer.sought:
+                sought = worker.consumer.sought
+                await assign(dict(worker.consumer.committed))
+
+    async def follow_seeks() -> None:  # an idle log brings no record, and its clock must start all the same
+        while True:
+            await worker.consumer.seeks.wait()
+            worker.consumer.seeks.clear()
+            await assigned()
+
+    async def consume(stream: Any) -> None:
+        try:
+            async for events in stream.noack_take(most, within=within):
+                await assigned()
+                generation = app.consumer_generation_id
+                # What was fetched before a rebalance is fetched again after it.
+                current = [event.message for event in events if event.message.generation_id == generation]
+                await shell.take([_delivered(message) for message in current])
+        except Exception as error:  # noqa: BLE001  # whatever it is, it must end the process
+            worker.fail(error)
+            await asyncio.Event().wait()
+
+    async def on_revoked(*_: Any, **__: Any) -> None:
+        shell.revoke()
+
+    worker.background.append(follow_seeks)
+    app.on_partitions_revoked.connect(on_revoked, weak=False)
+    topic = app.topic(*topics, key_type=bytes, value_type=bytes)
+    app.agent(topic, name=f"pilothouse.{app.conf.id}")(consume)
+
+
+async def _flush(governor: Governor, seconds: float) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        await governor.flush()
+
+
+def _delivered(message: Any) -> Delivered:
+    return Delivered(
+        message.topic, message.partition, message.offset, message.key, tuple(message.headers or ()), message.value
+    )
+
+
+def _archive_insert(settings: Settings) -> Insert:
+    """Connects at the first insert: the archive may come up after its archiver, and may be another after a restart."""
+    archives: list[Archive] = []
+
+    def insert(records: Sequence[Archived]) -> Sequence[Poison]:
+        if not archives:
+            archives.append(Archive(connect(settings)))
+        return archives[0].insert(records)
+
+    return insert
+
+
+class _Archive:
+    """`History` over ClickHouse, for the moment when the log was lost."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def unfinished(self) -> list[str]:
+        return open_runs(connect(self._settings))
+
+    def rebuild(self, run_id: str) -> list[Record]:
+        return read_log(connect(self._settings), run_id)
+
+    def decisions(self, run_id: str) -> list[AnyDecision]:
+        return read_decisions(connect(self._settings), run_id)

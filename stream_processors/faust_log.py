@@ -1,0 +1,50 @@
+"""The `Log` port over a Faust app: its producer, its table and its consumer. Composed by `app`."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .log import Kept, Outgoing, Source
+
+if TYPE_CHECKING:
+    import faust
+
+
+class FaustLog:
+    """`table` is absent in the archiver, which keeps nothing."""
+
+    def __init__(self, app: "faust.App", table: Any = None) -> None:
+        self._app = app
+        self._table = table
+
+    async def publish(self, records: Sequence[Outgoing]) -> list[int]:
+        """Send in this order; returns when the broker has all of them."""
+        sent = [
+            await self._app.producer.send(
+                record.topic, record.key, record.body, record.partition, None, list(record.headers)
+            )
+            for record in records
+        ]
+        return [metadata.offset for metadata in await asyncio.gather(*sent)]
+
+    async def keep(self, partition: int, entries: Kept) -> None:
+        """Write to the changelog, delivered, then to the table itself.
+
+        The table's own `[]=` would choose a partition by hashing the key; a state must follow its run's partition, so
+        that whoever is assigned the one recovers the other.
+        """
+        topic = self._table.changelog_topic
+        sent = [
+            await self._app.producer.send(topic.get_topic_name(), key, value, partition, None, None)
+            for key, value in entries.items()
+        ]
+        await asyncio.gather(*sent)
+        for key, value in entries.items():
+            if value is None:
+                self._table.data.pop(key, None)
+            else:
+                self._table.data[key] = value
+
+    def acknowledge(self, positions: Mapping[Source, int]) -> None:
+        """Faust's consumer commits these, a moment later."""
+        self._app.consumer.acknowledge(positions)  # type: ignore[attr-defined]  # ours: transport.Consumer

@@ -1,0 +1,90 @@
+"""What the governor keeps in its table, as bytes: run states, one mark per partition, and a note of trouble.
+
+A partition's mark is written after its states and before anything is acknowledged. So a restored table whose mark is
+behind the committed offset is known to be stale (the embedded broker's recovery can be), without guessing. `governor`
+writes and reads them; `live_runs` holds what they say.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple, TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+RUN_PREFIX = b"run/"
+
+
+class KeptRun(msgspec.Struct, array_like=True, frozen=True):
+    """The state of a run; `epoch` is the epoch of the log it was folded from."""
+
+    epoch: int
+    partition: int
+    state: bytes
+
+
+class Mark(msgspec.Struct, array_like=True, frozen=True):
+    """Every record of the partition before `next_offset` is in the states written before this mark."""
+
+    epoch: int
+    next_offset: int
+
+
+class Trouble(msgspec.Struct, frozen=True):
+    """Why a worker ended itself to be started again, and how often. Met again at the same record, it is a loss."""
+
+    where: str
+    epoch: int
+    offset: int
+    what: str
+    times: int
+
+
+class Restored(NamedTuple):
+    """One partition's part of the table."""
+
+    runs: dict[str, KeptRun]
+    mark: Mark | None
+    trouble: Trouble | None
+
+
+encode = msgspec.msgpack.Encoder().encode
+_run = msgspec.msgpack.Decoder(KeptRun)
+_mark = msgspec.msgpack.Decoder(Mark)
+_trouble = msgspec.msgpack.Decoder(Trouble)
+
+
+def run_key(run_id: str) -> bytes:
+    return RUN_PREFIX + run_id.encode()
+
+
+def mark_key(partition: int) -> bytes:
+    return b"mark/%d" % partition
+
+
+def trouble_key(partition: int) -> bytes:
+    return b"trouble/%d" % partition
+
+
+def restore(table: Mapping[bytes, bytes | None], partitions: Iterable[int]) -> dict[int, Restored]:
+    """What the table says of each of these partitions.
+
+    Raises:
+        msgspec.DecodeError: the table was written by something else.
+    """
+    restored = {
+        number: Restored(
+            {}, _decoded(_mark, table.get(mark_key(number))), _decoded(_trouble, table.get(trouble_key(number)))
+        )
+        for number in partitions
+    }
+    for key, value in table.items():
+        if key.startswith(RUN_PREFIX) and value is not None:
+            run = _run.decode(value)
+            if run.partition in restored:
+                restored[run.partition].runs[key.removeprefix(RUN_PREFIX).decode()] = run
+    return restored
+
+
+def _decoded(decoder: msgspec.msgpack.Decoder[T], value: bytes | None) -> T | None:
+    return decoder.decode(value) if value is not None else None

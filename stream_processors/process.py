@@ -1,0 +1,184 @@
+"""The life of a worker process: wait for the broker, run the app, watch it, end with a status that says why.
+
+`app.run_worker` calls it. Exit statuses: 0 told to stop; 2 a person's mistake; 69 the broker is gone or never came; 70
+a bug; 75 a fresh process will do better (EX_TEMPFAIL). Faust runs under plain asyncio: its own worker redirects stdout
+and takes a minute to stop when the broker is gone.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
+
+from ..events.errors import BrokerUnavailable, RestartRequired, Unavailable, UserMistake
+from ..settings import Settings
+from .broker_watch import BrokerWatch
+from .health import HealthFile
+
+if TYPE_CHECKING:
+    from .app import Parts, Role, Worker
+
+STOPPED, MISTAKE, UNAVAILABLE, BUG, RESTART = 0, 2, 69, 70, 75
+ARRIVAL_SECONDS = 30.0
+STOP_SECONDS = 10.0
+FLUSH_SECONDS = 5.0
+HEALTH_SECONDS = 1.0
+WATCH_SECONDS = 2.0
+
+log = logging.getLogger(__name__)
+
+
+def run_process(settings: Settings, role: "Role", parts: "Parts") -> int:
+    """Run a worker in this process until SIGTERM, SIGINT or a failure.
+
+    A stop that does not come to its end within `STOP_SECONDS` ends the process itself, hard: with the broker gone,
+    threads of the client would keep it for a minute.
+    """
+    log_to_stderr(role)
+    status, stopped = asyncio.run(_serve(settings, role, parts))
+    if not stopped:
+        logging.shutdown()
+        os._exit(status)
+    return status
+
+
+def log_to_stderr(role: str) -> None:
+    """One line per event, on stderr; of the libraries only what is wrong."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_OneLine(f"%(asctime)s %(levelname)s {role}: %(message)s"))
+    logging.root.handlers = [handler]
+    logging.root.setLevel(logging.INFO)
+    # Faust's services log under the module of their class, and one of them is ours.
+    transport = f"{__package__}.transport"
+    for library in ("faust", "mode", transport, "aiokafka", "asyncio", "clickhouse_connect", "urllib3"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+
+
+class _OneLine(logging.Formatter):
+    """Faust logs tables of many lines, tracebacks have many lines: one record is one line here."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return " | ".join(line for line in super().format(record).splitlines() if line.strip())
+
+
+async def _serve(settings: Settings, role: "Role", parts: "Parts") -> tuple[int, bool]:
+    """The exit status, and whether everything came to its end by itself."""
+    watch = BrokerWatch(settings.kafka)
+    told = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, told.set)
+    try:
+        return await _run(settings, role, parts, watch, told)
+    except Exception as error:  # noqa: BLE001  # before the worker exists, every failure ends here
+        return _status(error), True
+    finally:
+        await watch.close()
+
+
+async def _run(
+    settings: Settings, role: "Role", parts: "Parts", watch: BrokerWatch, told: asyncio.Event
+) -> tuple[int, bool]:
+    from .app import build_app
+
+    arriving = asyncio.ensure_future(watch.arrive(ARRIVAL_SECONDS))
+    telling = asyncio.ensure_future(told.wait())
+    beginnings: set[asyncio.Future[Any]] = {arriving, telling}
+    await asyncio.wait(beginnings, return_when=asyncio.FIRST_COMPLETED)
+    if not arriving.done():
+        arriving.cancel()
+        return STOPPED, True
+    worker = build_app(settings, role, arriving.result(), parts)
+    health = HealthFile(settings.data_dir, role, settings.slot)
+    tasks = _start(worker, watch, health)
+    log.info("starting on %s, slot %s, epoch %d", settings.kafka, settings.slot, settings.log_epoch)
+    endings: set[asyncio.Future[Any]] = {telling, worker.failed}
+    await asyncio.wait(endings, return_when=asyncio.FIRST_COMPLETED)
+    status = _status(worker.failed.exception()) if worker.failed.done() else STOPPED
+    stopped = await _stop(worker, tasks, orderly=status == STOPPED)
+    health.write("stopped", worker.shell.records, worker.shell.positions, {}, _last_error(worker))
+    log.info("ended with status %d", status)
+    return status, stopped
+
+
+def _start(worker: "Worker", watch: BrokerWatch, health: HealthFile) -> list["asyncio.Task[None]"]:
+    """Everything that runs beside the agent; whichever fails ends the process."""
+
+    async def guarded(work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001  # whatever it is, it must end the process
+            worker.fail(error)
+
+    works = [
+        worker.app.start(),
+        _watch_broker(watch),
+        _watch_app(worker),
+        _report(worker, health),
+        *(background() for background in worker.background),
+    ]
+    return [asyncio.ensure_future(guarded(work)) for work in works]
+
+
+async def _watch_broker(watch: BrokerWatch) -> None:
+    while True:
+        await asyncio.sleep(WATCH_SECONDS)
+        await watch.check()
+
+
+async def _watch_app(worker: "Worker") -> None:
+    await worker.app.wait_until_stopped()
+    reason = worker.app.crash_reason
+    raise RestartRequired(f"Faust stopped: {type(reason).__name__}: {reason}") from reason
+
+
+async def _report(worker: "Worker", health: HealthFile) -> None:
+    while True:
+        shell = worker.shell
+        state = "running" if shell.positions else "waiting"
+        health.write(state, shell.records, shell.positions, worker.ends, _last_error(worker))
+        await asyncio.sleep(HEALTH_SECONDS)
+
+
+async def _stop(worker: "Worker", tasks: list["asyncio.Task[None]"], orderly: bool) -> bool:
+    """Whether the app stopped in time. What was judged is written and acknowledged first, unless something is wrong."""
+    began = time.monotonic()
+    _, *background = tasks
+    for task in background:
+        task.cancel()
+    with contextlib.suppress(Exception):
+        if orderly and worker.finish is not None:
+            await asyncio.wait_for(worker.finish(), FLUSH_SECONDS)
+    try:
+        await asyncio.wait_for(worker.app.stop(), STOP_SECONDS)
+    except Exception as error:  # noqa: BLE001  # nothing is left to save: the caller ends the process
+        log.error("the app did not stop in time: %s: %s", type(error).__name__, error)
+        return False
+    log.info("stopped in %.1f s", time.monotonic() - began)
+    return True
+
+
+def _last_error(worker: "Worker") -> str:
+    if worker.failed.done():
+        return str(worker.failed.exception())
+    return worker.shell.last_error
+
+
+def _status(error: BaseException | None) -> int:
+    match error:
+        case UserMistake():
+            log.error("%s", error)
+            return MISTAKE
+        case RestartRequired():
+            log.error("restart: %s", error)
+            return RESTART
+        case Unavailable() | BrokerUnavailable():
+            log.error("%s", error)
+            return UNAVAILABLE
+        case _:
+            log.error("a bug ended this worker", exc_info=error)
+            return BUG
