@@ -24,6 +24,7 @@ from zlib import crc32
 import msgspec
 from crc32c import crc32c
 
+from ..events.topics import MAX_RECORD_BYTES
 from .batching import Outgoing
 
 SEGMENT_BYTES = 4 * 1024 * 1024
@@ -231,7 +232,7 @@ def _read_frame(file: IO[bytes]) -> Outgoing | None:
     if len(head) < HEAD.size:
         return None
     length, checksum, seq, entries = HEAD.unpack(head)
-    if length > 2 * SEGMENT_BYTES:
+    if length > 2 * MAX_RECORD_BYTES:
         return None
     payload = file.read(length)
     if len(payload) < length or crc32c(head[_COVERED_FROM:] + payload) != checksum:

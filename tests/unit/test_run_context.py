@@ -1,0 +1,162 @@
+"""Who a process is, found from what launchers leave behind; and what a run says of itself."""
+
+import dataclasses
+import json
+import logging
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from pilothouse.events.errors import UserMistake
+from pilothouse.producers.context import (
+    Lineage,
+    Place,
+    first_identity,
+    git_commit,
+    known_run_id,
+    place_of,
+    read_lineage,
+    restarts,
+)
+from pilothouse.producers.description import CONFIG_BYTES, TRUNCATED_KEY, Description, bounded_config, described
+
+
+@pytest.mark.parametrize(
+    "environ,place",
+    [
+        ({}, Place(0, 1)),
+        ({"RANK": "3", "WORLD_SIZE": "8"}, Place(3, 8)),
+        ({"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2"}, Place(1, 2)),
+        ({"SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "16"}, Place(5, 16)),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "16"}, Place(0, 1)),
+        ({"RANK": "9", "WORLD_SIZE": "8"}, Place(0, 1)),
+        ({"RANK": "x", "WORLD_SIZE": "8"}, Place(0, 1)),
+    ],
+)
+def test_rank_and_world_size_come_from_the_launcher(environ: dict[str, str], place: Place) -> None:
+    assert place_of(environ) == place
+
+
+@pytest.mark.parametrize(
+    "argument,environ,known",
+    [
+        ("mine", {"PILOTHOUSE_RUN_ID": "env", "SLURM_JOB_ID": "17"}, "mine"),
+        (None, {"PILOTHOUSE_RUN_ID": "env", "SLURM_JOB_ID": "17"}, "env"),
+        (None, {"SLURM_JOB_ID": "17", "TORCHELASTIC_RUN_ID": "t"}, "17"),
+        (None, {"SLURM_ARRAY_JOB_ID": "17", "SLURM_ARRAY_TASK_ID": "3", "SLURM_JOB_ID": "20"}, "17_3"),
+        (None, {"TORCHELASTIC_RUN_ID": "t"}, "t"),
+        (None, {"TORCHELASTIC_RUN_ID": "none"}, "saved"),
+    ],
+)
+def test_the_run_id_comes_from_the_first_that_knows_one(
+    argument: str | None, environ: Mapping[str, str], known: str
+) -> None:
+    assert known_run_id(argument, environ, Lineage("saved", "a", 2)) == known
+
+
+def test_a_lone_process_mints_a_run_id_from_its_name() -> None:
+    one, two = (first_identity("gpt", None, Place(0, 1), {}, 1) for _ in range(2))
+    assert one.run_id.startswith("gpt-")
+    assert one.run_id != two.run_id
+    assert one.attempt_id != two.attempt_id
+
+
+def test_ranks_without_a_group_agree_by_what_their_launcher_told_all_of_them() -> None:
+    environ = {"MASTER_ADDR": "node1", "MASTER_PORT": "29500", "TORCHELASTIC_RESTART_COUNT": "0"}
+    ids = {first_identity("gpt", "job-1", Place(rank, 4), environ, 1).attempt_id for rank in range(4)}
+    again = first_identity("gpt", "job-1", Place(0, 4), environ | {"TORCHELASTIC_RESTART_COUNT": "1"}, 2)
+    assert len(ids) == 1
+    assert again.attempt_id not in ids
+
+
+def test_ranks_that_cannot_agree_on_a_run_id_are_told_what_to_do() -> None:
+    with pytest.raises(UserMistake, match=r"init_process_group.*PILOTHOUSE_RUN_ID"):
+        first_identity("gpt", None, Place(1, 4), {}, 1)
+
+
+@pytest.mark.parametrize("run_id", ["x" * 201, "a\nb"])
+def test_a_run_id_that_cannot_be_one_is_refused(run_id: str) -> None:
+    with pytest.raises(UserMistake, match="run_id must be"):
+        first_identity("gpt", run_id, Place(0, 1), {}, 1)
+
+
+def test_restarts_are_what_the_launchers_count() -> None:
+    assert restarts({"TORCHELASTIC_RESTART_COUNT": "2", "SLURM_RESTART_COUNT": "1"}) == 3
+
+
+def test_a_sidecar_says_which_attempt_is_continued(tmp_path: Path) -> None:
+    sidecar = tmp_path / "sidecar.json"
+    sidecar.write_text(json.dumps({"run_id": "r", "attempt_id": "a", "attempt": 2, "step": 10}))
+    assert read_lineage(sidecar) == Lineage("r", "a", 2)
+    assert read_lineage(tmp_path / "none.json") is None
+
+
+def test_the_commit_is_read_from_git_itself(tmp_path: Path) -> None:
+    git = tmp_path / ".git"
+    (git / "refs" / "heads").mkdir(parents=True)
+    (git / "HEAD").write_text("ref: refs/heads/main\n")
+    (git / "packed-refs").write_text("# pack-refs\nabc123 refs/heads/main\n")
+    (tmp_path / "src").mkdir()
+    assert git_commit(tmp_path / "src") == "abc123"
+    (git / "refs" / "heads" / "main").write_text("def456\n")
+    assert git_commit(tmp_path / "src") == "def456"
+    (git / "HEAD").write_text("789abc\n")
+    assert git_commit(tmp_path) == "789abc"
+
+
+def test_no_repository_is_no_commit(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    assert git_commit(tmp_path) == ""
+
+
+@dataclasses.dataclass
+class Config:
+    lr: float
+    layers: tuple[int, ...]
+
+
+@pytest.mark.parametrize(
+    "config,plain",
+    [
+        (None, {}),
+        ({"lr": 0.1, 3: "x"}, {"lr": 0.1, "3": "x"}),
+        (Config(0.1, (2, 3)), {"lr": 0.1, "layers": [2, 3]}),
+        (Namespace(lr=0.1, out=Path("/tmp/x")), {"lr": 0.1, "out": "/tmp/x"}),
+        ({"big": 2**70}, {"big": str(2**70)}),
+        ([1, 2], {"config": [1, 2]}),
+    ],
+)
+def test_any_kind_of_config_becomes_plain_data(config: object, plain: dict[str, object]) -> None:
+    assert bounded_config(config) == plain
+
+
+def test_a_huge_string_in_the_config_is_cut_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, logger="pilothouse"):
+        config = bounded_config({"lr": 0.1, "prompt": "x" * 10_000_000})
+    assert config["lr"] == 0.1
+    assert config["prompt"].endswith("[cut by pilothouse: 10000000 characters]")
+    assert "10000000" in caplog.text
+
+
+def test_a_config_with_too_many_keys_keeps_what_fits_and_names_the_rest(caplog: pytest.LogCaptureFixture) -> None:
+    config = bounded_config({f"key{index}": "x" * 4_000 for index in range(100)} | {"last": 1})
+    assert len(json.dumps(config)) < CONFIG_BYTES
+    assert config["last"] == 1
+    assert "keys are left out" in config[TRUNCATED_KEY]
+    assert "keys are left out" in caplog.text
+
+
+def test_a_config_that_contains_itself_ends() -> None:
+    config: dict[str, object] = {"lr": 0.1}
+    config["self"] = config
+    assert bounded_config(config)["lr"] == 0.1
+
+
+def test_tags_and_links_are_text() -> None:
+    said: Description = {"tags": {"team": 7}, "links": {"wandb": "https://x"}, "cost_per_hour": 32}
+    fields = described(said)
+    assert fields["tags"] == {"team": "7"}
+    assert fields["links"] == {"wandb": "https://x"}
+    assert fields["cost_per_hour"] == 32.0
