@@ -88,7 +88,8 @@ class Steering:
     def leave(self, step: int) -> None:
         """The run ends here; what was under way is not applied by this rank any more."""
         pending = self._agreement.leave()
-        command = self._command(pending) if pending is not None else self._trying and self._trying.received.command
+        trying = self._trying.received.command if self._trying is not None else None
+        command = self._command(pending) if pending is not None else trying
         if command is not None:
             self._tell(command, Effect("failed", "the run ended before it could be applied"), step)
 
