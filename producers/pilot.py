@@ -169,15 +169,20 @@ class Pilot:
         return self._lonely or self._steering.over
 
     def close(self) -> None:
-        """Leave steering; the run calls it at its end. Takes a moment at most, whatever the other ranks do."""
+        """Leave steering; the run calls it at its end. Takes a moment at most, whatever the other ranks do. Never
+        raises.
+        """
         if not self._open:
             return
         self._open = False
-        self._steering.leave(self._last_step)
-        self._trainer.lr.detach()
-        self._links.ballots.close(CLOSE_SECONDS)
-        if isinstance(self._links.commands, Follower):
-            self._links.commands.close()
+        try:
+            self._steering.leave(self._last_step)
+            self._trainer.lr.detach()
+            self._links.ballots.close(CLOSE_SECONDS)
+            if isinstance(self._links.commands, Follower):
+                self._links.commands.close()
+        except Exception:  # the run is over either way, and its telemetry must still go out
+            log.exception("pilothouse: steering did not end in order")
 
     def _steer(self, step: int) -> None:
         try:

@@ -67,6 +67,7 @@ class Run:
         self._started: dict[str, Any] = {}
         self._outcome: Outcome = "completed"
         self._closed = False
+        self._pilots: list[Pilot] = []
 
     # ------------------------------------------------------------------------------------ what a training loop calls
 
@@ -80,7 +81,10 @@ class Run:
             return
         admitted = self._admission.admit(step, unexpected, metrics)
         if admitted is not None:
-            self._outbox.moment.step = admitted.step
+            moment = self._outbox.moment
+            moment.step = admitted.step
+            if moment.stage == "prepare":
+                self.stage("train", admitted.step)  # who logs steps is training, said or not
             self._outbox.append(Row(self.identity, time.time_ns() // 1_000, *admitted))
 
     def evaluated(self, step: SupportsIndex, split: str = "validation", **metrics: Any) -> None:
@@ -134,7 +138,9 @@ class Run:
         """Let the governor steer: see `producers.pilot.Pilot` for what may be given."""
         from .pilot import Pilot
 
-        return Pilot(self, model, optimizer, settings=self.settings, **steered)
+        pilot = Pilot(self, model, optimizer, settings=self.settings, **steered)
+        self._pilots.append(pilot)
+        return pilot
 
     def ending(self, outcome: Outcome) -> None:
         """What to report if the script now ends without an error."""
@@ -160,6 +166,8 @@ class Run:
         """
         if self._closed or self._publisher.inert:
             return
+        for pilot in self._pilots:
+            pilot.close()
         self.tell(RunEnded, outcome=outcome or self._outcome, step=self.last_step, error=error[-ERROR_CHARS:])
         self._closed = True
         self._preemption.disarm()
