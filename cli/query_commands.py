@@ -68,8 +68,9 @@ def events(
     from ..storage.queries import events_of
     from .reading import full_name, open_archive
 
+    wanted = _known(kinds)
     client = open_archive(data_dir).client
-    for row in events_of(client, full_name(client, run), kinds=_known(kinds), limit=limit):
+    for row in events_of(client, full_name(client, run), kinds=wanted, limit=limit):
         _print_event(row, as_json)
 
 
@@ -83,9 +84,10 @@ def tail(
     """Follow a run's events as they are archived, until Ctrl-C."""
     from .reading import full_name, open_archive
 
+    wanted = _known(kinds)
     client = open_archive(data_dir).client
     try:
-        for row in _following(client, full_name(client, run), _known(kinds), lines):
+        for row in _following(client, full_name(client, run), wanted, lines):
             _print_event(row, as_json)
     except KeyboardInterrupt:
         return  # the way to end it

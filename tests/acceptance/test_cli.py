@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import signal
 import stat
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pilothouse.events.commands import RunAnnotated
-from pilothouse.events.telemetry import RunStarted
+from pilothouse.events.telemetry import EvalCompleted, RunStarted
 from pilothouse.producers.kafka import send_fact
 from pilothouse.settings import load_settings
 from pilothouse.tests.stack_fixture import CLI, RunningStack, cli
@@ -34,21 +35,13 @@ def run_id(stack: RunningStack) -> str:
     """A run that the archive knows."""
     name = "acceptance-cli-1"
     settings = load_settings(stack.environ)
-    began = RunStarted(
-        at=time.time_ns() // 1_000,
-        run_id=name,
-        writer_id="acceptance",
-        seq=1,
-        attempt_id="attempt-1",
-        attempt=1,
-        rank=0,
-        reason="start",
-        first_step=0,
-        world_size=1,
-        config={"lr": float("nan")},
-    )
-    send_fact(settings, began)
-    stack.until(lambda: name in stack.cli("runs").stdout, "the run is archived")
+    told = {"at": time.time_ns() // 1_000, "run_id": name, "writer_id": "acceptance", "attempt_id": "attempt-1"}
+    told |= {"attempt": 1, "rank": 0}
+    began = RunStarted.model_validate(told | {"seq": 1, "reason": "start", "first_step": 0, "world_size": 1})
+    evaluated = EvalCompleted.model_validate(told | {"seq": 2, "step": 10, "metrics": {"loss": math.nan}})
+    for fact in (began, evaluated):
+        send_fact(settings, fact)
+    stack.until(lambda: "eval_completed" in stack.cli("events", name).stdout, "the run is archived")
     return name
 
 
@@ -118,10 +111,10 @@ def test_a_run_is_found_by_the_beginning_of_its_name(stack: RunningStack, run_id
 
 
 def test_events_are_lines_for_people_and_json_for_programs(stack: RunningStack, run_id: str) -> None:
-    answer = stack.cli("events", run_id, "--json", "--kind", "run_started")
+    answer = stack.cli("events", run_id, "--json", "--kind", "eval_completed")
     [event] = [json.loads(line) for line in answer.stdout.splitlines()]
-    assert event["body"]["config"] == {"lr": "NaN"}
-    assert "run_started" in stack.cli("events", run_id).stdout
+    assert event["body"]["metrics"] == {"loss": "NaN"}
+    assert "metrics=loss=NaN" in stack.cli("events", run_id).stdout
     assert stack.cli("interventions", run_id).stdout == "no interventions\n"
 
 

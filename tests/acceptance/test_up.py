@@ -37,8 +37,14 @@ def gone(pid: int) -> bool:
         return True
 
 
-def test_a_stack_answers_keeps_history_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    with running_stack(tmp_path) as stack:
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The second test goes on where the first one's supervisor was killed."""
+    return tmp_path_factory.mktemp("up")
+
+
+def test_a_stack_answers_keeps_history_and_leaves_nothing_behind(data_dir: Path) -> None:
+    with running_stack(data_dir) as stack:
         assert stack.query("SELECT 1 AS one") == [{"one": 1}]
         assert stack.told["log_epoch"] == 1
         note(stack, "before-the-stop")
@@ -48,21 +54,20 @@ def test_a_stack_answers_keeps_history_and_leaves_nothing_behind(tmp_path: Path)
         assert stack.stop(signal.SIGINT) == 0
         assert time.monotonic() - began < 20
         assert all(gone(pid) for pid in pids.values())
-        assert not (tmp_path / "stack.json").exists()
-    with running_stack(tmp_path) as stack:
+        assert not (data_dir / "stack.json").exists()
+    with running_stack(data_dir) as stack:
         assert "before-the-stop" in stack.cli("runs").stdout
         assert stack.told["log_epoch"] == 2, "the embedded log is a new one"
         pids = stack.pids
         stack.process.kill()
         stack.process.wait()
         stack.until(lambda: all(gone(pid) for pid in pids.values()), "no orphan outlives a killed supervisor", 10)
-    with running_stack(tmp_path) as stack:
-        assert "before-the-stop" in stack.cli("runs").stdout
-        assert stack.stop(signal.SIGTERM) == 0
+    assert "`pilothouse up`" in cli("runs", data_dir=data_dir).stderr
 
 
-def test_whatever_dies_comes_back(tmp_path: Path) -> None:
-    with running_stack(tmp_path) as stack:
+def test_whatever_dies_comes_back(data_dir: Path) -> None:
+    with running_stack(data_dir) as stack:
+        epoch = stack.told["log_epoch"]
         for part in ("archive", "governor", "archiver"):
             before = stack.pids
             os.kill(before[part], signal.SIGKILL)
@@ -76,13 +81,14 @@ def test_whatever_dies_comes_back(tmp_path: Path) -> None:
         before = stack.pids
         os.kill(before["broker"], signal.SIGKILL)
         stack.until_printed("the embedded broker is back")
-        stack.until(lambda: stack.told["log_epoch"] == 2, "an empty log is a new epoch")
+        stack.until(lambda: stack.told["log_epoch"] == epoch + 1, "an empty log is a new epoch")
         after = stack.pids
         assert after["archive"] == before["archive"]
         assert all(after[part] != before[part] for part in ("broker", "governor", "archiver"))
         note(stack, "after-broker")
         runs = stack.cli("runs").stdout
         assert all(f"after-{part}" in runs for part in PARTS)
+        assert stack.stop(signal.SIGTERM) == 0
 
 
 def test_a_second_up_on_the_same_directory_is_told_who_has_it(stack: RunningStack) -> None:
