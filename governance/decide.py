@@ -64,15 +64,23 @@ def _act(rule: Rule, ledger: Ledger, situation: Situation, desk: Desk) -> None:
     if interventions.refusal(ledger, situation.policy, rule, action) is not None:
         return
     action, obstacle = _completed(action, situation)
+    observing = situation.policy.mode == "observe"
+    if obstacle is not None or observing:
+        # nothing will come of it, so nothing changes either: once per incident is enough
+        words = f"{situation.incident.incident_id}/{action.action}/{obstacle}" if situation.incident else ""
+        if words and words == record.said:
+            return
+        record.said, record.last_step = words, ledger.judged
     intervention_id = desk.new_id(f"intervention/{rule.name}", f"step {desk.step}")
     proposal = _propose(rule, action, intervention_id, situation, desk)
-    if obstacle is not None:
-        record.last_step = ledger.judged
+    if obstacle is not None and not observing:
         _decline(intervention_id, "governor", obstacle, desk)
-        return
-    interventions.count(ledger, rule, action)
-    if situation.policy.mode == "observe":
-        return
+    elif not observing:
+        interventions.count(ledger, rule, action)
+        _issue_or_ask(rule, proposal, ledger, situation, desk)
+
+
+def _issue_or_ask(rule: Rule, proposal: InterventionProposed, ledger: Ledger, situation: Situation, desk: Desk) -> None:
     in_flight = _in_flight(rule, proposal, situation)
     if proposal.needs_approval:
         ledger.in_flight = [known for known in ledger.in_flight if known.rule != rule.name] + [in_flight]

@@ -39,14 +39,15 @@ class InFlight(msgspec.Struct):
 
 
 class RuleRecord(msgspec.Struct):
-    """What a rule has done so far in this run: consecutive steps it held, when it last acted, how far up its ladder
-    it is.
+    """What a rule has done so far in this run: consecutive steps it held, when it last acted, how far up its ladder it
+    is, and what it said last without being able to do it.
     """
 
     held: int = 0
     last_step: int = -1
     issued_at: list[int] = []
     rung: int = 0
+    said: str = ""
 
 
 class Ledger(msgspec.Struct):
