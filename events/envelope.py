@@ -96,7 +96,7 @@ def derived_id(run_id: str, attempt_id: str, subject: str, trigger: str, ordinal
     """The identity of a decision: UUIDv5 of what it is about and what caused it.
 
     `subject` is the rule or condition, `trigger` what set it off (a step, an event id), `ordinal` counts decisions of
-    one subject within an attempt. The policy's hash is a field of the decision and deliberately no part of the id.
+    one kind over the life of the run. The policy's hash is a field of the decision and deliberately no part of the id.
     """
     return str(uuid5(DECISION_NAMESPACE, "\x1f".join((run_id, attempt_id, subject, trigger, str(ordinal)))))
 

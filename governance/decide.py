@@ -4,6 +4,8 @@ Called by `stream_processors.judging` after conditions and phase are known. Ever
 everything it remembers is in the ledger. What touches a trainer is bounded here and bounded again in the trainer.
 """
 
+from zlib import crc32
+
 import msgspec
 from pydantic import TypeAdapter
 
@@ -27,6 +29,7 @@ ACTION: TypeAdapter[Action] = TypeAdapter(Action)
 EXPIRY_GRACE_STEPS = 20
 """A receipt travels; only when none came this many steps after the time to live does the governor call it expired."""
 OPERATOR_TTL_STEPS = 1_000
+NO_ROOM = "too much is in flight already: wait until the trainer has answered"
 
 
 class Situation(msgspec.Struct, frozen=True):
@@ -39,6 +42,10 @@ class Situation(msgspec.Struct, frozen=True):
     candidates: list[Candidate]
     steers: tuple[str, ...]
     tick: int
+
+    @property
+    def incident_id(self) -> str:
+        return self.incident.incident_id if self.incident else ""
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -67,23 +74,24 @@ def _act(rule: Rule, ledger: Ledger, situation: Situation, desk: Desk) -> None:
     observing = situation.policy.mode == "observe"
     if obstacle is not None or observing:
         # nothing will come of it, so nothing changes either: once per incident is enough
-        words = f"{situation.incident.incident_id}/{action.action}/{obstacle}" if situation.incident else ""
-        if words and words == record.said:
+        words = crc32(f"{situation.incident_id}/{action.action}/{obstacle}".encode())
+        if situation.incident is not None and words == record.said:
             return
         record.said, record.last_step = words, ledger.judged
     intervention_id = desk.new_id(f"intervention/{rule.name}", f"step {desk.step}")
     proposal = _propose(rule, action, intervention_id, situation, desk)
-    if obstacle is not None and not observing:
-        _decline(intervention_id, "governor", obstacle, desk)
-    elif not observing:
-        interventions.count(ledger, rule, action)
-        _issue_or_ask(rule, proposal, ledger, situation, desk)
-
-
-def _issue_or_ask(rule: Rule, proposal: InterventionProposed, ledger: Ledger, situation: Situation, desk: Desk) -> None:
+    if observing:
+        return
     in_flight = _in_flight(rule, proposal, situation)
+    if obstacle is None and not interventions.has_room(ledger, in_flight):
+        obstacle = NO_ROOM
+    if obstacle is not None:
+        interventions.climb(record, rule)  # what cannot be done must not bar the rest of the ladder
+        _decline(intervention_id, "governor", obstacle, desk)
+        return
+    interventions.count(ledger, rule, action)
     if proposal.needs_approval:
-        ledger.in_flight = [known for known in ledger.in_flight if known.rule != rule.name] + [in_flight]
+        ledger.in_flight.append(in_flight)
     else:
         issue(ledger, in_flight, "policy", desk, desk.step + rule.ttl_steps)
 
@@ -92,7 +100,7 @@ def _completed(action: Action, situation: Situation) -> tuple[Action, str | None
     """The action with what only the moment knows, or the reason why it is impossible now."""
     if action.action != "notify" and action.action not in situation.steers:
         return action, f"this trainer cannot {action.action}; it steers: {', '.join(situation.steers) or 'nothing'}"
-    if not isinstance(action, Rollback):
+    if not isinstance(action, Rollback) or action.checkpoint is not None:
         return action, None
     good = last_good(situation.candidates, before=situation.onset)
     if good is None:
@@ -109,7 +117,7 @@ def _propose(
         InterventionProposed,
         intervention_id,
         intervention_id=intervention_id,
-        incident_id=situation.incident.incident_id if situation.incident else "",
+        incident_id=situation.incident_id,
         rule=rule.name,
         severity=rule.severity,
         mode=mode,
@@ -132,7 +140,7 @@ def _in_flight(rule: Rule, proposal: InterventionProposed, situation: Situation)
         window_steps=rule.verify.window_steps if verified else 0,
         deadline_ticks=rule.approval.timeout_seconds,
         default=rule.approval.default,
-        incident_id=proposal.incident_id,
+        touches=interventions.touches_trainer(proposal.action),
     )
 
 
@@ -181,24 +189,25 @@ def time_out(ledger: Ledger, tick: int, desk: Desk) -> None:
             _answer(ledger, known, Answer(known.default == "approve", "timeout", why), desk)
 
 
-def command(ledger: Ledger, order: OperatorCommand, incident: Incident | None, tick: int, desk: Desk) -> None:
-    """A person's order. It is bounded by the action's own limits, and bypasses mode, cooldown and budget: it is the
-    person's.
+def command(ledger: Ledger, order: OperatorCommand, situation: Situation, desk: Desk) -> None:
+    """A person's order. It is bounded by the action's own limits and by what the trainer can do, and bypasses mode,
+    cooldown and budget: it is the person's.
     """
     if order.verb in ("approve", "decline"):
         known = ledger.find(order.intervention_id)
         if known is not None and known.stage == "proposed":
             _answer(ledger, known, Answer(order.verb == "approve", order.who, order.why), desk)
         return
-    action = _ordered(order)
-    if action is None:
+    asked = _ordered(order)
+    if asked is None:
         return
+    action, obstacle = _completed(asked, situation)
     intervention_id = desk.new_id("intervention/operator", order.event_id)
     desk.decide(
         InterventionProposed,
         intervention_id,
         intervention_id=intervention_id,
-        incident_id=incident.incident_id if incident else "",
+        incident_id=situation.incident_id,
         rule="operator",
         severity="info",
         mode="enforce",
@@ -206,13 +215,14 @@ def command(ledger: Ledger, order: OperatorCommand, incident: Incident | None, t
         reason=order.why or f"ordered by {order.who}",
     )
     text = ACTION.dump_json(action).decode()
-    issue(
-        ledger,
-        InFlight(intervention_id, "operator", text, "proposed", tick),
-        order.who,
-        desk,
-        desk.step + OPERATOR_TTL_STEPS,
-    )
+    touches = interventions.touches_trainer(action)
+    in_flight = InFlight(intervention_id, "operator", text, "proposed", situation.tick, touches=touches)
+    if obstacle is None and not interventions.has_room(ledger, in_flight):
+        obstacle = NO_ROOM
+    if obstacle is None:
+        issue(ledger, in_flight, order.who, desk, desk.step + OPERATOR_TTL_STEPS)
+    else:
+        _decline(intervention_id, "governor", obstacle, desk)
 
 
 def _ordered(order: OperatorCommand) -> Action | None:

@@ -36,9 +36,13 @@ class Desk:
         self.decisions: list[AnyDecision] = []
 
     def new_id(self, subject: str, trigger: str) -> str:
-        """The next id about `subject`; `trigger` is what set it off."""
-        ordinal = self.ordinals.get(subject, 0) + 1
-        self.ordinals[subject] = ordinal
+        """The next id about `subject`; `trigger` is what set it off.
+
+        Counted by what stands before the subject's first slash, over the whole life of the run: the counters are few,
+        and no id can come twice.
+        """
+        counter = subject.partition("/")[0]
+        ordinal = self.ordinals[counter] = self.ordinals.get(counter, 0) + 1
         return derived_id(self.header.run_id, self.header.attempt_id, subject, trigger, ordinal)
 
     def decide(self, kind: type[D], subject: str, **fields: Any) -> D:

@@ -13,12 +13,14 @@ from ..events.actions import Action, CheckpointNow, Notify, Pause, Resume, Rollb
 from .policy import Policy, Rule
 
 Stage = Literal["proposed", "issued", "applied"]
-REMEMBERED = 64
-"""Issues remembered per rule for its limit; the largest `limit.count` a policy may ask for."""
+IN_FLIGHT_BYTES = 12_000
+"""Room for what is in flight; who asks for more is refused."""
 
 
 class InFlight(msgspec.Struct):
-    """One intervention between its proposal and its end. `action_json` is the action as the codec writes it."""
+    """One intervention between its proposal and its end. `action_json` is the action as the codec writes it, `touches`
+    whether it changes the run.
+    """
 
     intervention_id: str
     rule: str
@@ -31,7 +33,7 @@ class InFlight(msgspec.Struct):
     window_steps: int = 0
     deadline_ticks: int = 0
     default: str = "decline"
-    incident_id: str = ""
+    touches: bool = False
 
     @property
     def is_rollback(self) -> bool:
@@ -40,14 +42,14 @@ class InFlight(msgspec.Struct):
 
 class RuleRecord(msgspec.Struct):
     """What a rule has done so far in this run: consecutive steps it held, when it last acted, how far up its ladder it
-    is, and what it said last without being able to do it.
+    is, and (a checksum of) what it said last without being able to do it.
     """
 
     held: int = 0
     last_step: int = -1
     issued_at: list[int] = []
     rung: int = 0
-    said: str = ""
+    said: int = 0
 
 
 class Ledger(msgspec.Struct):
@@ -107,19 +109,37 @@ def refusal(ledger: Ledger, policy: Policy, rule: Rule, action: Action) -> str |
     recent = [when for when in record.issued_at if ledger.judged - when < rule.limit.window_steps]
     if len(recent) >= rule.limit.count:
         return "limit"
+    if any(known.rule == rule.name for known in ledger.in_flight):
+        return "its last is in flight"
     if touches_trainer(action):
         if ledger.total >= policy.budget:
             return "budget"
-        if any(known.rule != "operator" or known.stage != "proposed" for known in ledger.in_flight):
+        if any(known.touches for known in ledger.in_flight):
             return "another in flight"
     return None
+
+
+def has_room(ledger: Ledger, intervention: InFlight) -> bool:
+    """Whether one more may be in flight."""
+    return len(msgspec.msgpack.encode([*ledger.in_flight, intervention])) <= IN_FLIGHT_BYTES
 
 
 def count(ledger: Ledger, rule: Rule, action: Action) -> None:
     """Enter an intervention of `rule` into the books."""
     record = ledger.rule(rule.name)
     record.last_step = ledger.judged
-    record.issued_at = [*record.issued_at, ledger.judged][-REMEMBERED:]
-    record.rung = min(record.rung + 1, len(rule.actions) - 1)
+    record.issued_at = [*record.issued_at, ledger.judged][-rule.limit.count :]
+    climb(record, rule)
     if touches_trainer(action):
         ledger.total += 1
+
+
+def climb(record: RuleRecord, rule: Rule) -> None:
+    """The next action of the rule's ladder is its turn."""
+    record.rung = min(record.rung + 1, len(rule.actions) - 1)
+
+
+def keep_rules(ledger: Ledger, policy: Policy) -> None:
+    """Another policy governs: forget the rules that it does not have."""
+    names = {rule.name for rule in policy.rules}
+    ledger.rules = {name: record for name, record in ledger.rules.items() if name in names}

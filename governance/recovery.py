@@ -10,7 +10,8 @@ import msgspec
 from ..events.actions import CheckpointRef
 
 KEPT = 16
-"""Candidates remembered per run; the oldest is forgotten first."""
+KEPT_BYTES = 12_000
+"""Candidates remembered per run, in number and in bytes; the oldest is forgotten first."""
 
 
 class Candidate(msgspec.Struct):
@@ -32,8 +33,8 @@ class Candidate(msgspec.Struct):
 def remember(candidates: list[Candidate], saved: Candidate) -> None:
     """Add a checkpoint, replacing one of the same id; bounded, and never at the price of the last stable one."""
     candidates[:] = [known for known in candidates if known.checkpoint_id != saved.checkpoint_id] + [saved]
-    while len(candidates) > KEPT:
-        newest_good = last_good(candidates, before=None)
+    while len(candidates) > KEPT or len(msgspec.msgpack.encode(candidates)) > KEPT_BYTES:
+        newest_good = last_good(candidates, before=None) if len(candidates) > 1 else None
         candidates.remove(next(known for known in candidates if known is not newest_good))
 
 

@@ -46,13 +46,15 @@ def _margin(condition: Condition) -> float | None:
     return min(1.0, max(0.0, (threshold.enter - x) / (threshold.enter - threshold.baseline)))
 
 
-def phase_of(conditions: Conditions, *, ended: bool, recovering: bool, has_baseline: bool) -> tuple[Phase, str]:
-    """The first phase that holds, and the reason for it in one CamelCase word."""
+def phase_of(conditions: Conditions, *, outcome: str, recovering: bool, has_baseline: bool) -> tuple[Phase, str]:
+    """The first phase that holds, and the reason for it in one CamelCase word. `outcome` is how the run ended, "" while
+    it goes on.
+    """
     stable, margin = conditions["Stable"], stability_margin(conditions)
     past_bound = stable.status == "False" and (stable.x or 0.0) >= DIVERGED_FACTOR * THRESHOLDS["Stable"].enter
     failing = next((condition for condition in conditions.values() if condition.status == "False"), None)
     in_order: tuple[tuple[bool, Phase, str], ...] = (
-        (ended, "Ended", "RunEnded"),
+        (outcome != "", "Ended", outcome),
         (conditions["Finite"].status == "False", "Diverged", conditions["Finite"].reason),
         (past_bound, "Diverged", "LossPastBound"),
         (recovering, "Recovering", "Verifying"),

@@ -7,7 +7,7 @@ and `judging`.
 
 import msgspec
 
-from ..events.decisions import CheckpointRejected, InterventionVerified, VerificationOutcome
+from ..events.decisions import CheckpointRejected, InterventionExpired, InterventionVerified, VerificationOutcome
 from ..events.telemetry import ReceiptOutcome
 from . import expressions
 from .decide import ACTION
@@ -70,11 +70,15 @@ def watch(ledger: Ledger, policy: Policy, facts: dict[str, object], desk: Desk) 
 
 
 def abandon(ledger: Ledger, reason: str, desk: Desk) -> None:
-    """The run ended or began anew: what is still open cannot be judged any more."""
+    """The run ended or began anew: what was not answered never will be, what was applied cannot be judged any more."""
     for known in list(ledger.in_flight):
         ledger.close(known)
         if known.stage == "applied":
             _conclude(known, "inconclusive", reason, {}, desk)
+        else:
+            desk.decide(
+                InterventionExpired, known.intervention_id, intervention_id=known.intervention_id, reason=reason
+            )
 
 
 def _verify_of(policy: Policy, rule: str) -> Verify:

@@ -5,12 +5,14 @@ without a `TelemetryGap` to explain it means that this state is older than the l
 again) or that the log lost records (accepted then, counted, and said). Called by `fold` before anything else.
 """
 
+from base64 import urlsafe_b64encode
 from enum import Enum
+from hashlib import blake2b
 
 from ..events.commands import Tick
 from ..events.telemetry import TelemetryGap
 from ..events.union import AnyInput
-from .run_state import MAX_WRITERS, RunState
+from .run_state import MAX_TICKERS, MAX_WRITERS, RunState
 
 
 class Verdict(Enum):
@@ -23,32 +25,42 @@ class Verdict(Enum):
 
 def admit(state: RunState, event: AnyInput, *, accept_gap: bool) -> Verdict:
     """Judge the record's number and, unless it is a gap, remember it."""
-    writer, seq = event.writer_id, event.seq
-    last = state.positions.get(writer)
-    if last is not None and seq <= last:
+    is_tick = isinstance(event, Tick)
+    numbers = state.tickers if is_tick else state.positions
+    writer = short(event.writer_id)
+    last = numbers.get(writer)
+    if last is not None and event.seq <= last:
         return Verdict.DUPLICATE
-    missing = _missing(event, last)
+    if is_tick and state.ended:
+        return Verdict.FOLDED  # an ended run sleeps: nobody needs to show it time, and where it woke is no gap
+    missing = 0 if is_tick and (last is None or writer in state.asleep) else _missing(event, last or 0)
     if missing and not accept_gap:
         return Verdict.GAP
     state.lost_records += missing
-    _remember(state, writer, seq)
+    state.asleep = [known for known in state.asleep if known != writer]
+    _remember(numbers, writer, event.seq, MAX_TICKERS if is_tick else MAX_WRITERS)
     return Verdict.FOLDED
 
 
-def _missing(event: AnyInput, last: int | None) -> int:
+def short(name: str) -> str:
+    """A name of any length in 12 characters: a run's state is bounded in bytes, and remembers thousands."""
+    return urlsafe_b64encode(blake2b(name.encode(), digest_size=9).digest()).decode()
+
+
+def _missing(event: AnyInput, last: int) -> int:
     """How many records of this writer were never seen and are not explained."""
-    if last is None:
-        if isinstance(event, Tick):
-            return 0  # a ticker is older than most runs
-        last = 0
     missing = event.seq - last - 1
     if missing and isinstance(event, TelemetryGap):
-        missing -= sum(max(0, min(end, event.seq - 1) - max(start, last + 1) + 1) for start, end in event.missing)
-    return max(0, missing)
+        seen = last
+        for start, end in sorted(event.missing):
+            upto = min(end, event.seq - 1)
+            missing -= max(0, upto - max(start - 1, seen))
+            seen = max(seen, upto)
+    return missing
 
 
-def _remember(state: RunState, writer: str, seq: int) -> None:
-    state.positions.pop(writer, None)
-    state.positions[writer] = seq  # newest last: the order of the dict is the order of eviction
-    while len(state.positions) > MAX_WRITERS:
-        del state.positions[next(iter(state.positions))]
+def _remember(numbers: dict[str, int], writer: str, seq: int, most: int) -> None:
+    numbers.pop(writer, None)
+    numbers[writer] = seq  # newest last: the order of the dict is the order of eviction
+    while len(numbers) > most:
+        del numbers[next(iter(numbers))]

@@ -20,6 +20,8 @@ CLIP_Z = 4.0
 SUSPECT_Z = 3.0
 """From this z score on a step counts as evidence of an incident, though not yet as one."""
 CALM_STEPS = 3
+HUGE = 1e150
+"""Losses enter the features within this, so that no difference or quotient of them overflows."""
 RELATIVE_FLOOR = 0.005
 """The scale is never taken for less than this fraction of the median: a plateau without noise is not a reason to
 alarm.
@@ -105,15 +107,16 @@ def _loss_features(state: FeatureState, sample: StepSample) -> dict[str, float]:
     if sample.loss is None or not math.isfinite(sample.loss):
         return {}
     usual = baseline(state.loss)
+    loss = max(-HUGE, min(sample.loss, HUGE))
     if usual is None:
-        state.loss.push(sample.step, sample.loss)
+        state.loss.push(sample.step, loss)
         return {}
-    state.loss.push(sample.step, min(sample.loss, usual.location + CLIP_Z * usual.scale))
+    state.loss.push(sample.step, min(loss, usual.location + CLIP_Z * usual.scale))
     return {
-        "loss_z": usual.z(sample.loss),
+        "loss_z": usual.z(loss),
         "loss_baseline": usual.location,
         "loss_scale": usual.scale,
-        "loss_rise": sample.loss - usual.location,
+        "loss_rise": loss - usual.location,
     }
 
 

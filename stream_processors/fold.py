@@ -2,7 +2,8 @@
 
 Called by the governor for every record of the log, by `replay` for the records of the archive, by a backtest with
 another policy. It consumes the state it is given (it is changed in place and returned) and never raises: a fault of
-ours resets the run to a state that remembers only how far it has read, deterministically, and is reported.
+ours resets the run to a state that remembers only how far it has read and which attempt goes on, deterministically,
+and is reported.
 """
 
 from typing import NamedTuple
@@ -22,16 +23,17 @@ from ..events.telemetry import (
     TelemetryGap,
 )
 from ..events.union import AnyDecision, AnyTelemetry, Record
-from ..governance import decide, incidents, verification
+from ..governance import decide, incidents, interventions, verification
 from ..governance.conditions import forget
 from ..governance.desk import Desk, Header
-from ..governance.policy import load_policy
+from ..governance.policy import load_policy, policy_hash
 from ..governance.recovery import Candidate, rewound
 from ..governance.verification import Receipt
 from . import features, gathering, judging
-from .admission import Verdict, admit
+from .admission import Verdict, admit, short
 from .features import StepSample
 from .run_state import (
+    MAX_EARLY,
     PAST_ATTEMPTS,
     Attempt,
     Evaluated,
@@ -46,6 +48,7 @@ from .run_state import (
 TICK_SPACING = 500_000
 """Ticks closer than this (microseconds) come from a second ticker and do not move time twice."""
 REASON_LENGTH = 300
+LOST = "Lost"
 
 
 class Folded(NamedTuple):
@@ -87,11 +90,29 @@ def _desk(state: RunState, record: Record) -> Desk:
 
 
 def _reset(state: RunState) -> RunState:
+    """What no fault of judging can have touched; judging begins anew with the next steps."""
     fresh = new_state(state.run_id)
-    fresh.positions, fresh.tick, fresh.tick_at = state.positions, state.tick, state.tick_at
-    fresh.policy_text, fresh.policy_hash = state.policy_text, state.policy_hash
-    fresh.past, fresh.ended = state.past, state.ended
+    for name in ("policy_text", "policy_hash", "ended", "outcome", "past", "ordinals", "lost_records"):
+        setattr(fresh, name, getattr(state, name))
+    for name in ("positions", "tickers", "asleep", "tick", "tick_at", "heard_tick"):
+        setattr(fresh, name, getattr(state, name))
+    if state.current is not None:
+        fresh.current = _lineage(state.current)
     return fresh
+
+
+def _lineage(attempt: Attempt) -> Attempt:
+    return Attempt(
+        attempt.attempt_id,
+        attempt.attempt,
+        started=attempt.started,
+        started_tick=attempt.started_tick,
+        reason=attempt.reason,
+        first_step=attempt.first_step,
+        world_size=attempt.world_size,
+        steers=attempt.steers,
+        judged=attempt.judged,
+    )
 
 
 def _take(state: RunState, record: Record, desk: Desk) -> None:
@@ -102,7 +123,7 @@ def _take(state: RunState, record: Record, desk: Desk) -> None:
             _activate(state, activated)
             desk.header.policy_hash = state.policy_hash
         case OperatorCommand() as order:
-            decide.command(state.ledger, order, state.incident, state.tick, desk)
+            decide.command(state.ledger, order, judging.situation(state, desk), desk)
         case AdviceGiven() | RunAnnotated():
             pass  # evidence for people: no advisor is asked yet, so no answer can propose anything
         case fact:
@@ -116,21 +137,29 @@ def _tick(state: RunState, tick: Tick, desk: Desk) -> None:
     if state.current is not None:
         gathering.lose_patience(state.current, state.tick)
         _advance(state, desk)
-        desk.at = tick.at
+    desk.at = tick.at
+    _pass_time(state, desk)
+
+
+def _pass_time(state: RunState, desk: Desk) -> None:
+    if state.ended:
+        return
+    if state.current is not None:
         judging.time_passed(state, desk)
     else:
         judging.unannounced(state, desk)
     if state.tick - state.heard_tick >= judging.LOST_TICKS:
-        _end(state, desk)
+        _end(state, LOST, desk)
 
 
 def _activate(state: RunState, activated: PolicyActivated) -> None:
     """A policy that cannot be used changes nothing; whoever activates one checks it first."""
     try:
-        load_policy(activated.text)
+        policy = load_policy(activated.text)
     except PolicyInvalid:
         return
-    state.policy_text, state.policy_hash = activated.text, activated.policy_hash
+    state.policy_text, state.policy_hash = activated.text, policy_hash(activated.text)
+    interventions.keep_rules(state.ledger, policy)
 
 
 def _trainer_fact(state: RunState, fact: AnyTelemetry, desk: Desk) -> None:
@@ -138,15 +167,19 @@ def _trainer_fact(state: RunState, fact: AnyTelemetry, desk: Desk) -> None:
     if attempt is None:
         return  # of an attempt that is over: evidence for the archive only
     if isinstance(fact, RunStarted) and fact.rank == 0:
-        _announce(attempt, fact, state.tick)
+        _announce(state, attempt, fact)
+    if state.ended and attempt is state.current:
+        state.ended, state.outcome = False, ""  # it was only thought to be lost
     judging.heard(state, desk)
     match fact:
         case StepBatch():
             gathering.add_rows(attempt, fact, state.tick)
+            if not attempt.started:
+                gathering.shed(attempt)
         case Heartbeat() | StageChanged():
             _note_stage(state, attempt, fact)
         case TelemetryGap():
-            judging.lost(state, "steps or records of this writer", sum(fact.dropped.values()), desk)
+            _note_gap(state, fact, desk)
         case RunEnded():
             _note_end(attempt, fact)
         case _:
@@ -159,33 +192,41 @@ def _note_stage(state: RunState, attempt: Attempt, fact: Heartbeat | StageChange
         state.stage = fact.stage
 
 
+def _note_gap(state: RunState, gap: TelemetryGap, desk: Desk) -> None:
+    count = sum(gap.dropped.values()) or sum(last - first + 1 for first, last in gap.missing)
+    if count > 0:
+        judging.lost(state, "steps or records of this writer", count, desk)
+
+
 def _note_end(attempt: Attempt, fact: RunEnded) -> None:
     if fact.rank == 0:
         attempt.end = (fact.step, fact.at, fact.outcome)
 
 
 def _attempt_of(state: RunState, fact: AnyTelemetry) -> Attempt | None:
-    """The attempt a fact belongs to; a new one is gathered beside the current until rank 0 has announced it."""
-    for known in (state.current, state.early):
-        if known is not None and known.attempt_id == fact.attempt_id:
-            return known
-    if fact.attempt_id in state.past:
+    """The attempt a fact belongs to; new ones are gathered beside the current until rank 0 has announced them."""
+    known = [attempt for attempt in (state.current, *state.early) if attempt and attempt.attempt_id == fact.attempt_id]
+    if known:
+        return known[0]
+    if short(fact.attempt_id) in state.past:
         return None
-    if state.early is not None and state.early.started:
-        return None  # two attempts ahead: rank 0 will announce it in its turn
-    state.early = Attempt(fact.attempt_id, fact.attempt, started_tick=state.tick)
-    return state.early
+    if len(state.early) >= MAX_EARLY:
+        unannounced = next((attempt for attempt in state.early if not attempt.started), None)
+        if unannounced is None:
+            return None  # too far ahead
+        state.early.remove(unannounced)
+    state.early.append(Attempt(fact.attempt_id, fact.attempt, started_tick=state.tick))
+    return state.early[-1]
 
 
-def _announce(attempt: Attempt, started: RunStarted, tick: int) -> None:
-    attempt.steers = started.steers  # a pilot that is attached after the start announces the attempt again
+def _announce(state: RunState, attempt: Attempt, started: RunStarted) -> None:
+    attempt.steers = tuple(dict.fromkeys(started.steers))  # a pilot that is attached later announces the attempt again
     if attempt.started:
         return
-    attempt.started, attempt.started_tick, attempt.reason = True, tick, started.reason
-    attempt.first_step, attempt.world_size = started.first_step, started.world_size
-    attempt.judged = started.first_step - 1
-    attempt.pending = {step: row for step, row in attempt.pending.items() if step >= started.first_step}
-    gathering.start(attempt)
+    gathering.start(attempt, started, state.tick)
+    others = [known for known in state.early if known is not attempt]
+    before = [known for known in others if known.started]
+    state.early = [*before, attempt, *(known for known in others if not known.started)]
 
 
 def _hold(attempt: Attempt, fact: AnyTelemetry) -> None:
@@ -223,16 +264,21 @@ def _advance(state: RunState, desk: Desk) -> None:
 
 
 def _judge_ready(state: RunState, attempt: Attempt, desk: Desk) -> None:
-    ending = attempt.end is not None and (gathering.is_exhausted(attempt) or _is_overdue(state, attempt))
-    for item in gathering.ready(attempt, closing=ending):
+    _judge_items(state, attempt, desk, closing=False)
+    if attempt.end is not None and (gathering.is_exhausted(attempt) or _is_overdue(state, attempt)):
+        gathering.drop_beyond_rank_0(attempt)
+        _judge_items(state, attempt, desk, closing=True)
+        _end(state, attempt.end[2].title().replace("_", ""), desk)
+
+
+def _judge_items(state: RunState, attempt: Attempt, desk: Desk, *, closing: bool) -> None:
+    for item in gathering.ready(attempt, closing=closing):
         match item:
             case StepSample():
                 judging.step(state, item, desk)
             case Held():
                 desk.at = max(desk.at, item.at)
                 _apply(state, item.told, desk)
-    if ending:
-        _end(state, desk)
 
 
 def _is_overdue(state: RunState, attempt: Attempt) -> bool:
@@ -256,37 +302,42 @@ def _apply(state: RunState, told: Told, desk: Desk) -> None:
 
 
 def _may_switch(state: RunState) -> bool:
-    if state.early is None or not state.early.started:
+    if not state.early or not state.early[0].started:
         return False
     if state.current is None or state.ended or gathering.is_exhausted(state.current):
         return True
-    return state.tick - state.early.started_tick >= gathering.PATIENCE_TICKS
+    coming = state.early[0]
+    return gathering.is_full(coming) or state.tick - coming.started_tick >= gathering.PATIENCE_TICKS
 
 
 def _switch(state: RunState, desk: Desk) -> None:
     """The next attempt becomes the current one: another lineage of the same run."""
-    old, new = state.current, state.early
-    if new is None:
-        return
+    old, new = state.current, state.early.pop(0)
     if old is not None:
         _judge_rest(state, old, desk)
-        state.past = [*state.past, old.attempt_id][-PAST_ATTEMPTS:]
-    state.current, state.early, state.ended = new, None, False
-    state.ordinals.clear()
+        _remember_past(state, old)
+    state.current, state.ended, state.outcome = new, False, ""
     desk.header.attempt_id, desk.header.attempt, desk.step = new.attempt_id, new.attempt, new.judged
     _go_back(state, old, new, desk)
     state.stage = "train"
-    state.stepped_tick, state.heard_tick = 0, state.tick
+    state.stepped_tick, state.heard_tick = -1, state.tick
     judging.heard(state, desk)
     judging.recoverable(state, desk)
     judging.rephase(state, desk)
 
 
+def _remember_past(state: RunState, attempt: Attempt) -> None:
+    state.past = [*state.past, short(attempt.attempt_id)][-PAST_ATTEMPTS:]
+
+
 def _judge_rest(state: RunState, old: Attempt, desk: Desk) -> None:
-    """What rank 0 told before it moved on still counts; steps that not every rank reached do not."""
+    """What rank 0 told before it moved on still counts, but for checkpoints of steps that not every rank reached."""
+    unjudged = min(old.pending, default=None)
     old.pending.clear()
     for item in gathering.ready(old, closing=True):
-        if isinstance(item, Held):
+        if not isinstance(item, Held):
+            continue
+        if unjudged is None or item.step < unjudged or not isinstance(item.told, SavedCheckpoint):
             _apply(state, item.told, desk)
 
 
@@ -302,14 +353,17 @@ def _go_back(state: RunState, old: Attempt | None, new: Attempt, desk: Desk) -> 
         forget(state.conditions[name], "NewAttempt")
 
 
-def _end(state: RunState, desk: Desk) -> None:
-    """The run is over: nothing is judged any more, and the state shrinks to what a restart would need."""
+def _end(state: RunState, outcome: str, desk: Desk) -> None:
+    """The run is over: nothing is judged any more, and the state shrinks to what a restart would need. What was only
+    lost may be heard again, in the same attempt.
+    """
     if state.ended:
         return
     verification.abandon(state.ledger, "the run ended", desk)
     incidents.end(state.incident, desk)
-    state.ended, state.incident = True, None
+    state.ended, state.outcome, state.incident = True, outcome, None
     judging.rephase(state, desk)
-    if state.current is not None:
-        state.past = [*state.past, state.current.attempt_id][-PAST_ATTEMPTS:]
-    state.current, state.last_features = None, {}
+    state.asleep, state.last_features = list(state.tickers), {}
+    if state.current is not None and outcome != LOST:
+        _remember_past(state, state.current)
+        state.current = None

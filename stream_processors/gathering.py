@@ -9,9 +9,20 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ..events.telemetry import StepBatch
+import msgspec
+
+from ..events.telemetry import RunStarted, StepBatch
 from .features import StepSample
-from .run_state import MAX_HELD, MAX_PENDING, MAX_RANKS, SAMPLED_RANKS, Attempt, Held, PendingStep
+from .run_state import (
+    EARLY_PENDING,
+    HELD_BYTES,
+    MAX_PENDING,
+    MAX_RANKS,
+    SAMPLED_RANKS,
+    Attempt,
+    Held,
+    PendingStep,
+)
 
 PATIENCE_TICKS = 15
 """A rank that has not reported a step so long after the first did is not waited for until it reports again."""
@@ -72,16 +83,33 @@ def _merge(attempt: Attempt, row: Row, tick: int) -> None:
 
 def _watermark(attempt: Attempt) -> int:
     """The last step that every live rank has reached."""
-    live = [high for rank, high in attempt.high.items() if rank not in attempt.lagging]
-    unheard = attempt.world_size - len(attempt.high) - sum(1 for rank in attempt.lagging if rank not in attempt.high)
+    lagging = set(attempt.lagging)
+    live = [high for rank, high in attempt.high.items() if rank not in lagging]
+    unheard = attempt.world_size - len(attempt.high) - len(lagging - attempt.high.keys())
     return -1 if unheard > 0 or not attempt.started else min(live, default=-1)
 
 
-def start(attempt: Attempt) -> None:
-    """RunStarted came: now it is known which ranks to wait for."""
+def start(attempt: Attempt, started: RunStarted, tick: int) -> None:
+    """RunStarted came: now it is known which ranks to wait for. Beyond `MAX_RANKS` they are heard, and not judged."""
+    attempt.started, attempt.started_tick, attempt.reason = True, tick, started.reason
+    attempt.first_step, attempt.world_size = started.first_step, min(started.world_size, MAX_RANKS)
+    attempt.steers = tuple(dict.fromkeys(started.steers))
+    attempt.judged = started.first_step - 1
+    attempt.pending = {step: row for step, row in attempt.pending.items() if step >= started.first_step}
     for rank in [rank for rank in attempt.high if rank >= attempt.world_size]:
         del attempt.high[rank]
     attempt.watermark = _watermark(attempt)
+
+
+def is_full(attempt: Attempt) -> bool:
+    """Whether more waits in this attempt than one that is not the current may keep."""
+    return len(attempt.pending) > EARLY_PENDING
+
+
+def shed(attempt: Attempt) -> None:
+    """Nobody has started this attempt: of what waits only the newest is kept."""
+    for step in sorted(attempt.pending)[:-EARLY_PENDING]:
+        del attempt.pending[step]
 
 
 def lose_patience(attempt: Attempt, tick: int) -> None:
@@ -100,7 +128,8 @@ def hold(attempt: Attempt, held: Held) -> None:
     """Keep what rank 0 told about a step until that step is judged."""
     attempt.held.append(held)
     attempt.held.sort(key=lambda known: known.step)  # stable: rank 0 told it in this order
-    del attempt.held[:-MAX_HELD]
+    while len(msgspec.msgpack.encode(attempt.held)) > HELD_BYTES:
+        del attempt.held[0]
 
 
 def ready(attempt: Attempt, *, closing: bool = False) -> Iterator[StepSample | Held]:
@@ -108,23 +137,24 @@ def ready(attempt: Attempt, *, closing: bool = False) -> Iterator[StepSample | H
 
     `closing` drops the wait for ranks: nothing more will come.
     """
-    while True:
-        step = min(attempt.pending, default=None)
-        may_judge = step is not None and (closing or step <= attempt.watermark or len(attempt.pending) > MAX_PENDING)
-        held = attempt.held[0] if attempt.held else None
-        if held is not None and _is_due(attempt, held, step, closing=closing):
-            yield attempt.held.pop(0)
-        elif may_judge and step is not None:
-            attempt.judged = step
-            yield _sample(step, attempt.pending.pop(step))
-        else:
+    for step in sorted(attempt.pending):
+        if not (closing or step <= attempt.watermark or len(attempt.pending) > MAX_PENDING):
+            break
+        yield from _due(attempt, step, closing=closing)
+        attempt.judged = step
+        yield _sample(step, attempt.pending.pop(step))
+    yield from _due(attempt, min(attempt.pending, default=None), closing=closing)
+
+
+def _due(attempt: Attempt, oldest: int | None, *, closing: bool) -> Iterator[Held]:
+    """What was told about steps before `oldest`, the next that waits, as far as ranks have reached them."""
+    while attempt.held:
+        held = attempt.held[0]
+        if oldest is not None and oldest <= held.step:
             return
-
-
-def _is_due(attempt: Attempt, held: Held, oldest: int | None, *, closing: bool) -> bool:
-    if oldest is not None and oldest <= held.step:
-        return False
-    return closing or held.step <= max(attempt.watermark, attempt.judged)
+        if not closing and held.step > max(attempt.watermark, attempt.judged):
+            return
+        yield attempt.held.pop(0)
 
 
 def _sample(step: int, pending: PendingStep) -> StepSample:
@@ -140,9 +170,20 @@ def _sample(step: int, pending: PendingStep) -> StepSample:
 
 
 def _mean(values: list[float]) -> float | None:
-    return sum(values) / len(values) if values else None
+    if not values:
+        return None
+    mean = sum(values) / len(values)
+    if math.isinf(mean) and all(map(math.isfinite, values)):  # the sum overflowed, the mean need not
+        return sum(value / len(values) for value in values)
+    return mean
 
 
 def is_exhausted(attempt: Attempt) -> bool:
     """Whether nothing that rank 0 has reached is still waiting for other ranks."""
     return not attempt.pending or min(attempt.pending) > attempt.high.get(0, -1)
+
+
+def drop_beyond_rank_0(attempt: Attempt) -> None:
+    """Rank 0 went no further: where other ranks are ahead of it, they speak of steps that the run never finished."""
+    last = attempt.high.get(0, -1)
+    attempt.pending = {step: row for step, row in attempt.pending.items() if step <= last}

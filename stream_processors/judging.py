@@ -4,7 +4,7 @@ The order of this pipeline is the meaning of the whole system; every arm is in `
 ready step and each Tick; writes decisions to the desk.
 """
 
-from ..events.decisions import ConditionChanged, PhaseChanged, RunAssessed
+from ..events.decisions import ConditionChanged, ConditionType, PhaseChanged, RunAssessed
 from ..governance import conditions as judge
 from ..governance import decide, expressions, incidents, recovery, verification
 from ..governance.conditions import Condition, Verdict
@@ -35,6 +35,7 @@ def step(state: RunState, sample: StepSample, desk: Desk) -> None:
     desk.step, desk.at = sample.step, sample.at
     state.ledger.judged += 1
     _learn_pace(state)
+    state.conditions["Progressing"].x = 0.0
     seen = features.observe(state.features, sample)
     seen |= _checkpoint_age(state, sample.step)
     state.last_features = seen
@@ -56,7 +57,7 @@ def _conclude(state: RunState, desk: Desk) -> None:
             record.rung = 0
     rephase(state, desk)
     decide.expire(state.ledger, desk)
-    decide.decide(state.ledger, _situation(state, desk), desk)
+    decide.decide(state.ledger, situation(state, desk), desk)
 
 
 def _onset(state: RunState, desk: Desk) -> int:
@@ -65,7 +66,8 @@ def _onset(state: RunState, desk: Desk) -> int:
     return state.features.suspect_since if state.features.suspect_since >= 0 else desk.step
 
 
-def _situation(state: RunState, desk: Desk) -> decide.Situation:
+def situation(state: RunState, desk: Desk) -> decide.Situation:
+    """What rules and people's orders are decided by."""
     return decide.Situation(
         policy=policy_of(state),
         facts=_facts(state),
@@ -117,17 +119,17 @@ def _checkpoint_age(state: RunState, step_: int) -> dict[str, float]:
 
 def _learn_pace(state: RunState) -> None:
     """The usual interval between steps, in ticks: an average that forgets with a factor of 0.9."""
-    if state.stepped_tick:
+    if state.stepped_tick >= 0:
         interval = float(state.tick - state.stepped_tick)
-        state.step_ticks = 0.9 * state.step_ticks + 0.1 * interval
+        state.step_ticks = 0.9 * state.step_ticks + 0.1 * interval if state.step_ticks else interval
     state.stepped_tick = state.tick
 
 
-def _set(state: RunState, name: judge.ConditionType, verdict: Verdict, desk: Desk) -> None:
+def _set(state: RunState, name: ConditionType, verdict: Verdict, desk: Desk, *, say_again: bool = False) -> None:
     """Note a verdict; say so when status or reason changed."""
     condition: Condition = state.conditions[name]
     was = condition.status
-    changed = (was, condition.reason) != (verdict.status, verdict.reason)
+    changed = say_again or (was, condition.reason) != (verdict.status, verdict.reason)
     condition.status, condition.reason = verdict.status, verdict.reason
     condition.message, condition.evidence = verdict.message, verdict.evidence
     if not changed:
@@ -152,7 +154,7 @@ def rephase(state: RunState, desk: Desk) -> None:
     state.margin = stability_margin(state.conditions)
     phase, reason = phase_of(
         state.conditions,
-        ended=state.ended,
+        outcome=state.outcome if state.ended else "",
         recovering=state.ledger.recovering,
         has_baseline=state.conditions["Stable"].status != "Unknown",
     )
@@ -203,15 +205,16 @@ def heard(state: RunState, desk: Desk) -> None:
 
 def unannounced(state: RunState, desk: Desk) -> None:
     """Telemetry goes on coming for a run that nobody started; it is kept, and not judged."""
-    if state.early is not None and state.tick - state.early.started_tick == SILENT_TICKS:
+    if any(state.tick - attempt.started_tick == SILENT_TICKS for attempt in state.early):
         _set(state, "TelemetryFresh", Verdict("Unknown", "NotStarted", "telemetry of a run that nobody started"), desk)
 
 
 def lost(state: RunState, what: str, count: int, desk: Desk) -> None:
-    """Telemetry was lost for good; the run goes on being judged by what there is."""
+    """Something was lost for good; the run goes on being judged by what there is. That does not make it fresher."""
     message = f"{count} {what} were lost; {state.lost_records} records in all"
     evidence = {"lost": float(count), "lost_records": float(state.lost_records)}
-    _set(state, "TelemetryFresh", Verdict("True", "TelemetryLost", message, evidence), desk)
+    status = state.conditions["TelemetryFresh"].status
+    _set(state, "TelemetryFresh", Verdict(status, "TelemetryLost", message, evidence), desk, say_again=True)
 
 
 def time_passed(state: RunState, desk: Desk) -> None:
@@ -227,8 +230,10 @@ def time_passed(state: RunState, desk: Desk) -> None:
 
 
 def _watch_progress(state: RunState, desk: Desk, *, fresh: bool) -> None:
-    if not fresh or state.stage not in ("train", "warmup") or not state.stepped_tick:
-        state.stepped_tick = state.tick if state.stepped_tick else 0  # an evaluation is not a hang
+    if state.stepped_tick < 0:
+        return
+    if not fresh or state.stage not in ("train", "warmup"):
+        state.stepped_tick = state.tick  # an evaluation is not a hang
         return
     allowed = max(HANG_TICKS, HANG_FACTOR * state.step_ticks)
     state.conditions["Progressing"].x = x = (state.tick - state.stepped_tick) / allowed

@@ -19,15 +19,20 @@ MAX_STATE_BYTES = 256 * 1024
 MAX_RANKS = 1_000
 MAX_WRITERS = 2_048
 """Writers whose last sequence number is remembered; the one that was silent for longest is forgotten first."""
-MAX_PENDING = 384
+MAX_TICKERS = 8
+MAX_PENDING = 256
 """Steps that may wait for slow ranks; beyond it the oldest is judged without them."""
-MAX_HELD = 64
+MAX_EARLY = 2
+"""Attempts gathered ahead of the current one."""
+EARLY_PENDING = 96
+"""Steps that may wait in an attempt that is not the current one yet."""
+HELD_BYTES = 6_000
 PAST_ATTEMPTS = 16
 SAMPLED_RANKS = 4
 """A step's means are taken over the reporting ranks with the lowest numbers: mergeable in any order, and bounded."""
 
 
-class PendingStep(msgspec.Struct):
+class PendingStep(msgspec.Struct, array_like=True):
     """One step that not every live rank has reported yet. `low` holds (rank, loss, grad_norm) of the lowest ranks,
     sorted.
     """
@@ -88,20 +93,29 @@ class Attempt(msgspec.Struct):
 
 
 class RunState(msgspec.Struct):
-    """Everything known of a run. `early` gathers the next attempt until the current one is done with."""
+    """Everything known of a run.
+
+    `early` gathers the next attempts until the current one is done with; those that rank 0 announced stand first, in
+    the order of their announcement. `positions` and `tickers` hold the last number of each writer, `past` the attempts
+    that are over, all by `admission.short`. `asleep` are the tickers that an ended run stopped following; `outcome` is
+    why it ended.
+    """
 
     run_id: str
     policy_text: str = ""
     policy_hash: str = ""
     ended: bool = False
+    outcome: str = ""
     current: Attempt | None = None
-    early: Attempt | None = None
+    early: list[Attempt] = []
     past: list[str] = []
     positions: dict[str, int] = {}
+    tickers: dict[str, int] = {}
+    asleep: list[str] = []
     tick: int = 0
     tick_at: int = 0
     heard_tick: int = 0
-    stepped_tick: int = 0
+    stepped_tick: int = -1
     step_ticks: float = 0.0
     stage: str = "prepare"
     lost_records: int = 0
