@@ -18,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from enum import Enum
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, Literal, NamedTuple
 
@@ -75,6 +76,7 @@ class KafkaSender:
         self._tickets: deque[_Ticket | Outcome] = deque()
         self._connecting = False
         self._failures = 0
+        self._all_failures = 0
         self._retry_at = 0.0
         self._away_since: float | None = None
         self._closed = False
@@ -89,6 +91,16 @@ class KafkaSender:
         if self._link is not None:
             return "ready"
         return "away" if self._failures else "connecting"
+
+    @property
+    def failures(self) -> int:
+        """How many attempts to connect have failed, ever."""
+        return self._all_failures
+
+    def hurry(self) -> None:
+        """Try again now, and soon after that: the run is ending."""
+        self._failures = min(self._failures, 1)
+        self._retry_at = 0.0
 
     def poll(self) -> list[Outcome]:
         """What became of the records sent, oldest first, as far as it is known; begins to connect where there is no
@@ -176,6 +188,7 @@ class KafkaSender:
 
     def _failed(self, why: str) -> None:
         self._failures += 1
+        self._all_failures += 1
         first, most = RETRY_SECONDS
         pause = min(most, first * 2 ** min(self._failures - 1, 10)) * random.uniform(0.8, 1.2)
         self._retry_at = time.monotonic() + pause
@@ -254,8 +267,10 @@ def connected_producer(bootstrap: str, seconds: float) -> tuple[Any, int]:
     from kafka.errors import KafkaError
 
     _knock(bootstrap, seconds)
+    clients: list[Any] = []
     try:
         producer = KafkaProducer(
+            kafka_client=partial(_remembered_client, clients),
             bootstrap_servers=bootstrap.split(","),
             client_id="pilothouse",
             acks="all",
@@ -271,6 +286,8 @@ def connected_producer(bootstrap: str, seconds: float) -> tuple[Any, int]:
             metrics_enabled=False,
         )
     except (KafkaError, OSError) as error:
+        for client in clients:
+            client.close()
         raise BrokerUnavailable(f"Kafka at {bootstrap} does not answer as a broker: {error}") from error
     try:
         partitions = producer.partitions_for(TELEMETRY.name)
@@ -280,6 +297,14 @@ def connected_producer(bootstrap: str, seconds: float) -> tuple[Any, int]:
             f"Kafka at {bootstrap} shows no topic {TELEMETRY.name} ({error}); make it with `pilothouse topics create`"
         ) from error
     return producer, len(partitions)
+
+
+def _remembered_client(clients: list[Any], **options: Any) -> Any:
+    """A constructor that fails leaves its sockets to the garbage collector; this way somebody can close them."""
+    from kafka.net.compat import KafkaNetClient
+
+    clients.append(KafkaNetClient(**options))
+    return clients[-1]
 
 
 def abandon(producer: Any) -> None:
@@ -299,7 +324,7 @@ def _disarm(producer: Any) -> None:
 
 
 def _knock(bootstrap: str, seconds: float) -> None:
-    """Whether anybody listens. Each failed KafkaProducer(...) leaves six file descriptors to the garbage collector."""
+    """Whether anybody listens: a refusal is known at once, where a constructor would try until its time is up."""
     faults: list[str] = []
     for address in bootstrap.split(","):
         host, _, port = address.strip().rpartition(":")

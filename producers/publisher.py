@@ -16,7 +16,10 @@ from .outbox import Outbox
 logger = logging.getLogger("pilothouse")
 
 GRACE_SECONDS = 1.0
-"""How long the end waits for a broker that is known to be away."""
+"""How much longer than its deadline the end is waited for: files are written then."""
+
+LAST_ATTEMPTS = 2
+"""How often the end tries to reach a broker that is away; the first of them may have begun before."""
 
 _live: "weakref.WeakSet[Publisher]" = weakref.WeakSet()
 
@@ -69,16 +72,15 @@ class Publisher:
                 logger.exception("publishing telemetry failed; it goes on, but this is a bug of Pilothouse")
 
     def _finish(self) -> None:
-        given_up = min(self._deadline, time.monotonic() + GRACE_SECONDS)
-        while not self._outbox.empty():
-            now = time.monotonic()
-            if now >= self._deadline or (now >= given_up and self._outbox.sender.state == "away"):
-                break
+        sender = self._outbox.sender
+        sender.hurry()
+        given_up = sender.failures + LAST_ATTEMPTS
+        while not self._outbox.empty() and time.monotonic() < self._deadline and sender.failures < given_up:
             self._round(flush=True)
             self._outbox.wake.wait(0.05)
             self._outbox.wake.clear()
         self._leave()
-        self._outbox.sender.close()
+        sender.close()
 
     def _leave(self) -> None:
         if self._outbox.empty():

@@ -8,6 +8,7 @@ receipts by `Run.tell`.
 """
 
 import atexit
+import logging
 import os
 import sys
 import time
@@ -49,6 +50,8 @@ from .values import Admission
 
 if TYPE_CHECKING:
     from .pilot import Pilot
+
+logger = logging.getLogger("pilothouse")
 
 ERROR_CHARS = 16_000
 
@@ -166,8 +169,7 @@ class Run:
         """
         if self._closed or self._publisher.inert:
             return
-        for pilot in self._pilots:
-            pilot.close()
+        self._close_pilots()
         self.tell(RunEnded, outcome=outcome or self._outcome, step=self.last_step, error=error[-ERROR_CHARS:])
         self._closed = True
         self._preemption.disarm()
@@ -189,6 +191,13 @@ class Run:
         self._preemption.arm()
         atexit.register(self._at_exit)
         return self
+
+    def _close_pilots(self) -> None:
+        for pilot in self._pilots:
+            try:
+                pilot.close()
+            except Exception:
+                logger.exception("closing the pilot failed; the run ends all the same")
 
     def _announce(self, **attempt: Any) -> None:
         self._started = attempt
