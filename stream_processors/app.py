@@ -7,51 +7,35 @@ house composes Faust. Names are explicit, because Faust derives its own from mod
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import faust
 
 from ..events.topics import CONTROL, MAX_RECORD_BYTES, TELEMETRY
-from ..events.union import AnyDecision, Record
 from ..settings import Settings
-from ..storage.archive import Archive, Archived, Poison
-from ..storage.connect import connect
-from ..storage.history import open_runs, read_decisions, read_log
-from .archiver import Archiver, Insert
+from .archiver import Archiver
 from .faust_log import FaustLog
 from .governor import Governor, Judge
-from .history import History
 from .kept import restore
-from .live_runs import Core
-from .log import Delivered, Layout, Log, Source
+from .log import Delivered, Layout, Source
+from .parts import Parts, Role, production_parts
 from .policy_text import read_policy
 from .ticker import Ticker
 from .transport import Consumer, Transport
 from .troubles import Troubles
 
-Role = Literal["governor", "archiver"]
-
 TAKE_RECORDS = 500
 GOVERNOR_WITHIN = 0.01
 """How often the governor looks whether records came: half of it is added to every decision's latency."""
 SESSION_SECONDS = 6.0
-"""The least that Apache Kafka accepts; a dead worker's partitions are free after it."""
+"""The least that Apache Kafka accepts; a dead worker's partitions are free after it. A shorter one does not shorten the
+six seconds that the embedded broker lets a static member wait at every join."""
 A_DAY = 86_400.0
 """How long a worker may wait for the archive before its group gives its partitions away."""
 EMBEDDED_BATCH = 1
 """The embedded broker reports the end of a batch wrongly, and recovery trusts it: one record a batch."""
 KAFKA_BATCH = 64 * 1024
 """Bytes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What a worker is made of beside Faust. `around` lets a test stand between a shell and the log."""
-
-    core: Core | None = None
-    insert: Insert | None = None
-    history: History | None = None
-    around: Callable[[Log], Log] = lambda log: log
 
 
 @dataclass(slots=True)
@@ -78,21 +62,21 @@ class Worker:
         return cast(Consumer, self.app.consumer)
 
 
+@dataclass(frozen=True, slots=True)
+class _Feed:
+    """What an agent takes: so many records, after so many seconds; `assign` comes before the first of an assignment."""
+
+    topics: tuple[str, ...]
+    within: float
+    most: int
+    assign: Callable[[dict[Source, int | None]], Awaitable[None]]
+
+
 def run_worker(settings: Settings, role: Role) -> int:
     """Run this worker until it is told to stop; the exit status for the process (see `process`)."""
     from .process import run_process
 
     return run_process(settings, role, production_parts(settings, role))
-
-
-def production_parts(settings: Settings, role: Role) -> Parts:
-    """The real fold, the real archive."""
-    from . import fold, run_state
-
-    if role == "archiver":
-        return Parts(insert=_archive_insert(settings))
-    core = Core(run_state.new_state, run_state.dump_state, run_state.load_state, fold.fold)
-    return Parts(core=core, history=_Archive(settings))
 
 
 def build_app(settings: Settings, role: Role, layout: Layout, parts: Parts) -> Worker:
@@ -153,7 +137,7 @@ def _governor(app: faust.App, settings: Settings, layout: Layout, parts: Parts) 
     worker = Worker(app, governor, asyncio.get_running_loop().create_future())
     worker.finish = governor.flush
     worker.background = [ticker.run, lambda: _flush(governor, settings.state_flush_seconds)]
-    _attach(worker, (TELEMETRY.name,), GOVERNOR_WITHIN, TAKE_RECORDS, assign)
+    _attach(worker, _Feed((TELEMETRY.name,), GOVERNOR_WITHIN, TAKE_RECORDS, assign))
     return worker
 
 
@@ -165,17 +149,11 @@ def _archiver(app: faust.App, settings: Settings, layout: Layout, parts: Parts) 
     archiver = Archiver(log, parts.insert, layout, settings.log_epoch, troubles)
     worker = Worker(app, archiver, asyncio.get_running_loop().create_future())
     topics = (TELEMETRY.name, CONTROL.name)
-    _attach(worker, topics, settings.archive_linger_seconds, settings.archive_batch, archiver.assign)
+    _attach(worker, _Feed(topics, settings.archive_linger_seconds, settings.archive_batch, archiver.assign))
     return worker
 
 
-def _attach(
-    worker: Worker,
-    topics: Sequence[str],
-    within: float,
-    most: int,
-    assign: Callable[[dict[Source, int | None]], Awaitable[None]],
-) -> None:
+def _attach(worker: Worker, feed: _Feed) -> None:
     """One agent over these topics. It never raises: Faust would start it again in silence and commit past its batch."""
     app, shell = worker.app, worker.shell
     assigning = asyncio.Lock()
@@ -187,7 +165,7 @@ def _attach(
         async with assigning:
             if sought != worker.consumer.sought:
                 sought = worker.consumer.sought
-                await assign(dict(worker.consumer.committed))
+                await feed.assign(dict(worker.consumer.committed))
 
     async def follow_seeks() -> None:  # an idle log brings no record, and its clock must start all the same
         while True:
@@ -197,12 +175,9 @@ def _attach(
 
     async def consume(stream: Any) -> None:
         try:
-            async for events in stream.noack_take(most, within=within):
+            async for events in stream.noack_take(feed.most, within=feed.within):
                 await assigned()
-                generation = app.consumer_generation_id
-                # What was fetched before a rebalance is fetched again after it.
-                current = [event.message for event in events if event.message.generation_id == generation]
-                await shell.take([_delivered(message) for message in current])
+                await shell.take(_delivered(events, app.consumer_generation_id))
         except Exception as error:  # noqa: BLE001  # whatever it is, it must end the process
             worker.fail(error)
             await asyncio.Event().wait()
@@ -212,8 +187,8 @@ def _attach(
 
     worker.background.append(follow_seeks)
     app.on_partitions_revoked.connect(on_revoked, weak=False)
-    topic = app.topic(*topics, key_type=bytes, value_type=bytes)
-    app.agent(topic, name=f"pilothouse.{app.conf.id}")(consume)
+    topic = app.topic(*feed.topics, key_type=bytes, value_type=bytes)
+    app.agent(topic, name=f"{app.conf.id}.agent")(consume)
 
 
 async def _flush(governor: Governor, seconds: float) -> None:
@@ -222,35 +197,10 @@ async def _flush(governor: Governor, seconds: float) -> None:
         await governor.flush()
 
 
-def _delivered(message: Any) -> Delivered:
-    return Delivered(
-        message.topic, message.partition, message.offset, message.key, tuple(message.headers or ()), message.value
-    )
-
-
-def _archive_insert(settings: Settings) -> Insert:
-    """Connects at the first insert: the archive may come up after its archiver, and may be another after a restart."""
-    archives: list[Archive] = []
-
-    def insert(records: Sequence[Archived]) -> Sequence[Poison]:
-        if not archives:
-            archives.append(Archive(connect(settings)))
-        return archives[0].insert(records)
-
-    return insert
-
-
-class _Archive:
-    """`History` over ClickHouse, for the moment when the log was lost."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-
-    def unfinished(self) -> list[str]:
-        return open_runs(connect(self._settings))
-
-    def rebuild(self, run_id: str) -> list[Record]:
-        return read_log(connect(self._settings), run_id)
-
-    def decisions(self, run_id: str) -> list[AnyDecision]:
-        return read_decisions(connect(self._settings), run_id)
+def _delivered(events: Sequence[Any], generation: int) -> list[Delivered]:
+    """The events' records; those fetched before a rebalance are left out, they are fetched again after it."""
+    messages = [event.message for event in events if event.message.generation_id == generation]
+    return [
+        Delivered(one.topic, one.partition, one.offset, one.key, tuple(one.headers or ()), one.value)
+        for one in messages
+    ]

@@ -21,7 +21,8 @@ from .broker_watch import BrokerWatch
 from .health import HealthFile
 
 if TYPE_CHECKING:
-    from .app import Parts, Role, Worker
+    from .app import Worker
+    from .parts import Parts, Role
 
 STOPPED, MISTAKE, UNAVAILABLE, BUG, RESTART = 0, 2, 69, 70, 75
 ARRIVAL_SECONDS = 30.0

@@ -1,4 +1,4 @@
-"""A log in memory behind the workers' port, for tests of their shells: what was done, in the order in which it was done."""
+"""A log in memory behind the workers' port, for tests of their shells: what was done, in which order."""
 
 from collections.abc import Iterator, Mapping, Sequence
 

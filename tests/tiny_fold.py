@@ -1,6 +1,7 @@
 """A fold of a few lines, so that delivery can be tested exactly: one decision per row of a StepBatch, and nothing else.
 
-Every decision carries the count and the sum of all rows before it: judged from a state that is a record behind, it differs.
+Every decision carries the count and the sum of all rows before it: judged from a state that is a record behind, it
+differs.
 """
 
 from typing import Any
@@ -49,6 +50,8 @@ def tiny_fold(state: TinyState, record: Record, *, accept_gap: bool = False) -> 
             state.ended = True
         case Tick():
             state.ticks += 1
+        case _:
+            pass
     return _folded(state, Verdict.FOLDED)
 
 

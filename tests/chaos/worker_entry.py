@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from pilothouse.events.topics import CONTROL
 from pilothouse.settings import load_settings
 from pilothouse.storage.archive import Archived, Poison
-from pilothouse.stream_processors.app import Parts, Role, production_parts
 from pilothouse.stream_processors.archiver import Insert
 from pilothouse.stream_processors.log import Kept, Log, Outgoing, Source
+from pilothouse.stream_processors.parts import Parts, Role, production_parts
 from pilothouse.stream_processors.process import run_process
 from pilothouse.tests.tiny_fold import TINY
 

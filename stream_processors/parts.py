@@ -1,0 +1,67 @@
+"""What a worker is made of beside Faust: the fold and the archive, real in production, others in tests.
+
+`app` puts them together; `production_parts` connects nothing yet: the archive may come up after its workers.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ..events.union import AnyDecision, Record
+from ..settings import Settings
+from ..storage.archive import Archive, Archived, Poison
+from ..storage.connect import connect
+from ..storage.history import open_runs, read_decisions, read_log
+from . import fold, run_state
+from .archiver import Insert
+from .history import History
+from .live_runs import Core
+from .log import Log
+
+Role = Literal["governor", "archiver"]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a worker is made of beside Faust. `around` lets a test stand between a shell and the log."""
+
+    core: Core | None = None
+    insert: Insert | None = None
+    history: History | None = None
+    around: Callable[[Log], Log] = lambda log: log
+
+
+def production_parts(settings: Settings, role: Role) -> Parts:
+    """The real fold, the real archive."""
+    if role == "archiver":
+        return Parts(insert=_archive_insert(settings))
+    core = Core(run_state.new_state, run_state.dump_state, run_state.load_state, fold.fold)
+    return Parts(core=core, history=_Archive(settings))
+
+
+def _archive_insert(settings: Settings) -> Insert:
+    """Connects at the first insert: the archive may come up after its archiver, and may be another after a restart."""
+    archives: list[Archive] = []
+
+    def insert(records: Sequence[Archived]) -> Sequence[Poison]:
+        if not archives:
+            archives.append(Archive(connect(settings)))
+        return archives[0].insert(records)
+
+    return insert
+
+
+class _Archive:
+    """`History` over ClickHouse, for the moment when the log was lost."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def unfinished(self) -> list[str]:
+        return open_runs(connect(self._settings))
+
+    def rebuild(self, run_id: str) -> list[Record]:
+        return read_log(connect(self._settings), run_id)
+
+    def decisions(self, run_id: str) -> list[AnyDecision]:
+        return read_decisions(connect(self._settings), run_id)

@@ -1,0 +1,111 @@
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from pilothouse.events.envelope import LogPlace
+from pilothouse.events.errors import ArchiveUnavailable, StackNotRunning, StateBehindLog
+from pilothouse.events.telemetry import Heartbeat
+from pilothouse.events.topics import CONTROL, DEADLETTER, TELEMETRY
+from pilothouse.storage.archive import Archived, Poison
+from pilothouse.stream_processors import archiver as shell
+from pilothouse.stream_processors.archiver import Archiver
+from pilothouse.stream_processors.log import Delivered, Layout, Source
+from pilothouse.stream_processors.troubles import Troubles
+from pilothouse.tests.memory_log import MemoryLog, delivered
+
+TELEMETRY_0, CONTROL_1 = Source(TELEMETRY.name, 0), Source(CONTROL.name, 1)
+
+
+def beat(seq: int) -> Heartbeat:
+    return Heartbeat(
+        at=1, run_id="r", writer_id="w", seq=seq, attempt_id="a", attempt=1, rank=0, stage="train", step=seq
+    )
+
+
+class Store:
+    """An archive that answers what it is told to: an error to raise, or the sequence numbers it refuses."""
+
+    def __init__(self, *answers: Exception, refuses: frozenset[int] = frozenset()) -> None:
+        self.answers = list(answers)
+        self.refuses = refuses
+        self.rows: list[Archived] = []
+        self.calls = 0
+
+    def insert(self, records: Sequence[Archived]) -> Sequence[Poison]:
+        self.calls += 1
+        if self.answers:
+            raise self.answers.pop(0)
+        poisons = [Poison(one, "too large") for one in records if getattr(one.event, "seq", 0) in self.refuses]
+        self.rows += [one for one in records if one not in [poison.record for poison in poisons]]
+        return poisons
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shell, "FIRST_PAUSE", 0.001)
+
+
+def run(
+    store: Store, log: MemoryLog, folder: Path, *batches: list[Delivered], committed: int | None = None
+) -> Archiver:
+    archiver = Archiver(log, store.insert, Layout(4, 4, 4), 3, Troubles(folder / "troubles.json"))
+
+    async def scenario() -> None:
+        await archiver.assign({TELEMETRY_0: committed, CONTROL_1: None})
+        for batch in batches:
+            await archiver.take(batch)
+
+    asyncio.run(scenario())
+    return archiver
+
+
+def test_what_is_in_the_archive_is_acknowledged_with_its_place(tmp_path: Path) -> None:
+    store, log = Store(), MemoryLog()
+    run(store, log, tmp_path, [delivered(beat(1), 0), delivered(beat(2), 9, partition=1, topic=CONTROL.name)])
+    assert [row.place for row in store.rows] == [LogPlace(3, 0, 0), LogPlace(3, 1, 9)]
+    assert log.acknowledged == {TELEMETRY_0: 1, CONTROL_1: 10}
+
+
+def test_an_archive_that_is_away_is_asked_until_it_answers_and_nothing_is_acknowledged_before(tmp_path: Path) -> None:
+    store, log = Store(StackNotRunning("no"), ArchiveUnavailable("busy")), MemoryLog()
+    archiver = run(store, log, tmp_path, [delivered(beat(1), 0)])
+    assert store.calls == 3
+    assert len(store.rows) == 1
+    assert log.acknowledged == {TELEMETRY_0: 1}
+    assert archiver.last_error == ""
+
+
+def test_a_record_the_archive_refuses_goes_to_the_dead_letters_and_the_others_in(tmp_path: Path) -> None:
+    store, log = Store(refuses=frozenset({2})), MemoryLog()
+    run(store, log, tmp_path, [delivered(beat(seq), seq - 1) for seq in (1, 2, 3)])
+    assert [row.place.offset for row in store.rows] == [0, 2]
+    (headers,) = log.headers(DEADLETTER.name)
+    assert (headers["ph-reason"], headers["ph-detail"]) == (b"ArchiveRefused", b"too large")
+    assert log.acknowledged == {TELEMETRY_0: 3}
+
+
+def test_malformed_control_is_reported_here_and_malformed_telemetry_by_the_governor(tmp_path: Path) -> None:
+    junk = [Delivered(topic, partition, 0, None, (), b"junk") for topic, partition in (TELEMETRY_0, CONTROL_1)]
+    store, log = Store(), MemoryLog()
+    run(store, log, tmp_path, junk)
+    (headers,) = log.headers(DEADLETTER.name)
+    assert headers["ph-source-topic"] == CONTROL.name.encode()
+    assert log.acknowledged == {TELEMETRY_0: 1, CONTROL_1: 1}
+    assert store.calls == 0
+
+
+def test_what_comes_again_is_not_inserted_again(tmp_path: Path) -> None:
+    store, log = Store(), MemoryLog()
+    run(store, log, tmp_path, [delivered(beat(1), 0)], [delivered(beat(1), 0), delivered(beat(2), 1)])
+    assert [row.place.offset for row in store.rows] == [0, 1]
+
+
+def test_a_hole_ends_the_process_and_is_a_loss_when_it_is_still_there_after_a_restart(tmp_path: Path) -> None:
+    store, log = Store(), MemoryLog()
+    with pytest.raises(StateBehindLog, match="offset 5 was never delivered before 8"):
+        run(store, log, tmp_path, [delivered(beat(1), 8)], committed=5)
+    assert log.acknowledged == {}
+    run(store, log, tmp_path, [delivered(beat(1), 8)], committed=5)
+    assert log.acknowledged == {TELEMETRY_0: 9}
