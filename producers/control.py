@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+from ..events.actions import Resume
 from ..events.codec import KIND_HEADER, Malformed, decode
 from ..events.decisions import InterventionIssued
 from ..events.envelope import LogPlace
@@ -33,28 +34,23 @@ _ISSUED = b"intervention_issued"
 log = logging.getLogger(__name__)
 
 
-class Received(NamedTuple):
-    """A command as it came off the log. `duplicate`: the same decision stands in the log at another place, and was
-    given out.
-    """
-
-    command: InterventionIssued
-    duplicate: bool = False
-
-
 class LogRecord(Protocol):
     """What the Kafka client hands out, as far as it is read here."""
 
-    offset: int
-    key: bytes | None
-    headers: Sequence[tuple[str, bytes]]
-    value: bytes | None
+    @property
+    def offset(self) -> int: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]: ...
+    @property
+    def value(self) -> bytes | None: ...
 
 
 class Commands(Protocol):
     """Where rank 0 gets its commands from, in the order of the log."""
 
-    def take(self) -> Received | None:
+    def take(self) -> InterventionIssued | None:
         """The next command, if one has come; never waits."""
 
 
@@ -65,7 +61,7 @@ class Inbox:
         self._run_id = run_id
         self._key = run_id.encode()
         self._places: dict[str, tuple[str, int]] = {}
-        self._waiting: deque[Received] = deque()
+        self._waiting: deque[InterventionIssued] = deque()
         self.malformed = 0
 
     def offer(self, log_id: str, record: LogRecord) -> None:
@@ -78,14 +74,14 @@ class Inbox:
         elif isinstance(event, InterventionIssued) and event.run_id == self._run_id:
             self._accept(event, (log_id, record.offset))
 
-    def take(self) -> Received | None:
+    def take(self) -> InterventionIssued | None:
         return self._waiting.popleft() if self._waiting else None
 
     def _accept(self, command: InterventionIssued, place: tuple[str, int]) -> None:
-        known = self._places.get(command.decision_id)
-        self._places.setdefault(command.decision_id, place)
-        if known != place:
-            self._waiting.append(Received(command, duplicate=known is not None))
+        # The same place again is our own reading again; a copy at another place is `Orders`' to refuse.
+        if self._places.get(command.decision_id) != place:
+            self._places.setdefault(command.decision_id, place)
+            self._waiting.append(command)
 
     def _complain(self, record: Malformed, offset: int) -> None:
         self.malformed += 1
@@ -122,9 +118,8 @@ class Orders:
         self.foreign += 1
         return True
 
-    def refusal(self, received: Received, identity: Identity, step: int) -> Refusal | None:
+    def refusal(self, command: InterventionIssued, identity: Identity, step: int) -> Refusal | None:
         """Why rank 0 does not even propose it; None when it may."""
-        command = received.command
         if (known := self.dealt_with.get(command.intervention_id)) is not None:
             return Refusal("rejected", f"Duplicate: this intervention was {known}")
         if command.attempt_id != identity.attempt_id:
@@ -138,6 +133,9 @@ class Orders:
     def remember(self, command: InterventionIssued, outcome: str, step: int) -> None:
         """This rank is done with a command."""
         self.dealt_with[command.intervention_id] = f"{outcome} at step {step}"
+        # A resume changes nothing that a decision could rest on, and what waited for it was decided before it.
+        if isinstance(command.action, Resume):
+            return
         if outcome == "applied" and (self.obeyed is None or self.obeyed.precedes(command.basis)):
             self.obeyed = command.basis
 
@@ -159,7 +157,7 @@ class Follower:
         self._thread.start()
         return self
 
-    def take(self) -> Received | None:
+    def take(self) -> InterventionIssued | None:
         return self._inbox.take()
 
     @property

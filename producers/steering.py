@@ -19,7 +19,7 @@ from ..events.errors import RestartRequired
 from .actuators import Actuators
 from .agreement import Agreement, Outcome, Proposal
 from .ballots import Ballots, BallotsLost
-from .control import Commands, Orders, Received, Refusal
+from .control import Commands, Orders, Refusal
 from .effects import Effect, tell_receipt
 from .pace import StepPace
 from .teller import Teller
@@ -43,7 +43,7 @@ class Links:
 class _Attempted:
     """The command that rank 0 is trying to bring through."""
 
-    received: Received
+    command: InterventionIssued
     tries: int = 0
 
 
@@ -61,7 +61,7 @@ class Steering:
     def __post_init__(self) -> None:
         self._agreement = Agreement(self.links.ballots, self.patience)
         self._trying: _Attempted | None = None
-        self._later: deque[Received] = deque()
+        self._later: deque[InterventionIssued] = deque()
         self._pauses = 0
         self._read: tuple[str, InterventionIssued] | None = None
 
@@ -88,7 +88,7 @@ class Steering:
     def leave(self, step: int) -> None:
         """The run ends here; what was under way is not applied by this rank any more."""
         pending = self._agreement.leave()
-        trying = self._trying.received.command if self._trying is not None else None
+        trying = self._trying.command if self._trying is not None else None
         command = self._command(pending) if pending is not None else trying
         if command is not None:
             self._tell(command, Effect("failed", "the run ended before it could be applied"), step)
@@ -101,10 +101,10 @@ class Steering:
         if trying is None:
             return
         self._trying = None
-        command = trying.received.command
+        command = trying.command
         if self.orders.is_foreign(command, self.run.identity):
             return
-        refusal = self.orders.refusal(trying.received, self.run.identity, step) or self._refused_here(command)
+        refusal = self.orders.refusal(trying.command, self.run.identity, step) or self._refused_here(command)
         if refusal is not None:
             self._refuse(command, refusal, step)
         elif isinstance(command.action, Notify):
@@ -113,8 +113,8 @@ class Steering:
             self._propose(trying, step)
 
     def _next(self, commands: Commands) -> _Attempted | None:
-        received = self._later.popleft() if self._later else commands.take()
-        return _Attempted(received) if received is not None else None
+        command = self._later.popleft() if self._later else commands.take()
+        return _Attempted(command) if command is not None else None
 
     def _refused_here(self, command: InterventionIssued) -> Refusal | None:
         if isinstance(command.action, Resume):
@@ -129,7 +129,7 @@ class Steering:
             self.orders.remember(command, refusal.outcome, step)
 
     def _propose(self, trying: _Attempted, step: int) -> None:
-        command = trying.received.command
+        command = trying.command
         apply_at = step + self.pace.margin(self.links.ballots.word_seconds, trying.tries)
         last = trying.tries + 1 >= MAX_TRIES
         if apply_at > command.expires_step:
@@ -163,7 +163,7 @@ class Steering:
                 self._carry_out(command, step)
             case "late" if not proposal.final:
                 if trying is not None:
-                    self._trying = _Attempted(trying.received, trying.tries + 1)
+                    self._trying = _Attempted(trying.command, trying.tries + 1)
             case "late":
                 self._tell(command, Effect("expired", f"NoAgreement: {verdict.reason}"), step)
             case "refused":
@@ -242,14 +242,14 @@ class Steering:
 
     def _ending_command(self, commands: Commands, step: int) -> InterventionIssued | None:
         """Rank 0: a `resume` or `stop` that may be obeyed. Everything else waits until the pause is over."""
-        received = commands.take()
-        if received is None or self.orders.is_foreign(received.command, self.run.identity):
+        command = commands.take()
+        if command is None or self.orders.is_foreign(command, self.run.identity):
             return None
-        if not isinstance(received.command.action, Resume | Stop):
-            self._later.append(received)
+        if not isinstance(command.action, Resume | Stop):
+            self._later.append(command)
             return None
-        refusal = self.orders.refusal(received, self.run.identity, step)
+        refusal = self.orders.refusal(command, self.run.identity, step)
         if refusal is not None:
-            self._refuse(received.command, refusal, step)
+            self._refuse(command, refusal, step)
             return None
-        return received.command
+        return command

@@ -15,7 +15,6 @@ from pilothouse.events.envelope import LogPlace, TrainerFact
 from pilothouse.events.telemetry import AttemptReason, Outcome, Stage
 from pilothouse.producers.ballots import Ballots, LocalBallots
 from pilothouse.producers.context import Identity
-from pilothouse.producers.control import Received
 from pilothouse.producers.steering import Links
 from pilothouse.producers.teller import Teller
 from pilothouse.settings import Settings
@@ -107,7 +106,6 @@ class Order:
     step: int
     action: Action | Callable[[Tape], Action]
     other: dict[str, Any] = field(default_factory=dict)
-    duplicate: bool = False
 
 
 class Script:
@@ -119,14 +117,13 @@ class Script:
         self._numbers = itertools.count(1)
         self.step = 0
 
-    def take(self) -> Received | None:
+    def take(self) -> InterventionIssued | None:
         if not self._orders or self._orders[0].step > self.step:
             return None
         order = self._orders.pop(0)
         action = order.action(self._tape) if callable(order.action) else order.action
-        other = {"attempt_id": self._tape.identity.attempt_id} | order.other
-        command = issued(action, number=next(self._numbers), **other)
-        return Received(command, order.duplicate)
+        told: dict[str, Any] = {"attempt_id": self._tape.identity.attempt_id, "number": next(self._numbers)}
+        return issued(action, **(told | order.other))
 
 
 def links_of(script: Script | None, ballots: Ballots | None = None) -> Callable[[Teller, Settings], Links]:

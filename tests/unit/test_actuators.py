@@ -1,0 +1,205 @@
+"""The trainer's hands: the multiplier over a user's schedule, the knobs, and what is refused."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from pilothouse.events.actions import (
+    Action,
+    CheckpointNow,
+    CheckpointRef,
+    Notify,
+    Pause,
+    Resume,
+    Rollback,
+    ScaleLr,
+    SetClip,
+    SkipBatches,
+    Stop,
+)
+from pilothouse.producers.actuators import Actuators
+from pilothouse.producers.ballots import LocalBallots
+from pilothouse.producers.course import Course
+from pilothouse.producers.knobs import Knob, Knobs
+from pilothouse.producers.learning_rate import LrMultiplier
+from pilothouse.producers.rollback import Trainer
+from pilothouse.tests.pilot_world import Tape, issued
+
+REF = CheckpointRef(checkpoint_id="c", step=1, path="/c", manifest_sha256="0" * 64)
+
+
+def weight_and(optimizer_of: Any = torch.optim.SGD, **options: Any) -> tuple[torch.nn.Parameter, Any]:
+    weight = torch.nn.Parameter(torch.ones(1, dtype=torch.float64))
+    return weight, optimizer_of([weight], **options)
+
+
+def step(weight: torch.nn.Parameter, optimizer: Any) -> float:
+    """One step with a gradient of 1: for SGD, how far the weight moved is the rate it stepped with."""
+    before = float(weight.detach())
+    weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    return before - float(weight.detach())
+
+
+def test_the_optimizer_steps_with_the_multiplied_rate_and_nobody_else_sees_it() -> None:
+    weight, optimizer = weight_and(lr=0.1)
+    multiplier = LrMultiplier([optimizer])
+    multiplier.value = 0.25
+    assert step(weight, optimizer) == pytest.approx(0.025)
+    assert optimizer.param_groups[0]["lr"] == 0.1
+    assert multiplier.learning_rate == 0.025
+
+
+def test_a_recursive_scheduler_is_not_led_astray() -> None:
+    (weight, steered), (other, alone) = weight_and(lr=0.1), weight_and(lr=0.1)
+    LrMultiplier([steered]).value = 0.5
+    schedules = [torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9) for optimizer in (steered, alone)]
+    for _ in range(20):
+        assert step(weight, steered) == pytest.approx(step(other, alone) * 0.5)
+        for schedule in schedules:
+            schedule.step()
+    assert steered.param_groups[0]["lr"] == alone.param_groups[0]["lr"]
+
+
+def test_a_tensor_rate_stays_the_same_tensor_and_comes_back_exactly() -> None:
+    rate = torch.tensor(0.1, dtype=torch.float64)
+    weight, optimizer = weight_and(lr=rate)
+    LrMultiplier([optimizer]).value = 1 / 3
+    held = optimizer.param_groups[0]["lr"]
+    assert step(weight, optimizer) == pytest.approx(0.1 / 3)
+    assert optimizer.param_groups[0]["lr"] is held
+    assert float(held) == float(torch.tensor(0.1, dtype=torch.float64))
+
+
+def test_groups_that_share_one_tensor_rate_are_multiplied_once() -> None:
+    rate = torch.tensor(0.1, dtype=torch.float64)
+    one, two = (torch.nn.Parameter(torch.ones(1, dtype=torch.float64)) for _ in range(2))
+    optimizer = torch.optim.SGD([{"params": [one], "lr": rate}, {"params": [two], "lr": rate}])
+    LrMultiplier([optimizer]).value = 0.5
+    two.grad = torch.ones_like(two)
+    assert step(one, optimizer) == pytest.approx(0.05)
+    assert float(rate) == pytest.approx(0.1)
+
+
+def test_a_step_that_raised_leaves_no_trace_in_the_rate() -> None:
+    weight, optimizer = weight_and(lr=0.1)
+    multiplier = LrMultiplier([optimizer])
+    multiplier.value = 0.5
+
+    def closure() -> float:
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError):
+        optimizer.step(closure)
+    multiplier.settle()
+    assert optimizer.param_groups[0]["lr"] == 0.1
+    assert step(weight, optimizer) == pytest.approx(0.05)
+
+
+def test_several_optimizers_are_steered_together_and_let_go_together() -> None:
+    (one, first), (two, second) = weight_and(lr=0.1), weight_and(lr=0.2)
+    multiplier = LrMultiplier([first, second])
+    multiplier.value = 0.5
+    assert [step(one, first), step(two, second)] == pytest.approx([0.05, 0.1])
+    multiplier.detach()
+    assert [step(one, first), step(two, second)] == pytest.approx([0.1, 0.2])
+
+
+# ---------------------------------------------------------------------------------------------------------- the actions
+
+
+def hands(knobs: dict[str, Any] | None = None, lr: float | None = 0.1) -> tuple[Actuators, Trainer]:
+    tape = Tape()
+    optimizers = [weight_and(lr=lr)[1]] if lr is not None else []
+    trainer = Trainer(tape, LocalBallots(), LrMultiplier(optimizers), Knobs(knobs or {}), Course(tape), None)
+    return Actuators(trainer), trainer
+
+
+def test_a_trainer_says_what_it_can_carry_out() -> None:
+    always = ("skip_batches", "pause", "resume", "stop", "notify")
+    assert hands()[0].steers == ("scale_lr", *always)
+    assert hands({"clip": 1.0}, lr=None)[0].steers == ("set_clip", *always)
+
+
+@pytest.mark.parametrize(
+    "action, says",
+    [
+        (SetClip(value=1.0), "NotSteerable"),
+        (CheckpointNow(), "NotSteerable"),
+        (Rollback(checkpoint=REF), "NotSteerable"),
+    ],
+)
+def test_what_it_cannot_do_it_refuses(action: Action, says: str) -> None:
+    assert str(hands()[0].refusal(action)).startswith(says)
+
+
+def test_the_multiplier_stays_within_its_bounds_whatever_is_asked() -> None:
+    actuators, trainer = hands()
+    for _ in range(100):
+        for factor in (0.01, 0.02):
+            if actuators.refusal(ScaleLr(factor=factor)) is None:
+                actuators.carry_out(issued(ScaleLr(factor=factor)), 1)
+    assert trainer.lr.value >= 1e-4
+    assert "OutOfBounds" in str(actuators.refusal(ScaleLr(factor=0.01)))
+
+
+def test_a_receipt_of_scale_lr_says_before_and_after() -> None:
+    effect = hands()[0].carry_out(issued(ScaleLr(factor=0.5)), 1)
+    assert (effect.outcome, effect.before, effect.after) == (
+        "applied",
+        {"lr_multiplier": 1.0, "lr": 0.1},
+        {"lr_multiplier": 0.5, "lr": 0.05},
+    )
+
+
+@pytest.mark.parametrize(
+    "knob, before",
+    [(3.0, {"clip": 3.0}), (Knob(lambda _: None, lambda: 4.0), {"clip": 4.0}), (lambda _: None, {})],
+)
+def test_a_receipt_of_set_clip_says_before_where_it_is_known(knob: Any, before: dict[str, float]) -> None:
+    effect = hands({"clip": knob})[0].carry_out(issued(SetClip(value=0.5)), 1)
+    assert (effect.outcome, effect.before, effect.after) == ("applied", before, {"clip": 0.5})
+
+
+def test_a_number_given_as_a_knob_is_read_back_by_the_loop() -> None:
+    actuators, trainer = hands({"clip": 1.0})
+    actuators.carry_out(issued(SetClip(value=0.5)), 1)
+    assert trainer.knobs.value("clip") == 0.5
+    assert trainer.knobs.turned == {"clip": 0.5}
+
+
+def test_a_setter_that_raises_fails_and_is_set_back() -> None:
+    values = [1.0]
+
+    def set_clip(value: float) -> None:
+        values.append(value)
+        if value == 0.5:
+            raise KeyError("max_norm")
+
+    actuators, trainer = hands({"clip": Knob(set_clip, lambda: 1.0)})
+    effect = actuators.carry_out(issued(SetClip(value=0.5)), 1)
+    assert (effect.outcome, effect.reason) == ("failed", "KeyError: 'max_norm' (rank 0)")
+    assert values[-1] == 1.0
+    assert trainer.knobs.turned == {}
+
+
+def test_a_knob_refuses_what_lies_outside_its_own_limits() -> None:
+    actuators, _ = hands({"clip": Knob(lambda _: None, low=0.1, high=2.0)})
+    assert actuators.refusal(SetClip(value=2.0)) is None
+    assert "outside this trainer's 0.1 to 2" in str(actuators.refusal(SetClip(value=2.5)))
+
+
+@pytest.mark.parametrize("action", [SkipBatches(count=1), Pause(), Resume(), Stop(), Notify(message="x")])
+def test_what_needs_no_part_of_the_trainer_is_never_refused(action: Action) -> None:
+    assert hands(lr=None)[0].refusal(action) is None
+
+
+def test_a_stop_without_checkpoints_stops_and_says_that_nothing_was_saved() -> None:
+    actuators, trainer = hands()
+    assert actuators.carry_out(issued(Stop()), 1).outcome == "applied"
+    assert trainer.course.stopping
+    assert isinstance(trainer.run, Tape)
+    assert trainer.run.outcome == "stopped"
+    assert math.isclose(trainer.lr.value, 1.0)

@@ -1,0 +1,111 @@
+"""Which commands rank 0 hears, and which it may obey."""
+
+import logging
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pilothouse.events.actions import ScaleLr, SkipBatches
+from pilothouse.events.codec import encode
+from pilothouse.events.decisions import InterventionIssued, PhaseChanged
+from pilothouse.events.envelope import LogPlace
+from pilothouse.producers.context import Identity
+from pilothouse.producers.control import Inbox, Orders
+from pilothouse.tests.pilot_world import issued
+
+IDENTITY = Identity("run-1", "attempt-1", 1, 0, 1)
+
+
+class Wire(NamedTuple):
+    offset: int
+    key: bytes | None
+    headers: Sequence[tuple[str, bytes]]
+    value: bytes | None
+
+
+def wire(offset: int, command: InterventionIssued | PhaseChanged) -> Wire:
+    encoded = encode(command)
+    return Wire(offset, command.run_id.encode(), encoded.headers, encoded.body)
+
+
+def taken(inbox: Inbox) -> list[InterventionIssued]:
+    received = []
+    while (one := inbox.take()) is not None:
+        received.append(one)
+    return received
+
+
+def test_only_commands_for_this_run_are_heard_in_the_order_of_the_log() -> None:
+    inbox = Inbox("run-1")
+    commands = [issued(SkipBatches(count=n), number=n) for n in (1, 2)]
+    common = commands[0].model_dump(include={"at", "run_id", "attempt_id", "attempt", "basis", "step", "policy_hash"})
+    phase = PhaseChanged(decision_id="p", phase="Normal", was="Warmup", reason="x", **common)
+    inbox.offer("log", wire(0, commands[0]))
+    inbox.offer("log", wire(1, phase))
+    inbox.offer("log", wire(2, issued(SkipBatches(count=9), number=9, run_id="run-2")))
+    inbox.offer("log", wire(3, commands[1]))
+    assert taken(inbox) == commands
+
+
+def test_reading_the_log_again_gives_nothing_again_but_a_second_copy_is_heard() -> None:
+    inbox, command = Inbox("run-1"), issued(SkipBatches(count=1))
+    for _ in range(2):
+        inbox.offer("log", wire(5, command))
+    inbox.offer("log", wire(6, command))
+    assert taken(inbox) == [command, command]
+
+
+@given(st.binary(max_size=200), st.none() | st.binary(max_size=200), st.booleans())
+def test_whatever_stands_in_the_log_the_follower_goes_on(header: bytes, body: bytes | None, ours: bool) -> None:
+    inbox = Inbox("run-1")
+    kind = b"intervention_issued" if ours else header
+    inbox.offer("log", Wire(0, b"run-1", [("ph-kind", kind), ("ph-schema", header)], body))
+    inbox.offer("log", wire(1, issued(SkipBatches(count=1))))
+    assert len(taken(inbox)) == 1
+    assert inbox.malformed == (kind == b"intervention_issued")
+
+
+def test_malformed_commands_are_counted_and_complained_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    inbox, headers = Inbox("run-1"), [("ph-kind", b"intervention_issued"), ("ph-schema", b"1")]
+    with caplog.at_level(logging.ERROR):
+        for offset in range(3):
+            inbox.offer("log", Wire(offset, b"run-1", headers, b"\xc1"))
+    assert inbox.malformed == 3
+    assert [record.message.count("cannot be read") for record in caplog.records] == [1]
+
+
+def word(orders: Orders, command: InterventionIssued, step: int = 10) -> str:
+    refusal = orders.refusal(command, IDENTITY, step)
+    return "" if refusal is None else f"{refusal.outcome} {refusal.reason.partition(':')[0]}"
+
+
+def test_a_fresh_command_may_be_obeyed() -> None:
+    assert word(Orders(), issued(ScaleLr(factor=0.5))) == ""
+
+
+def test_what_is_late_stale_out_of_order_or_known_is_refused_by_its_name() -> None:
+    orders = Orders()
+    orders.remember(issued(ScaleLr(factor=0.5), number=5), "applied", 9)
+    assert word(orders, issued(ScaleLr(factor=0.5), number=6, expires_step=9)) == "expired Expired"
+    assert word(orders, issued(ScaleLr(factor=0.5), number=6, attempt_id="attempt-0")) == "rejected Stale"
+    assert word(orders, issued(ScaleLr(factor=0.5), number=4)) == "rejected OutOfOrder"
+    assert word(orders, issued(ScaleLr(factor=0.5), number=5)) == "rejected Duplicate"
+    assert word(orders, issued(ScaleLr(factor=0.5), number=6, basis=LogPlace(0, 0, 5))) == ""
+
+
+def test_a_log_that_was_lost_begins_a_new_epoch_which_is_later_than_all_before() -> None:
+    orders = Orders()
+    orders.remember(issued(ScaleLr(factor=0.5), number=500), "applied", 9)
+    assert word(orders, issued(ScaleLr(factor=0.5), number=3, basis=LogPlace(1, 0, 3))) == ""
+
+
+def test_the_history_of_earlier_processes_is_neither_obeyed_nor_answered() -> None:
+    orders = Orders()
+    assert orders.is_foreign(issued(ScaleLr(factor=0.5), attempt_id="of-a-process-long-gone"), IDENTITY)
+    assert not orders.is_foreign(issued(ScaleLr(factor=0.5)), IDENTITY)
+    later = IDENTITY._replace(attempt_id="attempt-2")
+    assert not orders.is_foreign(issued(ScaleLr(factor=0.5)), later)
+    assert orders.foreign == 1
