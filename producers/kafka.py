@@ -289,6 +289,7 @@ def connected_producer(bootstrap: str, seconds: float) -> tuple[Any, int]:
         for client in clients:
             client.close()
         raise BrokerUnavailable(f"Kafka at {bootstrap} does not answer as a broker: {error}") from error
+    producer._unregister_cleanup()  # at exit it would close before the run has sent what it still has
     try:
         partitions = producer.partitions_for(TELEMETRY.name)
     except KafkaError as error:

@@ -210,10 +210,10 @@ class Run:
 
     def _ended_by(self, error: BaseException | None) -> tuple[Outcome, str]:
         match error:
-            case None:
-                return self._outcome, ""
             case _ if self._preemption.seen:
                 return "preempted", ""
+            case None:
+                return self._outcome, ""
             case KeyboardInterrupt() | GeneratorExit():
                 return "stopped", ""
             case SystemExit():

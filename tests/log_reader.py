@@ -20,7 +20,7 @@ def read_run(
     until: Callable[[TrainerFact], bool] | None = None,
     seconds: float = 20.0,
 ) -> list[TrainerFact]:
-    """The facts of one run, each number of a writer once, up to the first that `until` accepts (its end, unless said)."""
+    """The facts of one run, each number of a writer once, up to the first that `until` accepts, or its end."""
     done = until or (lambda fact: isinstance(fact, RunEnded))
     deadline = time.monotonic() + seconds
     facts: list[TrainerFact] = []

@@ -22,7 +22,7 @@ from pilothouse.producers.spool import read_folder
 from pilothouse.settings import Settings
 from pilothouse.tests.broker_fixture import BROKERS, PARTITIONS, NewBroker, broker_of_kind, started
 from pilothouse.tests.log_reader import read_run
-from pilothouse.tests.memory_log import told, wait_until
+from pilothouse.tests.outbox_bench import told, wait_until
 
 # kafka-python leaves the socket of each refused reconnection to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")

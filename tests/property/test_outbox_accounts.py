@@ -15,7 +15,7 @@ from pilothouse.events.telemetry import SampleRecorded, StepBatch, TelemetryGap
 from pilothouse.producers import backlog, outbox, spool
 from pilothouse.producers.batching import Row, Told
 from pilothouse.producers.spool import read_folder
-from pilothouse.tests.memory_log import WHO, Bench, MemoryLog, told
+from pilothouse.tests.outbox_bench import WHO, Bench, MemoryLog, told
 
 
 class OutboxMachine(RuleBasedStateMachine):

@@ -12,7 +12,7 @@ from pilothouse.events.telemetry import SampleRecorded
 from pilothouse.events.topics import MAX_RECORD_BYTES
 from pilothouse.producers import batching
 from pilothouse.producers.batching import Entry, Row, Told, drafts, encoded
-from pilothouse.tests.memory_log import WHO, told
+from pilothouse.tests.outbox_bench import WHO, told
 
 NAMES = st.sampled_from(["loss", "grad_norm", "lr", "η", "tokens"])
 ROWS = st.builds(

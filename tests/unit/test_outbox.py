@@ -17,7 +17,7 @@ from pilothouse.events.telemetry import (
 from pilothouse.producers import outbox as outbox_module
 from pilothouse.producers.batching import Row, Told
 from pilothouse.producers.spool import read_folder
-from pilothouse.tests.memory_log import WHO, Bench, MemoryLog
+from pilothouse.tests.outbox_bench import WHO, Bench, MemoryLog
 
 
 class OnItsWay:

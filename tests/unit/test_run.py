@@ -19,7 +19,7 @@ from pilothouse.events.telemetry import (
     TelemetryGap,
 )
 from pilothouse.producers.run import Run
-from pilothouse.tests.memory_log import MemoryLog, open_run, told
+from pilothouse.tests.outbox_bench import MemoryLog, open_run, told
 
 
 @pytest.fixture

@@ -1,0 +1,180 @@
+"""How real processes end: by an error, a signal, a kill; with children that were forked; as several ranks."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from pilothouse.cli.brokers import LocalBroker, free_port
+from pilothouse.events.envelope import TrainerFact
+from pilothouse.events.telemetry import RunEnded, StepBatch
+from pilothouse.tests.broker_fixture import PARTITIONS
+from pilothouse.tests.log_reader import read_run
+
+TRAIN = """
+import os, signal, sys, time
+import pilothouse
+run = pilothouse.start_run("test")
+for step in range(50):
+    run.log(step, loss=1.0)
+"""
+
+
+class Script:
+    """Runs a training script against a broker; `facts` reads what it published."""
+
+    def __init__(self, address: str, folder: Path) -> None:
+        self.address = address
+        self.run_id = f"run-{uuid4().hex[:8]}"
+        self.environ = {name: value for name, value in os.environ.items() if not name.startswith("PILOTHOUSE_")}
+        self.environ |= {
+            "PILOTHOUSE_KAFKA": address,
+            "PILOTHOUSE_DATA_DIR": str(folder),
+            "PILOTHOUSE_RUN_ID": self.run_id,
+            "PILOTHOUSE_PRODUCER_FLUSH_SECONDS": "0.05",
+        }
+
+    def start(self, text: str, **environ: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", text],
+            env=self.environ | environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, text: str) -> subprocess.CompletedProcess[str]:
+        with self.start(text) as process:
+            out, err = process.communicate(timeout=60)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def facts(self) -> list[TrainerFact]:
+        return read_run(self.address, self.run_id, PARTITIONS)
+
+    def ended(self) -> RunEnded:
+        last = self.facts()[-1]
+        assert isinstance(last, RunEnded)
+        return last
+
+
+@pytest.fixture
+def script(embedded_broker: LocalBroker, tmp_path: Path) -> Script:
+    return Script(embedded_broker.address, tmp_path)
+
+
+def steps_of(facts: list[TrainerFact]) -> list[int]:
+    return [step for fact in facts if isinstance(fact, StepBatch) for step in fact.steps]
+
+
+def test_a_script_that_never_closes_its_run_is_completed_when_it_ends(script: Script) -> None:
+    assert script.run(TRAIN).returncode == 0
+    assert script.ended().outcome == "completed"
+    assert steps_of(script.facts()) == list(range(50))
+
+
+def test_a_script_that_never_closes_its_run_and_fails_has_crashed(script: Script) -> None:
+    assert script.run(TRAIN + "raise ValueError('the loss is sad')").returncode == 1
+    ended = script.ended()
+    assert ended.outcome == "crashed"
+    assert "the loss is sad" in ended.error
+
+
+def test_sigterm_ends_a_run_as_preempted_with_everything_sent(script: Script) -> None:
+    with script.start(TRAIN + "print('ready', flush=True)\nsignal.pause()") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 143
+    assert script.ended().outcome == "preempted"
+    assert steps_of(script.facts()) == list(range(50))
+
+
+def test_a_script_with_its_own_sigterm_handler_keeps_it(script: Script) -> None:
+    own = "import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: (print('mine', flush=True), sys.exit(7)))\n"
+    with script.start(own + TRAIN + "print('ready', flush=True)\nsignal.pause()") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == "mine\n"
+        assert process.wait(30) == 7
+    assert script.ended().outcome == "preempted"
+
+
+def test_an_exit_without_cleaning_up_loses_only_what_was_not_flushed(script: Script) -> None:
+    text = TRAIN + "time.sleep(2)\nrun.log(50, loss=1.0)\nos._exit(1)"
+    assert script.run(text).returncode == 1
+    facts = read_run(script.address, script.run_id, PARTITIONS, until=lambda fact: 49 in steps_of([fact]))
+    assert steps_of(facts) == list(range(50))
+
+
+def test_a_forked_child_publishes_nothing_and_the_parent_goes_on(script: Script) -> None:
+    text = (
+        TRAIN
+        + """
+for _ in range(5):
+    child = os.fork()
+    if child == 0:
+        run.log(999, loss=1.0)
+        run.stage("evaluate")
+        run.close()
+        sys.exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    time.sleep(0.1)
+run.log(50, loss=1.0)
+"""
+    )
+    done = script.run(text)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert steps_of(script.facts()) == list(range(51))
+
+
+def test_workers_of_a_data_loader_do_not_disturb_the_run(script: Script) -> None:
+    text = (
+        TRAIN
+        + """
+import torch
+class Data(torch.utils.data.Dataset):
+    def __len__(self): return 8
+    def __getitem__(self, index):
+        run.log(1000 + index, loss=1.0)
+        return index
+for batch in torch.utils.data.DataLoader(Data(), num_workers=2, multiprocessing_context="fork"):
+    run.log(50 + int(batch[0]), loss=1.0)
+"""
+    )
+    assert script.run(text).returncode == 0
+    assert steps_of(script.facts()) == list(range(58))
+
+
+RANKS = """
+import os, sys
+import torch.distributed as dist
+import pilothouse
+dist.init_process_group("gloo")
+rank = dist.get_rank()
+if rank == 0 or os.environ["ALL"] == "yes":
+    with pilothouse.start_run("ddp") as run:
+        run.log(rank, loss=1.0)
+        print(*run.identity, flush=True)
+dist.barrier()
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.parametrize("everybody", ["yes", "no"])
+def test_ranks_agree_on_who_they_are_and_rank_zero_may_be_alone(script: Script, everybody: str) -> None:
+    del script.environ["PILOTHOUSE_RUN_ID"]
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "ALL": everybody}
+    processes = [script.start(RANKS, RANK=str(rank), **group) for rank in range(2)]
+    said = []
+    for process in processes:
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+        said += [line.split() for line in out.splitlines()]
+    assert [(rank, world) for *_, rank, world in said] == [("0", "2"), ("1", "2")][: 2 if everybody == "yes" else 1]
+    assert len({tuple(identity[:3]) for identity in said}) == 1
+    assert said[0][0].startswith("ddp-")
