@@ -19,6 +19,7 @@ from ..events.envelope import TrainerFact
 from ..events.errors import BrokerUnavailable
 from ..events.telemetry import Heartbeat, RunEnded, TelemetryGap
 from .accounts import Counts, Ledger
+from .arrivals import has_arrived, with_numbers
 from .backlog import Backlog
 from .bad_calls import BadCalls
 from .batching import MAX_ROWS, Draft, Entry, Outgoing, Told, TooLarge, drafts, encoded
@@ -26,7 +27,6 @@ from .context import Identity
 from .heartbeat import Moment, Pulse, heartbeat_fields
 from .kafka import Outcome, State
 from .spool import Lost, Spool
-from .values import Number
 
 logger = logging.getLogger("pilothouse")
 
@@ -34,9 +34,6 @@ CAPACITY = 20_000
 """Rows that wait unread; beyond it new ones are dropped. Told facts are few, and get through for longer."""
 
 TOLD_CAPACITY = 25_000
-DEVICE_MICROS = 5_000_000
-"""How long a number may stay on its way from a device before its row goes without it."""
-
 SPILL_SECONDS = 1.0
 """A record that waits longer in memory is put on disk: a kill loses no more than that."""
 
@@ -184,52 +181,22 @@ class Outbox:
     def _drain(self, now: float, *, last: bool = False) -> None:
         while not self.backlog.full and (entries := self._next_entries(last)):
             self._ledger.taken += len(entries)
-            whole = [whole for entry in entries if (whole := self._resolved(entry)) is not None]
+            whole = [whole for entry in entries if (whole := self._arrived(entry)) is not None]
             for draft in drafts(whole):
                 self._record(draft, now)
 
     def _next_entries(self, last: bool) -> list[Entry]:
         """The head of the queue, up to the first entry that waits for a device."""
         entries: list[Entry] = []
-        while self._queue and len(entries) < MAX_ROWS and (last or self._complete(self._queue[0])):
+        while self._queue and len(entries) < MAX_ROWS and (last or has_arrived(self._queue[0], self._pace.micros())):
             entries.append(self._queue.popleft())
         return entries
 
-    def _complete(self, entry: Entry) -> bool:
-        if not entry.deferred or self._pace.micros() - entry.at > DEVICE_MICROS:
-            return True
-        try:
-            return all(number.ready() for number in entry.deferred)
-        except Exception:  # noqa: BLE001  # a device in error answers like this for good; reading says so, once
-            return True
-
-    def _resolved(self, entry: Entry) -> Entry | None:
-        """The entry with plain numbers; None where nothing is left of a row, which is counted."""
-        if not entry.deferred:
-            return entry
-        if isinstance(entry, Told):
-            return entry._replace(fields={**entry.fields, "metrics": self._read(entry.fields["metrics"])}, deferred=())
-        metrics = self._read(entry.metrics)
-        if not metrics:
+    def _arrived(self, entry: Entry) -> Entry | None:
+        whole = with_numbers(entry, self.bad_calls)
+        if whole is None:
             self._ledger.drop("device", 1)
-            return None
-        return entry._replace(metrics=metrics, deferred=())
-
-    def _read(self, metrics: Mapping[str, Number]) -> dict[str, float]:
-        numbers: dict[str, float] = {}
-        for name, number in metrics.items():
-            try:
-                if isinstance(number, float | int):
-                    numbers[name] = number
-                elif number.ready():
-                    numbers[name] = number.value()
-                else:
-                    self.bad_calls.add(
-                        "device_value", f"metric {name!r} did not arrive from its device in time", "outbox"
-                    )
-            except Exception as error:  # noqa: BLE001  # whatever a device's driver raises, the other metrics are good
-                self.bad_calls.add("device_value", f"reading metric {name!r} from its device: {error!s:.200}", "outbox")
-        return numbers
+        return whole
 
     def _record(self, draft: Draft, now: float) -> None:
         first = draft.told or draft.rows[0]

@@ -10,8 +10,10 @@ from uuid import uuid4
 import pytest
 
 from pilothouse.cli.brokers import LocalBroker, free_port
+from pilothouse.events.codec import decode
 from pilothouse.events.envelope import TrainerFact
 from pilothouse.events.telemetry import RunEnded, StepBatch
+from pilothouse.producers.spool import read_folder
 from pilothouse.tests.broker_fixture import PARTITIONS
 from pilothouse.tests.log_reader import read_run
 
@@ -109,6 +111,27 @@ def test_an_exit_without_cleaning_up_loses_only_what_was_not_flushed(script: Scr
     assert script.run(text).returncode == 1
     facts = read_run(script.address, script.run_id, PARTITIONS, until=lambda fact: 49 in steps_of([fact]))
     assert steps_of(facts) == list(range(50))
+
+
+def test_a_kill_with_the_broker_away_loses_no_more_than_the_last_moments(script: Script, tmp_path: Path) -> None:
+    script.environ["PILOTHOUSE_KAFKA"] = f"127.0.0.1:{free_port()}"
+    text = """
+import pilothouse, sys, time
+run = pilothouse.start_run("test")
+for step in range(10_000):
+    run.log(step, loss=1.0)
+    print(step, flush=True)
+    time.sleep(0.01)
+"""
+    with script.start(text) as process:
+        assert process.stdout is not None
+        said = [next(process.stdout) for _ in range(300)]
+        process.kill()
+    (folder,) = (tmp_path / "spool").glob("*/*")
+    facts = [decode(record.headers, record.body) for record in read_folder(folder)]
+    steps = steps_of([fact for fact in facts if isinstance(fact, StepBatch)])
+    assert steps == list(range(len(steps)))  # the oldest are there, and the loss is a tail
+    assert len(steps) > len(said) - 200
 
 
 def test_a_forked_child_publishes_nothing_and_the_parent_goes_on(script: Script) -> None:
