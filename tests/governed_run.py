@@ -26,7 +26,7 @@ class GovernedRun:
     """Tells, folds and obeys. `records` is the log as it was judged, `decisions` what came of it, in order."""
 
     world: int = 4
-    loss: Loss = lambda position, step, rank: quiet_loss(step, rank)
+    loss: Loss = lambda _, step, rank: quiet_loss(step, rank)
     mode: str = "enforce"
     run_id: str = "run"
     checkpoint_every: int = 10
@@ -147,7 +147,7 @@ class GovernedRun:
         told = [f"{record.event.writer_id}:{record.event.seq} {record.event.kind}" for record in self.records]
         return f"<{self.world} ranks, {self.mode}: {', '.join(told[-12:])}>"
 
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+    def _repr_pretty_(self, printer: Any, _: bool) -> None:
         printer.text(repr(self))  # hypothesis prints this
 
     def of(self, *kinds: type[Any]) -> list[Any]:
