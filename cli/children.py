@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,3 +122,11 @@ class Child:
     def _open_log(self) -> IO[bytes]:
         self.bound_log()
         return self.log.open("ab")
+
+
+def stop_all(children: Sequence[Child], seconds: float) -> list[str]:
+    """Ask all at once, then wait for each; the names of those that had to be killed."""
+    for child in children:
+        child.ask_to_stop()
+    deadline = time.monotonic() + seconds
+    return [child.name for child in children if not child.stop(deadline - time.monotonic())]

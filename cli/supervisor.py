@@ -57,11 +57,13 @@ class Supervisor:
         """
         self._start(Part.ARCHIVE)  # opens its files while the broker starts
         self._start(Part.BROKER)
+        if not read_epoch(self.stack.data_dir).number:
+            self._until_ready(Part.ARCHIVE)  # which may be older than this directory's memory of its logs
+        self._prepare_log()
+        self._start_workers()  # they load and join their groups while the archive gets ready: longer than it needs
         self._until_ready(Part.ARCHIVE)
         self._migrate()
-        self._prepare_log()
-        for part in WORKERS:
-            self._start(part)
+        self._start_workers()
         self._until_working()
         self.stack.announce(self.pids)
 
@@ -135,6 +137,12 @@ class Supervisor:
         self._past[part] = started(self._past[part], now)
         self._parts[part].start(self.stack, now)
         self._up.add(part)
+
+    def _start_workers(self) -> None:
+        """Start those that do not run."""
+        for part in WORKERS:
+            if not self._parts[part].alive:
+                self._start(part)
 
     def _welcome(self, now: float) -> None:
         for part in [part for part in self._coming_back if part in self._up and self._parts[part].is_ready()]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pilothouse.cli.children import Child
+from pilothouse.cli.children import Child, stop_all
 
 WRITER = "import sys\nfor i in range(200_000): sys.stdout.write(f'line {i}\\n'); sys.stdout.flush()\nsys.stdin.read()"
 STUBBORN = (
@@ -40,11 +40,11 @@ def test_a_log_is_bounded_while_its_child_writes(tmp_path: Path) -> None:
     assert child.exit_status == 0
 
 
-def test_a_child_that_does_not_listen_is_killed(tmp_path: Path) -> None:
+def test_a_child_that_does_not_listen_is_killed_and_named(tmp_path: Path) -> None:
     child = Child("deaf one", tmp_path / "deaf.log")
     run(child, STUBBORN)
     until(lambda: "deaf" in child.last_lines(), child)
-    assert not child.stop(0.2)
+    assert stop_all([child], 0.2) == ["deaf one"]
     assert child.exit_status == -9
 
 
