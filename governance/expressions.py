@@ -34,6 +34,9 @@ FEATURES: dict[str, str] = {
 
 VARIABLES = ("features", "conditions", "phase", "margin")
 
+_STRING = re.compile(r"'[^']*'|\"[^\"]*\"")
+_BOUND = re.compile(r"\.(?:all|exists|exists_one|map|filter)\(\s*(\w+)\s*,")
+"""The name a macro binds: `features.all(name, ...)`."""
 _INTEGER = re.compile(r"(?<![\w.'\"])(\d+)(?![\w.'\"])")
 
 
@@ -43,12 +46,13 @@ def check(expression: str) -> str | None:
         program = _compiled(expression)
     except ValueError as error:
         return " ".join(str(error).split())[:300]
-    unknown = [name for name in re.findall(r"features\.(\w+)", expression) if name not in FEATURES]
+    bare = _STRING.sub("''", expression)
+    unknown = [name for name in re.findall(r"\bfeatures\.(\w+)\b(?!\()", bare) if name not in FEATURES]
     if unknown:
         return f"no feature {unknown[0]!r}; there are: {', '.join(FEATURES)}"
-    stray = sorted(set(program.variables()) - set(_trial()))
+    stray = sorted(set(program.variables()) - set(VARIABLES) - set(_BOUND.findall(bare)))
     if stray:
-        return f"no variable {stray[0]!r}; there are: {', '.join(_trial())}"
+        return f"no variable {stray[0]!r}; there are: {', '.join(VARIABLES)}"
     return _trial_run(expression, program)
 
 

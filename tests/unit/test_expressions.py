@@ -10,7 +10,7 @@ FACTS = facts_of({"loss": 2.0, "loss_z": 9.0}, {"Stable": "False", "Finite": "Tr
 
 
 @pytest.mark.parametrize(
-    ("expression", "true"),
+    "expression, true",
     [
         ("conditions.Stable == 'False'", True),
         ("conditions.Stable == 'False' && conditions.Finite == 'False'", False),
@@ -37,7 +37,7 @@ def test_a_comparison_with_nan_is_false() -> None:
 
 
 @pytest.mark.parametrize(
-    ("expression", "said"),
+    "expression, said",
     [
         ("features.los > 1.0", "no feature 'los'"),
         ("featurs.loss > 1.0", "no variable 'featurs'"),
