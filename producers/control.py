@@ -151,6 +151,8 @@ class Follower:
         self._inbox = Inbox(run_id)
         self._closed = threading.Event()
         self._silent = False
+        # It writes some ten lines a second while a broker is away; `_say_once` says it once.
+        logging.getLogger("kafka").setLevel(logging.CRITICAL)
         self._thread = threading.Thread(target=self._run, name="pilothouse-control", daemon=True)
 
     def start(self) -> "Follower":
