@@ -78,7 +78,8 @@ class Run:
         """Publish the metrics of one step: `run.log(step, loss=loss, grad_norm=norm)`.
 
         A metric is a real number, or a NumPy value or tensor with one element; NaN and infinities are welcome. A tensor
-        on a GPU is copied asynchronously. Steps may repeat and go back.
+        on a GPU is copied asynchronously. Steps may repeat and go back: all is kept, and of one step the first call of
+        each rank is what the run is judged by, so give `loss` and `grad_norm` in one call.
         """
         if self._closed or self._publisher.inert:
             return
