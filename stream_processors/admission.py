@@ -12,7 +12,7 @@ from hashlib import blake2b
 from ..events.commands import Tick
 from ..events.telemetry import TelemetryGap
 from ..events.union import AnyInput
-from .run_state import MAX_TICKERS, MAX_WRITERS, RunState
+from .run_state import MAX_LOST, MAX_TICKERS, MAX_WRITERS, RunState
 
 
 class Verdict(Enum):
@@ -36,7 +36,7 @@ def admit(state: RunState, event: AnyInput, *, accept_gap: bool) -> Verdict:
     missing = 0 if is_tick and (last is None or writer in state.asleep) else _missing(event, last or 0)
     if missing and not accept_gap:
         return Verdict.GAP
-    state.lost_records += missing
+    state.lost_records = min(state.lost_records + missing, MAX_LOST)
     state.asleep = [known for known in state.asleep if known != writer]
     _remember(numbers, writer, event.seq, MAX_TICKERS if is_tick else MAX_WRITERS)
     return Verdict.FOLDED

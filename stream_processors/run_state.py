@@ -20,7 +20,9 @@ MAX_RANKS = 1_000
 MAX_WRITERS = 2_048
 """Writers whose last sequence number is remembered; the one that was silent for longest is forgotten first."""
 MAX_TICKERS = 8
-MAX_PENDING = 256
+MAX_LOST = 2**53
+"""Where the count of lost records stops: a writer may number its records as it likes."""
+MAX_PENDING = 384
 """Steps that may wait for slow ranks; beyond it the oldest is judged without them."""
 MAX_EARLY = 2
 """Attempts gathered ahead of the current one."""

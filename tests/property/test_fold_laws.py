@@ -258,7 +258,7 @@ def test_what_is_told_of_attempts_that_are_over_is_ignored(run: GovernedRun, dat
         if isinstance(record.event, RunStarted):
             attempts.append(record.event.attempt_id)
         if len(attempts) > 1 and data.draw(st.booleans()):
-            ghost = Record(record.place, _ghost(data.draw(st.sampled_from(attempts[:-1])), len(decisions)))
+            ghost = Record(record.place, _ghost(data.draw(st.sampled_from(attempts[:-1])), record.place.offset))
             assert fold(state, ghost) == (state, (), Verdict.FOLDED, "")
     assert essence(decisions) == essence(run.decisions)
 

@@ -13,6 +13,7 @@ from pilothouse.events.union import AnyEvent, AnyInput, Record
 from pilothouse.governance.policy import MAX_POLICY_BYTES, load_policy
 from pilothouse.stream_processors.fold import fold
 from pilothouse.stream_processors.run_state import (
+    MAX_LOST,
     MAX_RANKS,
     MAX_STATE_BYTES,
     RunState,
@@ -54,7 +55,7 @@ class Flood:
             kind(
                 run_id=LONG,
                 writer_id=f"{self.writers}{LONG}"[:200],
-                seq=1,
+                seq=2**62 - 1,
                 at=START,
                 attempt_id=attempt_id,
                 attempt=attempt + 1,
@@ -134,11 +135,21 @@ def test_a_run_that_says_as_much_as_it_may_stays_within_its_bytes() -> None:
                 InterventionReceipt, attempt, step=FAR + number, intervention_id=f"{number}{LONG}"[:200], **reason
             )
             flood.tell(InterventionReceipt, 0, step=FAR * 2 - 1, intervention_id=f"{number}{LONG}"[:200], **reason)
-    for _ in range(20):
+    for _ in range(10):  # not so many that patience ends
         flood.tick()
     assert len(flood.state.positions) > 2_000
-    assert len(flood.state.current.high if flood.state.current else {}) == MAX_RANKS
+    assert flood.state.current is not None
+    assert len(flood.state.current.high) == MAX_RANKS
+    assert len(flood.state.current.pending) > 300
     assert flood.size() <= MAX_STATE_BYTES
+
+
+def test_losses_without_end_are_counted_to_an_end() -> None:
+    flood = Flood()
+    for _ in range(10):
+        flood.start(0, 1)
+    assert flood.state.lost_records == MAX_LOST
+    assert flood.size() < 10_000
 
 
 def test_a_run_of_a_million_metric_names_forgets_them() -> None:
