@@ -26,6 +26,7 @@ from .rollback import Trainer, remembered, restore_latest
 from .saving import Saving
 from .steering import Links, Steering
 from .teller import Teller
+from .trainer_state import TrainerState
 
 CLOSE_SECONDS = 3.0
 
@@ -72,8 +73,6 @@ class Pilot:
         checkpoints: str | os.PathLike[str] | Checkpoints | None = None,
         links: Callable[[Teller, Settings], Links] = open_links,
     ) -> None:
-        from .trainer_state import TrainerState
-
         self._run = run
         self._links, self._lonely = _linked(run, settings, links)
         optimizers, schedulers = _several(optimizer), _several(scheduler)

@@ -1,8 +1,8 @@
 """All that a training process must get back to go on exactly as it was: to bytes, and back from them, in two moves.
 
-`producers.saving` calls it. The only module here that needs PyTorch, and it is loaded with the first pilot. `prepare`
-reads and checks everything in memory and touches nothing; `install` swaps it in. So ranks can agree, between the two,
-that all or none do.
+`producers.saving` calls it. The only module here that needs PyTorch, which it imports when it is called: importing the
+package must not load it. `prepare` reads and checks everything in memory and touches nothing; `install` swaps it in.
+So ranks can agree, between the two, that all or none do.
 
 Files are read with `weights_only=True`: a checkpoint cannot run code. What cannot be read that way (a scheduler that
 keeps objects in its state) is refused when it is saved, not when it is needed.
@@ -15,8 +15,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import torch
 
 from ..events.errors import CheckpointCorrupt, CheckpointError
 from .manifest import Part
@@ -52,6 +50,8 @@ class TrainerState:
         Raises:
             CheckpointError: a scheduler's or the scaler's state is not plain data.
         """
+        import torch
+
         trainer = {
             "schedulers": [scheduler.state_dict() for scheduler in self._schedulers],
             "scaler": self._scaler.state_dict() if self._scaler is not None else None,
@@ -116,6 +116,8 @@ class TrainerState:
 
 def rng_letter() -> str:
     """The state of this process's random generators (Python, NumPy where loaded, PyTorch, its CUDA device), as text."""
+    import torch
+
     state: dict[str, Any] = {"python": random.getstate(), "torch": torch.get_rng_state()}
     if "numpy" in sys.modules:
         name, keys, *rest = sys.modules["numpy"].random.get_state()
@@ -128,6 +130,8 @@ def rng_letter() -> str:
 
 
 def _set_rng(state: Mapping[str, Any]) -> None:
+    import torch
+
     random.setstate(_tuples(state["python"]))
     torch.set_rng_state(state["torch"])
     if "numpy" in state and "numpy" in sys.modules:
@@ -140,12 +144,16 @@ def _set_rng(state: Mapping[str, Any]) -> None:
 
 def _unwrapped(model: Any) -> Any:
     """The model itself: a checkpoint should not depend on how it was wrapped for training."""
+    import torch
+
     while isinstance(model, torch.nn.parallel.DistributedDataParallel) or hasattr(model, "_orig_mod"):
         model = model.module if isinstance(model, torch.nn.parallel.DistributedDataParallel) else model._orig_mod
     return model
 
 
 def _read(files: Mapping[str, bytes], name: str) -> Any:
+    import torch
+
     try:
         return torch.load(io.BytesIO(files[name]), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen kinds for bytes it cannot read
@@ -153,6 +161,8 @@ def _read(files: Mapping[str, bytes], name: str) -> Any:
 
 
 def _must_be_plain(trainer: Mapping[str, Any]) -> None:
+    import torch
+
     file = io.BytesIO()
     try:
         torch.save(trainer, file)
@@ -165,6 +175,8 @@ def _must_be_plain(trainer: Mapping[str, Any]) -> None:
 
 
 def _letter_tensor(letter: str) -> Any:
+    import torch
+
     return torch.frombuffer(bytearray(base64.b64decode(letter)), dtype=torch.uint8)
 
 
