@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 import cel
 
-from ..events.decisions import ConditionType, Phase
+from ..events.decisions import ConditionType, Phase, Status
 
 FEATURES: dict[str, str] = {
     "loss": "mean loss over the ranks, as logged",
@@ -37,6 +37,11 @@ VARIABLES = ("features", "conditions", "phase", "margin")
 _STRING = re.compile(r"'[^']*'|\"[^\"]*\"")
 _BOUND = re.compile(r"\.(?:all|exists|exists_one|map|filter)\(\s*(\w+)\s*,")
 """The name a macro binds: `features.all(name, ...)`."""
+_WORDS: tuple[tuple[re.Pattern[str], str, tuple[str, ...]], ...] = (
+    (re.compile(r"\bconditions\.(\w+)\b(?!\()"), "condition", get_args(ConditionType)),
+    (re.compile(r"\bconditions\.\w+\s*[!=]=\s*['\"]([^'\"]*)['\"]"), "status", get_args(Status)),
+    (re.compile(r"\bphase\s*[!=]=\s*['\"]([^'\"]*)['\"]"), "phase", get_args(Phase)),
+)
 _INTEGER = re.compile(r"(?<![\w.'\"])(\d+)(?![\w.'\"])")
 
 
@@ -50,10 +55,21 @@ def check(expression: str) -> str | None:
     unknown = [name for name in re.findall(r"\bfeatures\.(\w+)\b(?!\()", bare) if name not in FEATURES]
     if unknown:
         return f"no feature {unknown[0]!r}; there are: {', '.join(FEATURES)}"
+    if fault := _unknown_word(expression):
+        return fault
     stray = sorted(set(program.variables()) - set(VARIABLES) - set(_BOUND.findall(bare)))
     if stray:
         return f"no variable {stray[0]!r}; there are: {', '.join(VARIABLES)}"
     return _trial_run(expression, program)
+
+
+def _unknown_word(expression: str) -> str | None:
+    """A condition, status or phase that does not exist: such a comparison would be valid, and never true."""
+    for pattern, what, words in _WORDS:
+        for found in pattern.findall(expression):
+            if found not in words:
+                return f"no {what} {found!r}; there are: {', '.join(words)}"
+    return None
 
 
 def _trial_run(expression: str, program: cel.Program) -> str | None:

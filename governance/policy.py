@@ -6,10 +6,11 @@ into a `Policy`, once per text. Called by `stream_processors.fold` when a policy
 person names a file; `decide` reads the result.
 """
 
+from collections.abc import Iterator
 from functools import lru_cache
 from hashlib import sha256
 from importlib.resources import files
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -20,6 +21,7 @@ from ..events.errors import PolicyInvalid
 from . import expressions
 
 RuleName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
+Place = tuple[int | str, ...]
 Steps = Annotated[int, Field(ge=0, le=1_000_000)]
 MAX_POLICY_BYTES = 32_768
 """A run's state carries its policy, and the state is bounded."""
@@ -130,21 +132,73 @@ def load_policy(text: str) -> Policy:
     Raises:
         PolicyInvalid: lists every fault at once, each with its place.
     """
-    if len(text.encode()) > MAX_POLICY_BYTES:
-        raise PolicyInvalid(f"a policy has at most {MAX_POLICY_BYTES} bytes, this one {len(text.encode())}")
+    size = len(text.encode(errors="replace"))
+    if size > MAX_POLICY_BYTES:
+        raise PolicyInvalid(f"a policy has at most {MAX_POLICY_BYTES} bytes, this one {size}")
+    parsed = _parsed(text)
+    if not isinstance(parsed, dict):
+        raise PolicyInvalid(f"a policy is a mapping with the keys {', '.join(Policy.model_fields)}")
     try:
-        return Policy.model_validate(_parsed(text))
+        return Policy.model_validate(parsed)
     except ValidationError as error:
-        faults = [f"  {_place(item['loc'])}: {item['msg'].removeprefix('Value error, ')}" for item in error.errors()]
-        raise PolicyInvalid("the policy cannot be used:\n" + "\n".join(faults)) from error
+        raise PolicyInvalid("the policy cannot be used:\n" + "\n".join(_faults(error))) from error
+
+
+class _OnceLoader(yaml.SafeLoader):
+    """YAML takes the last of two equal keys in silence; in a policy that may be the wrong `mode`."""
+
+
+def _mapping(loader: _OnceLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+    twice = next((key for key in keys if keys.count(key) > 1), None)
+    if twice is not None:
+        raise yaml.constructor.ConstructorError(None, None, f"the key {twice!r} stands twice", node.start_mark)
+    return loader.construct_mapping(node, deep=True)
+
+
+_OnceLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+_YAML_STUMBLES = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What the YAML library raises, besides its own errors, at values that do not fit their tag (`!!int ''`)."""
 
 
 def _parsed(text: str) -> Any:
     try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        return yaml.load(text, Loader=_OnceLoader)  # a SafeLoader
+    except yaml.YAMLError as error:
         raise PolicyInvalid(f"the policy is not YAML: {error}") from error
+    except _YAML_STUMBLES as error:
+        raise PolicyInvalid(f"the policy is not YAML: a value is not what its form or tag says ({error})") from error
 
 
-def _place(loc: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in loc) or "policy"
+def _faults(error: ValidationError) -> Iterator[str]:
+    """One line per fault, with its place and what may stand there."""
+    items = error.errors(include_url=False, include_input=False)
+    for item in items:
+        place, message = item["loc"], item["msg"].removeprefix("Value error, ")
+        if item["type"] == "too_short" and any(
+            len(other["loc"]) > len(place) == len(_shared(other["loc"], place)) for other in items
+        ):
+            continue  # what stands there is wrong, not missing
+        if item["type"] == "extra_forbidden":
+            message = f"there is no such key here; there are: {', '.join(_keys(place[:-1]))}"
+        yield f"  {'.'.join(map(str, place))}: {message}"
+
+
+def _shared(place: Place, other: Place) -> Place:
+    return tuple(part for part, its in zip(place, other, strict=False) if part == its)
+
+
+def _keys(place: Place) -> list[str]:
+    """The keys that a part of a policy may have."""
+    model: type[BaseModel] = Policy
+    for part in place:
+        if part in _ACTIONS:
+            return list(_ACTIONS[str(part)].model_fields)
+        model = _PARTS.get(str(part), model)
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+_PARTS: dict[str, type[BaseModel]] = {"rules": Rule, "limit": Limit, "approval": Approval, "verify": Verify}
+_ACTIONS: dict[str, type[BaseModel]] = {
+    kind.model_fields["action"].default: kind for kind in get_args(get_args(Action)[0])
+}
