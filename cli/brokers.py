@@ -80,9 +80,7 @@ class LocalBroker:
                     continue  # it listens before it can answer
             time.sleep(0.05)
         what = "did not answer in time" if self.alive else f"ended with status {self.child.exit_status}"
-        raise BrokerUnavailable(
-            "\n  ".join([f"{self.name} {what}; {self.child.log} ends:", *self.child.last_lines()])
-        )
+        raise BrokerUnavailable("\n  ".join([f"{self.name} {what}; {self.child.log} ends:", *self.child.last_lines()]))
 
     def _command(self) -> Sequence[str]:
         raise NotImplementedError(type(self))  # each broker knows its own
