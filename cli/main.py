@@ -62,7 +62,7 @@ def demo(context: typer.Context) -> None:
     """Train three small GPTs: healthy, broken, broken and governed. See `pilothouse demo --help`."""
     from .demo.command import demo as run_demo  # type: ignore[import-not-found,unused-ignore]
 
-    own = typer.Typer(pretty_exceptions_enable=False)
+    own = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
     own.command(name="demo")(run_demo)
     own(args=context.args, prog_name="pilothouse demo")
 
