@@ -14,12 +14,13 @@ REASON_CHARS = 4_000
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """`before` and `after`: the values that it changed, where they are known."""
+    """`before` and `after`: the values that it changed, where they are known. `told`: its receipt is out already."""
 
     outcome: ReceiptOutcome
     reason: str = ""
     before: dict[str, float] = field(default_factory=dict)
     after: dict[str, float] = field(default_factory=dict)
+    told: bool = False
 
 
 def tell_receipt(run: Teller, command: InterventionIssued, effect: Effect, step: int) -> None:

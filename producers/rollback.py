@@ -15,7 +15,7 @@ from ..events.errors import CheckpointError
 from ..events.telemetry import CheckpointRestored
 from .ballots import Ballots
 from .course import Course
-from .effects import Effect
+from .effects import Effect, tell_receipt
 from .knobs import Knobs
 from .learning_rate import LrMultiplier
 from .manifest import Manifest
@@ -66,15 +66,19 @@ def roll_back(trainer: Trainer, saving: Saving, command: InterventionIssued, act
     trainer.lr.settle()
     saving.install(prepared[0][1])
     trainer.lr.value = before * action.lr_factor
-    _begin_attempt(trainer, saving, ref, command)
-    trainer.course.go_back_to(ref.step)
-    trainer.course.skip(action.skip_batches, command.intervention_id)
-    return Effect(
+    effect = Effect(
         "applied",
         f"restored {ref.checkpoint_id}",
         before={"step": step, "lr_multiplier": before},
         after={"step": ref.step, "lr_multiplier": trainer.lr.value},
+        told=True,
     )
+    # Before the attempt ends that it was issued for: in the next one its step is still to come.
+    tell_receipt(trainer.run, command, effect, step)
+    _begin_attempt(trainer, saving, ref, command)
+    trainer.course.go_back_to(ref.step)
+    trainer.course.skip(action.skip_batches, command.intervention_id)
+    return effect
 
 
 def _begin_attempt(trainer: Trainer, saving: Saving, ref: CheckpointRef, command: InterventionIssued) -> None:

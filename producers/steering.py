@@ -191,7 +191,8 @@ class Steering:
         log.error("pilothouse: steering is over for this attempt (%s); training goes on without it", reason)
 
     def _tell(self, command: InterventionIssued, effect: Effect, step: int) -> None:
-        tell_receipt(self.run, command, effect, step)
+        if not effect.told:
+            tell_receipt(self.run, command, effect, step)
         self.orders.remember(command, effect.outcome, step)
 
     def _command(self, proposal: Proposal) -> InterventionIssued:

@@ -120,16 +120,17 @@ def test_a_rollback_brings_back_weights_momentum_schedule_and_chance(tmp_path: P
     assert (*now, repr(world.scheduler.state_dict())) == at_save
 
 
-def test_a_rollback_is_told_in_the_attempt_that_it_begins(tmp_path: Path) -> None:
+def test_a_rollback_is_answered_in_the_attempt_that_it_ends_and_told_in_the_one_it_begins(tmp_path: Path) -> None:
     world = World([Order(12, good_rollback)], tmp_path, every=5).train(20)
     kinds = [(fact.kind, fact.attempt_id == "attempt-1") for fact in world.tape.told]
     begun = kinds.index(("attempt", False))
-    assert [kind for kind, _ in kinds[begun : begun + 4]] == [
+    assert [kind for kind, _ in kinds[begun - 1 : begun + 3]] == [
+        "intervention_receipt",
         "attempt",
         "checkpoint_restored",
-        "intervention_receipt",
         "data_window_skipped",
     ]
+    assert kinds[begun - 1] == ("intervention_receipt", True), "its step is one of the attempt that ends here"
     assert all(not old for _, old in kinds[begun:])
     assert world.tape.receipt("i-1")["after"] == {"step": 10.0, "lr_multiplier": 0.5}
 
