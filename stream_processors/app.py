@@ -46,7 +46,7 @@ class Worker:
     shell: Governor | Archiver
     failed: asyncio.Future[None]
     background: list[Callable[[], Coroutine[Any, Any, None]]] = field(default_factory=list)
-    finish: Callable[[], Awaitable[None]] | None = None
+    finish: Callable[[], Coroutine[Any, Any, None]] | None = None
 
     def fail(self, reason: BaseException) -> None:
         if not self.failed.done():

@@ -6,12 +6,10 @@ and takes a minute to stop when the broker is gone.
 """
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
 import sys
-import time
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +28,8 @@ STOP_SECONDS = 10.0
 FLUSH_SECONDS = 5.0
 HEALTH_SECONDS = 1.0
 WATCH_SECONDS = 2.0
+DAM_SECONDS = 2.0
+LIBRARIES = ("faust", "mode", "aiokafka", "asyncio", "clickhouse_connect", "urllib3")
 
 log = logging.getLogger(__name__)
 
@@ -37,26 +37,23 @@ log = logging.getLogger(__name__)
 def run_process(settings: Settings, role: "Role", parts: "Parts") -> int:
     """Run a worker in this process until SIGTERM, SIGINT or a failure.
 
-    A stop that does not come to its end within `STOP_SECONDS` ends the process itself, hard: with the broker gone,
-    threads of the client would keep it for a minute.
+    Only a stop that was asked for is orderly. After a failure, or when a stop does not come to its end in time, the
+    process ends at once: that is what every restart must survive anyway, and with the broker gone the client's threads
+    would keep it for a minute.
     """
     log_to_stderr(role)
-    status, stopped = asyncio.run(_serve(settings, role, parts))
-    if not stopped:
-        logging.shutdown()
-        os._exit(status)
-    return status
+    return asyncio.run(_serve(settings, role, parts))
 
 
 def log_to_stderr(role: str) -> None:
-    """One line per event, on stderr; of the libraries only what is wrong."""
+    """One line per event, on stderr; of the libraries only what is wrong, and that not in a flood."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_OneLine(f"%(asctime)s %(levelname)s {role}: %(message)s"))
+    handler.addFilter(_Dam())
     logging.root.handlers = [handler]
     logging.root.setLevel(logging.INFO)
     # Faust's services log under the module of their class, and one of them is ours.
-    transport = f"{__package__}.transport"
-    for library in ("faust", "mode", transport, "aiokafka", "asyncio", "clickhouse_connect", "urllib3"):
+    for library in (*LIBRARIES, f"{__package__}.transport"):
         logging.getLogger(library).setLevel(logging.ERROR)
 
 
@@ -67,8 +64,23 @@ class _OneLine(logging.Formatter):
         return " | ".join(line for line in super().format(record).splitlines() if line.strip())
 
 
-async def _serve(settings: Settings, role: "Role", parts: "Parts") -> tuple[int, bool]:
-    """The exit status, and whether everything came to its end by itself."""
+class _Dam(logging.Filter):
+    """With its broker gone a client says so a hundred times a second: of a library's module, a line in `DAM_SECONDS`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not record.name.startswith(LIBRARIES):
+            return True
+        passes = record.created - self._said.get(record.name, 0.0) >= DAM_SECONDS
+        if passes:
+            self._said[record.name] = record.created
+        return passes
+
+
+async def _serve(settings: Settings, role: "Role", parts: "Parts") -> int:
     watch = BrokerWatch(settings.kafka)
     told = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -76,14 +88,12 @@ async def _serve(settings: Settings, role: "Role", parts: "Parts") -> tuple[int,
     try:
         return await _run(settings, role, parts, watch, told)
     except Exception as error:  # noqa: BLE001  # before the worker exists, every failure ends here
-        return _status(error), True
+        return _status(error)
     finally:
         await watch.close()
 
 
-async def _run(
-    settings: Settings, role: "Role", parts: "Parts", watch: BrokerWatch, told: asyncio.Event
-) -> tuple[int, bool]:
+async def _run(settings: Settings, role: "Role", parts: "Parts", watch: BrokerWatch, told: asyncio.Event) -> int:
     from .app import build_app
 
     arriving = asyncio.ensure_future(watch.arrive(ARRIVAL_SECONDS))
@@ -92,7 +102,7 @@ async def _run(
     await asyncio.wait(beginnings, return_when=asyncio.FIRST_COMPLETED)
     if not arriving.done():
         arriving.cancel()
-        return STOPPED, True
+        return STOPPED
     worker = build_app(settings, role, arriving.result(), parts)
     health = HealthFile(settings.data_dir, role, settings.slot)
     tasks = _start(worker, watch, health)
@@ -100,10 +110,13 @@ async def _run(
     endings: set[asyncio.Future[Any]] = {telling, worker.failed}
     await asyncio.wait(endings, return_when=asyncio.FIRST_COMPLETED)
     status = _status(worker.failed.exception()) if worker.failed.done() else STOPPED
-    stopped = await _stop(worker, tasks, orderly=status == STOPPED)
+    stopped = status == STOPPED and await _stop(worker, tasks)
     health.write("stopped", worker.shell.records, worker.shell.positions, {}, _last_error(worker))
     log.info("ended with status %d", status)
-    return status, stopped
+    if not stopped:
+        logging.shutdown()
+        os._exit(status)
+    return status
 
 
 def _start(worker: "Worker", watch: BrokerWatch, health: HealthFile) -> list["asyncio.Task[None]"]:
@@ -145,22 +158,25 @@ async def _report(worker: "Worker", health: HealthFile) -> None:
         await asyncio.sleep(HEALTH_SECONDS)
 
 
-async def _stop(worker: "Worker", tasks: list["asyncio.Task[None]"], orderly: bool) -> bool:
-    """Whether the app stopped in time. What was judged is written and acknowledged first, unless something is wrong."""
-    began = time.monotonic()
+async def _stop(worker: "Worker", tasks: list["asyncio.Task[None]"]) -> bool:
+    """Whether everything came to its end in time. What was judged is written and acknowledged first."""
     _, *background = tasks
     for task in background:
         task.cancel()
-    with contextlib.suppress(Exception):
-        if orderly and worker.finish is not None:
-            await asyncio.wait_for(worker.finish(), FLUSH_SECONDS)
-    try:
-        await asyncio.wait_for(worker.app.stop(), STOP_SECONDS)
-    except Exception as error:  # noqa: BLE001  # nothing is left to save: the caller ends the process
-        log.error("the app did not stop in time: %s: %s", type(error).__name__, error)
+    if worker.finish is not None and not await _ends(worker.finish(), FLUSH_SECONDS):
         return False
-    log.info("stopped in %.1f s", time.monotonic() - began)
-    return True
+    return await _ends(worker.app.stop(), STOP_SECONDS)
+
+
+async def _ends(work: Coroutine[Any, Any, None], seconds: float) -> bool:
+    """Whether this ends well within the time; it is not waited for any longer, as `wait_for` would, if it does not."""
+    task = asyncio.ensure_future(work)
+    await asyncio.wait({task}, timeout=seconds)
+    if not task.done():
+        log.error("the stop takes longer than %.0f s: ending at once", seconds)
+    elif task.exception() is not None:
+        log.error("the stop failed: %s: %s", type(task.exception()).__name__, task.exception())
+    return task.done() and task.exception() is None
 
 
 def _last_error(worker: "Worker") -> str:

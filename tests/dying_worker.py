@@ -34,19 +34,21 @@ class DyingWorker:
     role: str
     data_dir: Path
     environ: dict[str, str]
+    slot: str = "0"
     process: "subprocess.Popen[bytes] | None" = None
     log: Path = field(init=False)
 
     def __post_init__(self) -> None:
-        self.log = self.data_dir / f"{self.role}.log"
+        self.log = self.data_dir / f"{self.role}-{self.slot}.log"
 
     def start(self, kill: str = "") -> None:
         """Start it; `kill` is POINT:N of `chaos.worker_entry`."""
         self.data_dir.mkdir(parents=True, exist_ok=True)
+        own = {"PILOTHOUSE_DATA_DIR": str(self.data_dir), "PILOTHOUSE_SLOT": self.slot, "CHAOS_KILL": kill}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "pilothouse.tests.chaos.worker_entry", self.role],
-                env={**os.environ, **self.environ, "PILOTHOUSE_DATA_DIR": str(self.data_dir), "CHAOS_KILL": kill},
+                env={**os.environ, **self.environ, **own},
                 stdout=log,
                 stderr=log,
             )
@@ -73,7 +75,7 @@ class DyingWorker:
         """Its health file, empty until this process has written one."""
         assert self.process is not None
         try:
-            told: dict[str, Any] = json.loads((self.data_dir / "health" / f"{self.role}-0.json").read_text())
+            told: dict[str, Any] = json.loads((self.data_dir / "health" / f"{self.role}-{self.slot}.json").read_text())
         except (OSError, ValueError):
             return {}
         return told if told["pid"] == self.process.pid else {}
@@ -196,7 +198,8 @@ def read_all(address: str, topic: str) -> list[Read]:
 
 def fact(run_id: str, seq: int) -> RunStarted | StepBatch:
     """The facts of a run: its start, then batches of one to three rows."""
-    common: dict[str, Any] = {"at": seq, "run_id": run_id, "writer_id": f"{run_id}-w", "attempt_id": "a", "attempt": 1, "rank": 0}
+    identity = {"run_id": run_id, "writer_id": f"{run_id}-w", "attempt_id": "a", "attempt": 1, "rank": 0}
+    common: dict[str, Any] = {"at": seq, **identity}
     if seq == 1:
         return RunStarted(**common, seq=seq, reason="start", first_step=0, world_size=1)
     rows = 1 + seq % 3
