@@ -86,7 +86,7 @@ rules:
     [
         (policy(head="name: p\nmode: on\n"), "mode: Input should be 'observe', 'propose' or 'enforce'"),
         (policy(head="name: p\nmodus: x\n"), "modus: there is no such key here; there are: name, mode, description"),
-        (policy(action="{action: stop, chek: 1}"), "actions.0.stop.chek: there is no such key here; there are: action, "),
+        (policy(action="{action: stop, chek: 1}"), "stop.chek: there is no such key here; there are: action, "),
         (policy(action="{action: sotp}"), "rules.0.actions.0: Input tag 'sotp' found using 'action' does not match"),
         (policy(action="{factor: 0.5}"), "rules.0.actions.0: Unable to extract tag using discriminator 'action'"),
         (policy(action="{action: scale_lr, factor: .nan}"), "factor: Input should be a finite number"),

@@ -1,0 +1,185 @@
+import math
+import random
+from collections.abc import Callable
+
+import pytest
+
+from pilothouse.governance.conditions import STABLE, Condition, hysteresis
+from pilothouse.governance.expressions import FEATURES
+from pilothouse.stream_processors.features import (
+    MIN_BASELINE,
+    WINDOW,
+    FeatureState,
+    StepSample,
+    baseline,
+    observe,
+    restart,
+    rewind,
+)
+
+Loss = Callable[[int], float]
+
+
+def sample(step: int, loss: float | None, grad_norm: float | None = 1.0, nonfinite: int = 0) -> StepSample:
+    return StepSample(step, 0, 1, loss, grad_norm, None, nonfinite)
+
+
+def alarms(loss: Loss, steps: int, state: FeatureState | None = None) -> list[int]:
+    """The steps at which the loss becomes unstable."""
+    state, condition, found = state or FeatureState(), Condition("Stable"), []
+    for step in range(steps):
+        z = observe(state, sample(step, loss(step))).get("loss_z")
+        if z is None:
+            continue
+        was, condition.status = condition.status, hysteresis(condition, STABLE, z)
+        found += [step] if was != "False" == condition.status else []
+    return found
+
+
+def noisy(seed: int, sigma: float = 0.03) -> Callable[[], float]:
+    generator = random.Random(seed)
+    return lambda: generator.gauss(0.0, sigma)
+
+
+def falling(step: int) -> float:
+    return 2.0 + 2.0 * math.exp(-step / 60)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_quiet_noise_is_never_unstable(seed: int) -> None:
+    """24,000 steps here; 240,000 of flat and falling losses gave no alarm when this was written."""
+    noise = noisy(seed)
+    assert alarms(lambda step: falling(step) + noise(), 2_000) == []
+
+
+@pytest.mark.parametrize("height", [0.4, 0.8, 2.0, 1e6])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_spike_that_lasts_is_seen_at_its_second_step(seed: int, height: float) -> None:
+    noise = noisy(seed)
+    assert alarms(lambda step: falling(step) + noise() + height * (300 <= step < 312), 330) == [301]
+
+
+def test_a_lone_outlier_is_no_instability() -> None:
+    noise = noisy(1)
+    assert alarms(lambda step: falling(step) + noise() + 5.0 * (step == 300), 400) == []
+
+
+@pytest.mark.parametrize("per_step", [0.05, 0.1, 1.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_loss_that_runs_away_faster_than_its_noise_is_seen(seed: int, per_step: float) -> None:
+    noise = noisy(seed)
+    found = alarms(lambda step: 2.0 + noise() + per_step * max(0, step - 200), 260)
+    assert len(found) == 1
+    assert found[0] > 200
+
+
+BLIND = "the scale is that of the whole window, so that a trend in it counts as noise"
+
+
+@pytest.mark.xfail(reason=BLIND)
+def test_a_spike_of_two_nats_is_seen_while_the_loss_still_falls_fast() -> None:
+    noise = noisy(1)
+    assert alarms(lambda step: falling(step) + noise() + 2.0 * (60 <= step < 72), 72)
+
+
+@pytest.mark.xfail(reason=BLIND)
+def test_a_slow_divergence_is_seen() -> None:
+    """From a loss of 2.0 to 9.7, its excess doubling every 20 steps."""
+    noise = noisy(1)
+    assert alarms(lambda step: 2.0 + noise() + (0.03 * 2 ** ((step - 200) / 20) if step >= 200 else 0.0), 360)
+
+
+def test_a_lasting_change_of_level_is_learned_in_the_end() -> None:
+    noise = noisy(2)
+    state = FeatureState()
+    alarms(lambda step: 2.0 + noise() + 1.0 * (step >= 100), 600, state)
+    assert observe(state, sample(600, 3.0))["loss_z"] < STABLE.exit
+
+
+@pytest.mark.parametrize("level", [0.0, -3.0, 2.0, 1e300, -1e300, 1e-300])
+def test_a_plateau_without_noise_is_quiet_at_any_level(level: float) -> None:
+    assert alarms(lambda _: level, 200) == []
+
+
+@pytest.mark.parametrize("level", [0.0, -3.0, 1e300, 1.7e308])
+def test_features_are_numbers_whatever_the_loss(level: float) -> None:
+    state = FeatureState()
+    for step in range(100):
+        wild = level * (-1) ** step if step > 60 else level
+        seen = observe(state, sample(step, wild, grad_norm=abs(wild)))
+        assert all(math.isfinite(value) for value in seen.values()), seen
+
+
+@pytest.mark.parametrize("loss, nonfinite", [(math.nan, 1), (math.inf, 1), (-math.inf, 1)])
+def test_non_finite_losses_teach_nothing_and_begin_an_excursion(loss: float, nonfinite: int) -> None:
+    state = FeatureState()
+    for step in range(20):
+        observe(state, sample(step, 2.0))
+    seen = observe(state, sample(20, loss, nonfinite=nonfinite))
+    assert "loss_z" not in seen
+    assert seen["nonfinite"] == 1.0
+    assert len(state.loss.values) == 20
+    assert state.suspect_since == 20
+
+
+def test_an_excursion_keeps_its_first_step_until_three_calm_ones() -> None:
+    state = FeatureState()
+    noise = noisy(3)
+    since = {}
+    for step in range(60):
+        high = step in (40, 41, 43)
+        observe(state, sample(step, 2.0 + noise() + 1.0 * high))
+        since[step] = state.suspect_since
+    assert [since[step] for step in (39, 40, 42, 43, 45, 46)] == [-1, 40, 40, 40, 40, -1]
+
+
+def test_there_is_no_baseline_before_enough_was_seen() -> None:
+    state = FeatureState()
+    for step in range(MIN_BASELINE):
+        assert "loss_z" not in observe(state, sample(step, 2.0))
+    assert observe(state, sample(MIN_BASELINE, 2.0))["loss_z"] == 0.0
+
+
+def test_windows_are_bounded_and_go_back_with_the_run() -> None:
+    state = FeatureState()
+    for step in range(200):
+        observe(state, sample(step, 2.0 + step))
+    assert len(state.loss.values) == len(state.loss.steps) == WINDOW
+    rewind(state, 180)
+    assert state.loss.steps[-1] == 180
+    assert len(state.loss.values) == state.observed == WINDOW - 19
+    restart(state)
+    assert baseline(state.loss) is None
+    assert state.suspect_since == -1
+
+
+def test_steps_need_not_follow_each_other() -> None:
+    noise = noisy(4)
+    state = FeatureState()
+    for step in range(0, 3_000, 50):
+        seen = observe(state, sample(step, 2.0 + noise()))
+    assert abs(seen["loss_z"]) < STABLE.enter
+    assert observe(state, sample(1_000_000, 9.0))["loss_z"] > STABLE.enter
+
+
+@pytest.mark.parametrize("grad_norm", [0.0, -1.0, math.nan, math.inf, None])
+def test_a_gradient_norm_without_a_logarithm_is_passed_over(grad_norm: float | None) -> None:
+    state = FeatureState()
+    for step in range(20):
+        observe(state, sample(step, 2.0, grad_norm=1.0))
+    assert "grad_z" not in observe(state, sample(20, 2.0, grad_norm=grad_norm))
+
+
+def test_a_gradient_that_explodes_has_a_large_z() -> None:
+    state = FeatureState()
+    for step in range(20):
+        observe(state, sample(step, 2.0, grad_norm=1.0))
+    assert observe(state, sample(20, 2.0, grad_norm=100.0))["grad_z"] > 50.0
+
+
+def test_every_feature_is_declared_for_expressions() -> None:
+    state = FeatureState(val_loss=1.0)
+    for step in range(30):
+        seen = observe(state, StepSample(step, 0, 4, 2.0, 1.0, 0.1, 0))
+    assert set(seen) <= set(FEATURES)
+    assert set(FEATURES) - set(seen) == {"steps_since_good_checkpoint"}
