@@ -1,0 +1,237 @@
+"""Conditions and phases as a run lives through them: what is known, and when it stops being known."""
+
+import math
+from collections.abc import Sequence
+
+import pytest
+
+from pilothouse.events.decisions import ConditionChanged, IncidentOpened, PhaseChanged, RunAssessed
+from pilothouse.events.telemetry import RecipeChanged, TelemetryGap
+from pilothouse.governance.conditions import Condition, Threshold, hysteresis
+from pilothouse.stream_processors.fold import fold
+from pilothouse.stream_processors.judging import HANG_TICKS, LOST_TICKS, SILENT_TICKS
+from pilothouse.tests.governed_run import GovernedRun
+from pilothouse.tests.run_builder import SECOND, START, log, quiet_loss, tick
+
+THRESHOLD = Threshold(enter=8.0, exit=4.0, for_steps=2, keep_for=3)
+
+
+def statuses(values: Sequence[float]) -> str:
+    condition = Condition("Stable")
+    told = ""
+    for value in values:
+        condition.status = hysteresis(condition, THRESHOLD, value)
+        told += condition.status[0]
+    return told
+
+
+@pytest.mark.parametrize(
+    "values, expected",
+    [
+        ([0, 9, 0, 9, 0], "TTTTT"),
+        ([9, 9, 9], "TFF"),
+        ([8, 8], "TF"),
+        ([9, 9, 5, 5, 5, 5], "TFFFFF"),
+        ([9, 9, 3, 3, 3], "TFFFT"),
+        ([9, 9, 3, 3, 5, 3, 3, 3], "TFFFFFFT"),
+        ([9, 9, 3, 3, 9, 3, 3, 3], "TFFFFFFT"),
+        ([math.inf, math.inf], "TF"),
+    ],
+)
+def test_conditions_are_raised_fast_and_cleared_slowly(values: Sequence[float], expected: str) -> None:
+    assert statuses(values) == expected
+
+
+def phases(run: GovernedRun) -> list[str]:
+    return [decision.phase for decision in run.of(PhaseChanged)]
+
+
+def changes(run: GovernedRun, condition: str) -> list[tuple[str, str]]:
+    return [(found.status, found.reason) for found in run.of(ConditionChanged) if found.condition == condition]
+
+
+def spiked(start: int, length: int, height: float, rank: int | None = None) -> GovernedRun:
+    def loss(position: int, step: int, its_rank: int) -> float:
+        bad = start <= position < start + length and rank in (None, its_rank)
+        return quiet_loss(step, its_rank) + (height if bad else 0.0)
+
+    return GovernedRun(loss=loss, obeys=False)
+
+
+def test_a_quiet_run_warms_up_is_normal_and_ends() -> None:
+    run = GovernedRun().begin().train(100).end()
+    assert phases(run) == ["Warmup", "Normal", "Ended"]
+    assert run.of(PhaseChanged)[-1].reason == "Completed"
+
+
+@pytest.mark.parametrize(
+    "outcome, reason", [("crashed", "Crashed"), ("out_of_memory", "OutOfMemory"), ("stopped", "Stopped")]
+)
+def test_the_phase_says_how_a_run_ended(outcome: str, reason: str) -> None:
+    assert GovernedRun().begin().train(3).end(outcome).of(PhaseChanged)[-1].reason == reason
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_one_rank_that_is_not_finite_is_a_divergence_at_once(value: float) -> None:
+    run = spiked(40, 1, value, rank=3).begin().train(41)
+    assert changes(run, "Finite") == [("True", "AllFinite"), ("False", "NonFinite")]
+    assert phases(run)[-1] == "Diverged"
+    assert run.of(ConditionChanged)[-1].since_step == 40
+    assert run.of(IncidentOpened)[0].onset_step == 40
+
+
+def test_a_spike_is_unstable_from_its_second_step_with_its_evidence() -> None:
+    run = spiked(150, 12, 2.0).begin().train(152)
+    changed = run.of(ConditionChanged)[-1]
+    assert (changed.condition, changed.status, changed.since_step) == ("Stable", "False", 151)
+    assert changed.evidence["loss_z"] >= changed.evidence["enter"] == 8.0
+    assert run.of(IncidentOpened)[0].onset_step == 150
+    assert phases(run)[-1] == "Unstable"
+
+
+def test_a_loss_far_past_its_bound_has_diverged() -> None:
+    assert phases(spiked(150, 12, 1e6).begin().train(152))[-1] == "Diverged"
+
+
+def test_silence_makes_everything_unknown_and_hearing_makes_it_known_again() -> None:
+    run = GovernedRun().begin().train(60)
+    run.tick(SILENT_TICKS - 2)  # one came after the last step
+    assert phases(run)[-1] == "Normal"
+    run.tick()
+    assert changes(run, "TelemetryFresh")[-1] == ("False", "Silent")
+    assert phases(run)[-1] == "Unknown"
+    run.train(1)
+    assert changes(run, "TelemetryFresh")[-1] == ("True", "Reporting")
+    assert phases(run)[-1] == "Normal"
+
+
+def test_a_run_that_was_silent_too_long_is_lost_and_may_be_heard_again() -> None:
+    run = GovernedRun().begin().train(60).tick(LOST_TICKS)
+    assert run.state.ended
+    assert (phases(run)[-1], run.of(PhaseChanged)[-1].reason) == ("Ended", "Lost")
+    run.train(1)
+    assert not run.state.ended
+    assert phases(run)[-1] == "Normal"
+    assert not any(
+        reason == "TelemetryLost" for _, reason in changes(run, "TelemetryFresh")
+    )  # no gap in the ticks it slept
+
+
+def test_a_run_that_ended_may_begin_again_and_finds_no_gap_in_the_time_it_slept() -> None:
+    run = GovernedRun().begin().train(20).end("preempted")
+    run.ticks += 100  # nobody shows time to an ended run
+    run.begin_attempt("restart", "again", 11)
+    run.train(30)
+    assert phases(run)[-3:] == ["Ended", "Warmup", "Normal"]
+    assert not any(reason == "TelemetryLost" for _, reason in changes(run, "TelemetryFresh"))
+
+
+def test_time_shown_to_an_ended_run_changes_nothing() -> None:
+    run = GovernedRun().begin().train(20).end()
+    before = len(run.decisions)
+    run.tick(1_000)
+    assert len(run.decisions) == before
+
+
+def test_alive_ranks_without_a_step_are_a_hang() -> None:
+    run = GovernedRun().begin().train(60)
+    run.heartbeats(int(HANG_TICKS) - 2)  # one second passed after the last step
+    assert phases(run)[-1] == "Normal"
+    run.heartbeats(1)
+    assert changes(run, "Progressing")[-1] == ("False", "NoStepEnded")
+    assert phases(run)[-1] == "Stalled"
+    run.train(1)
+    assert phases(run)[-1] == "Normal"
+
+
+@pytest.mark.parametrize("stage", ["evaluate", "checkpoint", "paused", "compile"])
+def test_what_is_not_training_is_no_hang(stage: str) -> None:
+    run = GovernedRun().begin().train(60).stage(stage).heartbeats(300, stage)
+    run.stage("train").heartbeats(30)
+    assert phases(run) == ["Warmup", "Normal"]
+
+
+def test_slow_steps_are_no_hang_once_their_pace_is_known() -> None:
+    run = GovernedRun(world=1).begin()
+    for _ in range(40):
+        run.train(1).heartbeats(49)
+    assert phases(run) == ["Warmup", "Normal"]
+
+
+def test_a_step_that_ends_at_last_gives_all_margin_back() -> None:
+    run = GovernedRun(world=1).begin().train(60).heartbeats(50).train(1)
+    assert run.state.margin == 1.0
+    assert phases(run) == ["Warmup", "Normal"]
+
+
+def test_a_hang_is_seen_even_where_all_steps_ended_before_the_first_tick() -> None:
+    run = GovernedRun().begin().train(3, steps_per_tick=1_000).heartbeats(int(HANG_TICKS) + 2)
+    assert phases(run)[-1] == "Stalled"
+
+
+def test_nothing_is_known_of_a_run_that_nobody_started_until_somebody_does() -> None:
+    run = GovernedRun(world=1)
+    run.train(20)
+    run.heartbeats(40)
+    assert changes(run, "TelemetryFresh") == [("Unknown", "NotStarted")]
+    assert phases(run) == []
+    run.begin()
+    assert phases(run) == ["Warmup", "Normal"]
+    assert run.state.current is not None
+    assert run.state.current.judged == 19
+
+
+def test_lost_telemetry_is_said_each_time_and_makes_nothing_fresh() -> None:
+    run = GovernedRun().begin().train(20)
+    rank = run.ranks[1]
+    for count in (3, 4):
+        run.tell(rank, rank.tell, TelemetryGap, dropped={"full": count})
+    said = [found for found in run.of(ConditionChanged) if found.reason == "TelemetryLost"]
+    assert [found.evidence["lost"] for found in said] == [3.0, 4.0]
+    assert [found.status for found in said] == ["True", "True"]
+
+
+def test_a_gap_that_lists_what_is_missing_explains_it() -> None:
+    run = GovernedRun().begin().train(20)
+    rank = run.ranks[1]
+    last = rank.seq
+    rank.seq += 5
+    run.tell(rank, rank.tell, TelemetryGap, dropped={}, missing=((last + 1, last + 3), (last + 2, last + 5)))
+    assert run.state.lost_records == 0
+    assert run.of(ConditionChanged)[-1].reason == "TelemetryLost"
+
+
+def test_a_lost_tick_does_not_make_a_silent_run_fresh() -> None:
+    run = GovernedRun().begin().train(20).tick(SILENT_TICKS)
+    run.ticks += 1
+    folded = fold(run.state, log([tick(run.ticks + 1, START + run.ticks * SECOND)])[0], accept_gap=True)
+    assert [decision.status for decision in folded.decisions if isinstance(decision, ConditionChanged)] == ["False"]
+    assert folded.state.phase == "Unknown"
+
+
+def test_windows_restart_when_the_recipe_changes_so_that_no_alarm_follows() -> None:
+    run = GovernedRun(world=1, loss=lambda position, step, _: quiet_loss(step) + 1.5 * (position >= 100)).begin()
+    run.train(100)
+    run.tell(run.ranks[0], run.ranks[0].tell, RecipeChanged, step=99, what="data mix")
+    run.train(60)
+    assert "Unstable" not in phases(run)
+
+
+def test_a_run_is_assessed_once_a_tick_when_steps_were_judged() -> None:
+    run = GovernedRun().begin().train(20, steps_per_tick=5).tick(10)
+    assert len(run.of(RunAssessed)) == 4
+    assert run.of(RunAssessed)[-1].features["steps_observed"] == 20.0
+
+
+def test_a_rank_that_falls_behind_is_waited_for_and_then_not() -> None:
+    run = GovernedRun(world=2).begin().train(20)
+    slow = run.ranks.pop()
+    run.train(14)
+    assert run.state.last_features["steps_observed"] == 20.0
+    run.train(6)
+    assert run.state.last_features["ranks_reporting"] == 1.0
+    assert run.state.current is not None
+    assert run.state.current.judged >= 35
+    run.ranks.append(slow)
+    run.train(3)
+    assert run.state.last_features["ranks_reporting"] == 2.0
