@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from pilothouse.events.commands import OperatorCommand
 from pilothouse.events.decisions import InterventionIssued
 from pilothouse.events.envelope import LogPlace, derived_attempt_id
 from pilothouse.events.telemetry import CheckpointRestored, DataWindowSkipped, Heartbeat, StageChanged
@@ -15,7 +16,7 @@ from pilothouse.events.union import AnyDecision, AnyInput, Record
 from pilothouse.stream_processors.fold import Folded, fold
 from pilothouse.stream_processors.run_state import RunState, new_state
 
-from .run_builder import SECOND, START, Rank, activation, quiet_loss, tick
+from .run_builder import SECOND, START, Rank, activated, activation, quiet_loss, tick
 
 Loss = Callable[[int, int, int], float]
 """The loss at (position in the data, step, rank)."""
@@ -40,6 +41,7 @@ class GovernedRun:
     ranks: list[Rank] = field(default_factory=list)
     state: RunState = field(default_factory=lambda: new_state(""))
     ticks: int = 0
+    orders: int = 0
     to_obey: list[InterventionIssued] = field(default_factory=list)
     saved: list[int] = field(default_factory=list)
 
@@ -62,11 +64,17 @@ class GovernedRun:
         told(*arguments, **fields)
         self.fold(rank.facts[-1])
 
-    def begin(self, policy: bool = True) -> "GovernedRun":
-        if policy:
-            self.fold(activation(self.run_id, self.mode))
-        self.tell(self.ranks[0], self.ranks[0].started, self.world)
+    def begin(self, policy: str | None = None, **announced: Any) -> "GovernedRun":
+        """Under this policy, or the default one in the mode of the run."""
+        self.fold(activated(self.run_id, policy) if policy else activation(self.run_id, self.mode))
+        self.tell(self.ranks[0], self.ranks[0].started, self.world, **announced)
         return self
+
+    def order(self, verb: str, **fields: Any) -> Folded:
+        """A person's command."""
+        self.orders += 1
+        identity = {"run_id": self.run_id, "writer_id": "person", "seq": self.orders, "at": START}
+        return self.fold(OperatorCommand(verb=verb, who="ada", why="because", **identity, **fields))
 
     def train(self, steps: int, *, steps_per_tick: int = 1) -> "GovernedRun":
         """Train over so many positions of the data, obeying what is issued."""

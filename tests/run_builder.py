@@ -16,7 +16,17 @@ from pilothouse.governance.policy import default_policy_text, policy_hash, with_
 
 SECOND = 1_000_000
 START = 1_790_000_000 * SECOND
-ALL_ACTIONS = ("scale_lr", "set_clip", "checkpoint_now", "rollback", "skip_batches", "pause", "resume", "stop", "notify")
+ALL_ACTIONS = (
+    "scale_lr",
+    "set_clip",
+    "checkpoint_now",
+    "rollback",
+    "skip_batches",
+    "pause",
+    "resume",
+    "stop",
+    "notify",
+)
 
 
 @dataclass
@@ -67,9 +77,7 @@ class Rank:
         )
 
     def receipt(self, intervention_id: str, step: int, outcome: str = "applied", reason: str = "") -> None:
-        self.tell(
-            InterventionReceipt, step=step, intervention_id=intervention_id, outcome=outcome, reason=reason
-        )
+        self.tell(InterventionReceipt, step=step, intervention_id=intervention_id, outcome=outcome, reason=reason)
 
     def ended(self, step: int, outcome: str = "completed") -> None:
         self.tell(RunEnded, step=step, outcome=outcome)
@@ -82,10 +90,14 @@ def quiet_loss(step: int, rank: int = 0) -> float:
 
 def activation(run_id: str, mode: str = "enforce") -> PolicyActivated:
     text = with_mode(default_policy_text(), mode)  # type: ignore[arg-type]  # tests name the mode as a person would
+    return activated(run_id, text)
+
+
+def activated(run_id: str, text: str, seq: int = 1) -> PolicyActivated:
     return PolicyActivated(
         run_id=run_id,
         writer_id=f"policy-{run_id}",
-        seq=1,
+        seq=seq,
         at=START,
         name="default",
         text=text,
