@@ -1,0 +1,88 @@
+"""The demo's own stack: `pilothouse up` in a process of its own, on free ports, for as long as the demo lasts.
+
+`command` opens it. Nothing of the person's own settings reaches it or the ranks: a demo never writes to somebody's
+production broker.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from ...events.errors import UserMistake
+from ...settings import PREFIX, Settings, load_settings
+from ..children import Child
+from ..stack_file import told_by_stack, withdraw
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.client import Client
+
+START_SECONDS = 120.0
+STOP_SECONDS = 20.0
+LOOK_EVERY = 0.1
+COMMAND = (sys.executable, "-P", "-m", "pilothouse.cli.main")
+
+
+class DemoStack:
+    """A context manager: inside, the stack is up; after, nothing of it is left but its data directory."""
+
+    def __init__(self, data_dir: Path, kafka_home: Path | None = None) -> None:
+        self.data_dir = data_dir.absolute()
+        self._broker = () if kafka_home is None else ("--kafka-home", str(kafka_home.expanduser().absolute()))
+        self._child = Child("pilothouse up", self.data_dir / "logs" / "up.log")
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """The environment of a process that uses this stack, and nothing else of ours."""
+        return {**without_our_settings(os.environ), f"{PREFIX}DATA_DIR": str(self.data_dir)}
+
+    @property
+    def settings(self) -> Settings:
+        return load_settings(self.environ)
+
+    def connect(self) -> "Client":
+        """A client of the archive."""
+        from ...storage.connect import connect
+
+        return connect(self.settings)
+
+    def __enter__(self) -> Self:
+        """
+        Raises:
+            UserMistake: it does not come up; with what it said.
+        """
+        _refuse_in_use(self.data_dir)
+        withdraw(self.data_dir)  # of a stack that was killed here
+        options = ("--data-dir", str(self.data_dir), "--kafka-port", "0", "--http-port", "0", *self._broker)
+        self._child.start([*COMMAND, "up", *options], self.environ)
+        try:
+            self._until_up(time.monotonic() + START_SECONDS)
+        except BaseException:
+            self._child.stop(STOP_SECONDS)
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._child.stop(STOP_SECONDS)
+
+    def _until_up(self, deadline: float) -> None:
+        while not told_by_stack(self.data_dir):
+            if not self._child.alive or time.monotonic() > deadline:
+                said = "\n  ".join(self._child.last_lines())
+                raise UserMistake(f"the demo's stack did not come up; {self._child.log} ends:\n  {said}")
+            time.sleep(LOOK_EVERY)
+
+
+def without_our_settings(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment without any variable that Pilothouse reads."""
+    return {name: value for name, value in environ.items() if not name.startswith(PREFIX)}
+
+
+def _refuse_in_use(data_dir: Path) -> None:
+    pids = told_by_stack(data_dir).get("pids", {})
+    if any(Path(f"/proc/{pid}").exists() for pid in pids.values()):
+        raise UserMistake(
+            f"a stack runs on {data_dir} already, and the demo starts its own: stop that one or take another --data-dir"
+        )
