@@ -19,8 +19,8 @@ LR_FACTOR = 1e6
 """What the learning rate is multiplied with: the weights overflow within a few steps."""
 STEP_SECONDS = 0.1
 """What a step takes at least. On a fast machine so small a model would train faster than any command can travel."""
-FEWEST_STEPS = 100
-"""Below, the faults lie too close to each other and to the start to be told apart."""
+FEWEST_STEPS = 150
+"""With fewer, the faults would lie too close to each other, and the first where the loss still falls steeply."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +70,10 @@ def faults_of(setting: Setting) -> Plan:
     The second lies between two checkpoints: were one saved in the few steps before the loss shows it, the governor
     could not know that it is poisoned already.
     """
-    first = round(0.4 * setting.steps)
+    first = round(0.45 * setting.steps)
     window = {"first": float(first), "last": float(first + CORRUPTED_BATCHES - 1)}
     every = setting.checkpoint_every
-    bad_rate_at = int(0.7 * setting.steps / every) * every + every // 2
+    bad_rate_at = int(0.75 * setting.steps / every) * every + every // 2
     return (
         Fault("corrupt_data", "batch", first, times=0, numbers=window),
         Fault("scale_lr", "optimizer", bad_rate_at, numbers={"factor": LR_FACTOR}),

@@ -41,6 +41,9 @@ def _decided(account: Account) -> Iterator[tuple[int, Row]]:
 
 
 def _applied(account: Account) -> Iterator[tuple[int, Row]]:
+    issued_at = {
+        known.intervention_id: known.at for known in account.decisions if isinstance(known, InterventionIssued)
+    }
     for row in account.interventions:
         for step, ranks in row["ranks_by_step"].items():
             receipts = [known for known in row["receipts"] if known["step"] == step and known["outcome"] == "applied"]
@@ -50,7 +53,8 @@ def _applied(account: Account) -> Iterator[tuple[int, Row]]:
             )
             what = f"applied by ranks {text_of(ranks)}"
             why = f"{row['action']} {short(row['intervention_id'])}: {change or receipts[0]['reason']}"
-            at = max(known["at"] for known in receipts)
+            # The ranks' clocks are not the governor's: nothing was applied before it was issued.
+            at = max(issued_at.get(row["intervention_id"], 0), *(known["at"] for known in receipts))
             yield at, {"step": step, "attempt": receipts[0]["attempt"], "what": what, "why": why}
 
 

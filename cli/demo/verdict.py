@@ -76,7 +76,8 @@ def _really_broken(broken: Account, healthy: Account) -> Iterator[Finding]:
 
 
 def _acted_upon(governed: Account, setting: Setting) -> Iterator[Finding]:
-    applied = [row for row in governed.interventions if row["applied_steps"]]
+    # What only tells people is answered by rank 0 alone, and heals nothing.
+    applied = [row for row in governed.interventions if row["applied_steps"] and row["action"] != "notify"]
     seen = f"{len(governed.interventions)} proposed, {len(applied)} applied"
     yield Finding("governed: interventions were applied", bool(applied), seen)
     for incident in governed.incidents:
