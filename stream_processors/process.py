@@ -65,7 +65,7 @@ class _OneLine(logging.Formatter):
 
 
 class _Dam(logging.Filter):
-    """With its broker gone a client says so a hundred times a second: of a library's module, a line in `DAM_SECONDS`."""
+    """With its broker gone a client says so a hundred times a second: of each module, one line in `DAM_SECONDS`."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -59,7 +59,8 @@ def _batch(rows: int) -> st.SearchStrategy[StepBatch]:
 def model(kind: type[BaseModel], **given: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     """Any instance of a model; `given` replaces the strategies of single fields."""
     finite = kind.model_config.get("allow_inf_nan") is False
-    required, optional = {}, {}
+    required: dict[str, st.SearchStrategy[Any]] = {}
+    optional: dict[str, st.SearchStrategy[Any]] = {}
     for name, field in kind.model_fields.items():
         strategy = given[name] if name in given else _of(field.annotation, field.metadata, finite=finite)
         target = required if field.is_required() or name in given else optional

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from pilothouse.events.commands import OperatorCommand
+from pilothouse.events.commands import CommandVerb, OperatorCommand
 from pilothouse.events.decisions import InterventionIssued
 from pilothouse.events.envelope import LogPlace, derived_attempt_id
 from pilothouse.events.telemetry import CheckpointRestored, DataWindowSkipped, Heartbeat, StageChanged
@@ -70,10 +70,10 @@ class GovernedRun:
         self.tell(self.ranks[0], self.ranks[0].started, self.world, **announced)
         return self
 
-    def order(self, verb: str, **fields: Any) -> Folded:
+    def order(self, verb: CommandVerb, **fields: Any) -> Folded:
         """A person's command."""
         self.orders += 1
-        identity = {"run_id": self.run_id, "writer_id": "person", "seq": self.orders, "at": START}
+        identity: dict[str, Any] = {"run_id": self.run_id, "writer_id": "person", "seq": self.orders, "at": START}
         return self.fold(OperatorCommand(verb=verb, who="ada", why="because", **identity, **fields))
 
     def train(self, steps: int, *, steps_per_tick: int = 1) -> "GovernedRun":

@@ -4,12 +4,12 @@ Each rank is a writer of its own whose records are numbered as it tells them; `l
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pilothouse.events.commands import PolicyActivated, Tick
-from pilothouse.events.envelope import LogPlace, TrainerFact
+from pilothouse.events.envelope import LogPlace
 from pilothouse.events.telemetry import CheckpointSaved, InterventionReceipt, RunEnded, RunStarted, StepBatch
 from pilothouse.events.union import AnyInput, Record
 from pilothouse.governance.policy import default_policy_text, policy_hash, with_mode
@@ -40,7 +40,7 @@ class Rank:
     seq: int = 0
     facts: list[AnyInput] = field(default_factory=list)
 
-    def tell(self, kind: type[TrainerFact], at: int = START, **fields: Any) -> None:
+    def tell(self, kind: Callable[..., AnyInput], at: int = START, **fields: Any) -> None:
         self.seq += 1
         self.facts.append(
             kind(
@@ -56,7 +56,7 @@ class Rank:
         )
 
     def started(self, world_size: int, **fields: Any) -> None:
-        defaults = {"reason": "start", "first_step": 0, "steers": ALL_ACTIONS}
+        defaults: dict[str, Any] = {"reason": "start", "first_step": 0, "steers": ALL_ACTIONS}
         self.tell(RunStarted, world_size=world_size, **(defaults | fields))
 
     def log(self, steps: Sequence[int], losses: Sequence[float], grad_norm: float = 1.0) -> None:

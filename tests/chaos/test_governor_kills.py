@@ -39,9 +39,9 @@ def sends(feed: Feed) -> Iterator[Callable[[], None]]:
             yield lambda seq=seq: feed.send_bytes(TELEMETRY.name, seq % PARTITIONS, b"junk")  # type: ignore[misc]
 
 
-def worker_on(broker: LocalBroker, data_dir: Path) -> DyingWorker:
+def worker_on(broker: LocalBroker, data_dir: Path, slot: str = "0") -> DyingWorker:
     policy = data_dir / "policy.yaml"
-    data_dir.mkdir(parents=True)
+    data_dir.mkdir(parents=True, exist_ok=True)
     policy.write_text("rules: []\n")
     environ = {
         "PILOTHOUSE_KAFKA": broker.address,
@@ -50,7 +50,7 @@ def worker_on(broker: LocalBroker, data_dir: Path) -> DyingWorker:
         "PILOTHOUSE_TICK_SECONDS": "0.2",
         "PILOTHOUSE_POLICY_FILE": str(policy),
     }
-    return DyingWorker("governor", data_dir, environ)
+    return DyingWorker("governor", data_dir, environ, slot)
 
 
 def undisturbed(log: list[Read]) -> dict[str, PhaseChanged]:
@@ -72,20 +72,25 @@ def undisturbed(log: list[Read]) -> dict[str, PhaseChanged]:
 
 
 def kill_again_and_again(broker: LocalBroker, folder: Path, kills: int) -> None:
-    worker = worker_on(broker, folder / "governor")
+    worker = worker_on(broker, folder)
     with closing(Feed(broker.address)) as feed:
         try:
             die_and_come_back(worker, feed, kills)
-            feed.end(TELEMETRY.name)  # not an event either: it goes to the dead letters like the junk
-            told = read_all(broker.address, TELEMETRY.name)
-            expected = undisturbed(told)
-            with closing(Reader(broker.address, CONTROL.name)) as control:
-                worker.until(lambda: expected.keys() <= control.polled().ids, f"{len(expected)} decisions")
-            assert worker.stop() == 0
+            judge(broker, feed, worker)
         finally:
             worker.kill()
-        for topic in (CONTROL.name, DEADLETTER.name):
-            feed.end(topic)
+
+
+def judge(broker: LocalBroker, feed: Feed, worker: DyingWorker) -> None:
+    """Stop the last worker when it has judged everything; what all of them decided is what one would have decided."""
+    feed.end(TELEMETRY.name)  # not an event either: it goes to the dead letters like the junk
+    told = read_all(broker.address, TELEMETRY.name)
+    expected = undisturbed(told)
+    with closing(Reader(broker.address, CONTROL.name)) as control:
+        worker.until(lambda: expected.keys() <= control.polled().ids, f"{len(expected)} decisions")
+    assert worker.stop() == 0
+    for topic in (CONTROL.name, DEADLETTER.name):
+        feed.end(topic)
     assert len(expected) > 100
     decided = [read.event for read in read_all(broker.address, CONTROL.name)]
     differing = [event for event in decided if isinstance(event, Malformed) or expected.get(event.event_id) != event]
@@ -120,3 +125,28 @@ def test_two_kills_change_no_decision(new_broker: NewBroker, tmp_path: Path) -> 
 @pytest.mark.chaos_long
 def test_ten_kills_change_no_decision(new_broker: NewBroker, tmp_path: Path) -> None:
     kill_again_and_again(new_broker(), tmp_path, kills=10)
+
+
+def test_partitions_that_move_between_two_governors_change_no_decision(new_broker: NewBroker, tmp_path: Path) -> None:
+    broker = new_broker()
+    one, other = worker_on(broker, tmp_path, slot="0"), worker_on(broker, tmp_path, slot="1")
+    with closing(Feed(broker.address)) as feed:
+        try:
+            one.start()
+            one.until_running()
+            with feeding(sends(feed), per_second=60) as sent:
+                other.start()
+                other.until_running()
+                both = sent()
+                other.until(lambda: sent() > both + 100, "both have judged")
+                shares = [set(worker.health()["last_offset"]) for worker in (one, other)]
+                assert all(shares), "each has partitions"
+                assert not shares[0] & shares[1], "none is read by both"
+                other.kill()
+                one.until(lambda: len(one.health()["last_offset"]) == PARTITIONS, "all are back at the first")
+                alone = sent()
+                one.until(lambda: sent() > alone + 100, "it has judged alone")
+            judge(broker, feed, one)
+        finally:
+            one.kill()
+            other.kill()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pilothouse.events.commands import Tick
 from pilothouse.events.telemetry import RunStarted, StepBatch
-from pilothouse.events.union import AnyInput, Record
+from pilothouse.events.union import AnyDecision, AnyInput, Record
 from pilothouse.stream_processors import judging
 from pilothouse.stream_processors.admission import Verdict
 from pilothouse.stream_processors.fold import fold
@@ -265,7 +265,9 @@ def test_a_fault_of_ours_resets_the_same_way_and_the_log_goes_on(run: GovernedRu
 @given(histories(ticking=False), st.data())
 def test_what_is_told_of_attempts_that_are_over_is_ignored(run: GovernedRun, data: st.DataObject) -> None:
     """A rank of an old attempt that speaks for ever changes no decision."""
-    state, decisions, attempts = new_state("run"), [], []
+    state = new_state("run")
+    decisions: list[AnyDecision] = []
+    attempts: list[str] = []
     for record in run.records:
         folded = fold(state, record)
         state = folded.state

@@ -1,14 +1,16 @@
 """The state of a run stays within its declared bytes, whatever its ranks, writers, steps and people do."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pilothouse.events.actions import Action, Notify, Rollback, SkipBatches
 from pilothouse.events.commands import OperatorCommand, PolicyActivated
-from pilothouse.events.envelope import LogPlace
-from pilothouse.events.telemetry import CheckpointSaved, InterventionReceipt, RunStarted, StepBatch, TrainerFact
+from pilothouse.events.envelope import LogPlace, TrainerFact
+from pilothouse.events.telemetry import CheckpointSaved, InterventionReceipt, RunStarted, StepBatch
 from pilothouse.events.union import AnyEvent, AnyInput, Record
 from pilothouse.governance.policy import MAX_POLICY_BYTES, load_policy
 from pilothouse.stream_processors.fold import fold
@@ -48,7 +50,7 @@ class Flood:
         assert dump_state(load_state(body)) == body
         return len(body)
 
-    def tell(self, kind: type[TrainerFact], attempt: int, rank: int = 0, **fields: object) -> None:
+    def tell(self, kind: Callable[..., AnyInput], attempt: int, rank: int = 0, **fields: Any) -> None:
         self.writers += 1
         attempt_id = f"{attempt}{LONG}"[:200]
         self.fold(
@@ -60,7 +62,7 @@ class Flood:
                 attempt_id=attempt_id,
                 attempt=attempt + 1,
                 rank=rank,
-                **fields,  # type: ignore[arg-type]  # whatever the class takes
+                **fields,
             )
         )
 
@@ -119,8 +121,16 @@ def test_a_run_that_says_as_much_as_it_may_stays_within_its_bytes() -> None:
     for rank in range(MAX_RANKS):
         flood.log(0, rank, steps=20)
     for number in range(40):
-        checkpoint = {"path": WIDE * 500 + str(number), "manifest_sha256": WIDE * 64, "size_bytes": 1, "took_s": 1.0}
-        flood.tell(CheckpointSaved, 0, step=FAR + 19, checkpoint_id=f"{number}{LONG}"[:200], **checkpoint)
+        flood.tell(
+            CheckpointSaved,
+            0,
+            step=FAR + 19,
+            checkpoint_id=f"{number}{LONG}"[:200],
+            path=WIDE * 500 + str(number),
+            manifest_sha256=WIDE * 64,
+            size_bytes=1,
+            took_s=1.0,
+        )
         flood.order(SkipBatches(count=1))
     assert flood.state.ledger.in_flight
     assert flood.state.candidates
@@ -130,7 +140,7 @@ def test_a_run_that_says_as_much_as_it_may_stays_within_its_bytes() -> None:
         for rank in range(MAX_RANKS):
             flood.log(attempt, rank, steps=200)
         for number in range(200):
-            reason = {"outcome": "failed", "reason": WIDE * 16_000}
+            reason: dict[str, Any] = {"outcome": "failed", "reason": WIDE * 16_000}
             flood.tell(
                 InterventionReceipt, attempt, step=FAR + number, intervention_id=f"{number}{LONG}"[:200], **reason
             )

@@ -17,8 +17,8 @@ from pilothouse.events.union import KINDS
 FROZEN = Path(__file__).parent / "test_events_fields.json"
 INSTRUCTION = """
 The fields of {kind} are not what they were at schema {version}. A reader of this schema cannot read such an event,
-and the archive holds events of the old form. Raise `schema_version` of its class, add an upcast from {version} to the next in
-`events/codec.py`, and only then freeze the new fields: python tests/unit/test_events.py
+and the archive holds events of the old form. Raise `schema_version` of its class, add an upcast from {version} to the
+next in `events/codec.py`, and only then freeze the new fields: python tests/unit/test_events.py
 """
 
 
