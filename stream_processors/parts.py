@@ -61,7 +61,7 @@ class _Archive:
         return open_runs(connect(self._settings))
 
     def rebuild(self, run_id: str) -> list[Record]:
-        return read_log(connect(self._settings), run_id)
+        return read_log(connect(self._settings), run_id, before_epoch=self._settings.log_epoch)
 
     def decisions(self, run_id: str) -> list[AnyDecision]:
         return read_decisions(connect(self._settings), run_id)

@@ -4,6 +4,7 @@ A test's level is the folder it is in, so that nobody can forget a marker: `-m u
 """
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,11 @@ pytest_plugins = (
     "pilothouse.tests.endpoint_fixture",
     "pilothouse.tests.stack_fixture",
 )
+
+# A shell starts what it puts in the background with Ctrl-C ignored, and a child inherits that: tests that send one to
+# theirs would wait for ever. With a handler here, children begin with the default.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LEVELS = ("unit", "property", "contract", "replay", "integration", "chaos", "acceptance")
 

@@ -15,6 +15,7 @@ from pilothouse.storage.archive import Archive, Archived
 from pilothouse.storage.connect import connect
 from pilothouse.storage.history import open_runs, read_decisions, read_log
 from pilothouse.storage.migrate import migrate
+from pilothouse.stream_processors.parts import production_parts
 from pilothouse.tests.archive_events import Writer, decided, logged, story
 from pilothouse.tests.endpoint_fixture import EndpointProcess
 
@@ -85,6 +86,15 @@ def test_a_new_epoch_follows_the_old_one_and_can_be_left_out(client: Client) -> 
     assert [at[1:] for at in moments(client, "twice")] == [(0, 5), (0, 6), (1, 0), (1, 1), (1, 2)]
     assert [at[1:] for at in moments(client, "twice", before_epoch=1)] == [(0, 5), (0, 6)]
     assert moments(client, "twice", before_epoch=0) == []
+
+
+def test_a_governor_rebuilds_from_what_stands_before_its_epoch(client: Client, endpoint: EndpointProcess) -> None:
+    """What is in the new log it judges when it reads it there."""
+    Archive(client).insert([*facts("rebuilt", 16, [(0, 5), (1, 1), (2, 0)]), *ticks(16, [(0, 4), (1, 0), (2, 1)])])
+    settings = Settings(clickhouse_url=endpoint.clickhouse_url, log_epoch=1)
+    history = production_parts(settings, "governor").history
+    assert history is not None
+    assert [(one.place.epoch, one.place.offset) for one in history.rebuild("rebuilt")] == [(0, 5)]
 
 
 def test_where_a_run_moved_to_another_partition_its_ticks_move_with_it(client: Client) -> None:
