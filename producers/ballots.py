@@ -108,16 +108,19 @@ class LocalBallots:
 class StoreBallots:
     """The registers in a torch.distributed store, served by one thread that polls the few keys somebody asked for.
 
-    `store` is used by this thread alone (a clone, with its own connection: a wait elsewhere must not hold us up). The
-    poll interval grows with the number of ranks, so that 10,000 of them ask rank 0's store some 10,000 times a second.
+    `connect` gives that thread a store of its own (a clone, with its own connection: a wait elsewhere must not hold us
+    up). It may block: connecting to the store of a rank that has died tries for the whole time-out of the group, half
+    an hour by default. The poll interval grows with the number of ranks, so that 10,000 of them ask rank 0's store some
+    10,000 times a second.
     """
 
-    def __init__(self, store: Any, run_key: str, rank: int, voters: int) -> None:
+    def __init__(self, connect: Callable[[], Any], run_key: str, rank: int, voters: int) -> None:
         self.rank = rank
         self.voters = voters
         self.poll_seconds = 0.02 + voters * 1e-4
         self.word_seconds = 5 * self.poll_seconds
-        self._store = store
+        self._connect = connect
+        self._store: Any = None
         self._prefix = f"pilothouse/{run_key}/"
         self._heard: dict[str, str] = {}
         self._watched: set[str] = set()
@@ -190,6 +193,7 @@ class StoreBallots:
 
     def _serve(self) -> None:
         try:
+            self._store = self._connect()
             while not self._closed.is_set():
                 self._work_off()
                 self._listen()
@@ -269,5 +273,4 @@ def find_ballots(run_key: str, rank: int, world_size: int) -> Ballots:
         raise BallotsLost(
             f"{world_size} ranks, but torch.distributed offers no store to agree through: {error}"
         ) from error
-    own = store.clone() if hasattr(store, "clone") else store
-    return StoreBallots(own, run_key, rank, world_size)
+    return StoreBallots(getattr(store, "clone", lambda: store), run_key, rank, world_size)

@@ -5,6 +5,7 @@ Writes what it saw to `FOLDER/rank-N.json`. Scenarios: `steered` (DDP, every int
 share no collective; one is killed), `restarted` (goes on from what `steered` saved).
 """
 
+import faulthandler
 import hashlib
 import json
 import os
@@ -29,6 +30,8 @@ from pilothouse.tests.pilot_world import Order, Script, Tape, links_of
 
 STEPS = 300
 STEP_SECONDS = 0.004
+HANGS_SECONDS = 90.0
+"""A rank that takes longer says where it stands, and ends."""
 
 
 class SpoiltOnThisRank(Checkpoints):
@@ -189,6 +192,7 @@ def restarted(rank: int, world: int, folder: Path) -> dict[str, Any]:
 
 
 def main(scenario: str, rank: int, world: int, port: int, folder: Path) -> None:
+    faulthandler.dump_traceback_later(HANGS_SECONDS, exit=True)
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
     saw = {"steered": steered, "lonely": lonely, "restarted": restarted}[scenario](rank, world, folder)

@@ -224,7 +224,7 @@ def test_a_killed_rank_holds_nobody_up_and_what_it_did_not_confirm_is_not_applie
 
 def test_when_rank_0_is_killed_the_others_train_on_unsteered(tmp_path: Path) -> None:
     killed, living = train("lonely", 2, tmp_path, faults="sigkill@safe_point/60/0")
-    assert (killed.status, living.status) == (-9, 0)
+    assert (killed.status, living.status) == (-9, 0), living.stderr
     assert living.seen["slowest"] < 3.0
     assert living.seen["over"]
     assert "steering is over, training goes on" in living.stderr

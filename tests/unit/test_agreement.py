@@ -1,9 +1,11 @@
 """The words of the agreement, and what it says when nobody can be asked."""
 
+import threading
+
 import pytest
 
 from pilothouse.producers.agreement import Agreement, Proposal, Verdict, read_proposal, read_verdict
-from pilothouse.producers.ballots import BallotsLost, LocalBallots, find_ballots
+from pilothouse.producers.ballots import COMMIT, BallotsLost, LocalBallots, StoreBallots, find_ballots
 from pilothouse.producers.pace import StepPace
 from pilothouse.producers.transaction import all_or_none
 
@@ -81,6 +83,19 @@ def test_a_preparation_that_fails_says_its_class_and_its_rank() -> None:
 def test_ranks_without_torch_distributed_cannot_agree_and_say_so() -> None:
     with pytest.raises(BallotsLost, match=r"2 ranks, but torch.distributed offers no store"):
         find_ballots("x", 0, 2)
+
+
+def test_a_store_that_never_answers_holds_nobody_up() -> None:
+    """A rank that was late to connect, and whose rank 0 is dead by then."""
+    never = threading.Event()
+    try:
+        ballots = StoreBallots(never.wait, "run", rank=1, voters=2)
+        ballots.post("d/1", COMMIT)
+        assert ballots.value("d/1") is None
+        assert ballots.wait("d/1", within=0.05) is None
+        ballots.close(within=0.05)
+    finally:
+        never.set()
 
 
 def test_the_margin_covers_the_time_that_words_take_and_doubles_at_each_try() -> None:
