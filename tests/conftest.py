@@ -21,6 +21,9 @@ pytest_plugins = (
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# A test's Kafka lives for seconds: the compiler for long-lived servers costs half of the CPU its start takes.
+os.environ.setdefault("_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:-UseG1GC -XX:+UseSerialGC")
+
 LEVELS = ("unit", "property", "contract", "replay", "integration", "chaos", "acceptance")
 
 # No deadline: on a shared machine it measures the neighbours. Derandomized in CI: a red build must be red again.

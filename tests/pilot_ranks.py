@@ -7,6 +7,7 @@ share no collective; one is killed), `restarted` (goes on from what `steered` sa
 
 import faulthandler
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -30,6 +31,7 @@ from pilothouse.tests.pilot_world import Order, Script, Tape, links_of
 
 STEPS = 300
 STEP_SECONDS = 0.004
+TOGETHER_STEPS, ALONE_STEPS = 50, 250
 HANGS_SECONDS = 90.0
 """A rank that takes longer says where it stands, and ends."""
 
@@ -145,7 +147,9 @@ def steered(rank: int, world: int, folder: Path) -> dict[str, Any]:
 
 
 def lonely(rank: int, world: int, folder: Path) -> dict[str, Any]:
-    """Ranks without any collective, so that the living do not wait for the dead; who dies is in FAULTS."""
+    """Ranks that train in step at first, then without any collective, so that the living do not wait for the dead; who
+    dies is in FAULTS.
+    """
     faults = Injector(read_faults(os.environ["FAULTS"]))
     weight = nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([weight], lr=0.1)
@@ -153,8 +157,13 @@ def lonely(rank: int, world: int, folder: Path) -> dict[str, Any]:
     script = Script(tape, [Order(5, ScaleLr(factor=0.5)), Order(90, ScaleLr(factor=0.5))])
     ballots = find_ballots("lonely", rank, world)
     pilot = Pilot(tape, weight, optimizer, settings=Settings(), links=links_of(script if rank == 0 else None, ballots))
-    slowest = 0.0
-    for step in range(250):
+    slowest, deadline = 0.0, time.monotonic() + HANGS_SECONDS / 2
+    for step in itertools.count():
+        settled = tape.receipts("i-2") or pilot.steering_over
+        if step >= ALONE_STEPS and (settled or time.monotonic() > deadline):
+            break
+        if step < TOGETHER_STEPS:
+            dist.barrier()
         script.step = step
         time.sleep(STEP_SECONDS)
         faults.at("safe_point", rank, step)
