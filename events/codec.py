@@ -84,7 +84,7 @@ def decode(
     if version > model.schema_version:
         return Malformed(
             "NewerSchema",
-            f"{kind} has schema {version}, this reader knows up to {model.schema_version}: upgrade it, then replay",
+            f"{kind} has schema {version}, this reader knows up to {model.schema_version}: upgrade the reader",
             body,
             kind,
         )
@@ -100,12 +100,13 @@ def _decode_body(model: type[Event], kind: str, version: int, body: bytes, upcas
             return Malformed("BadHeader", f"the header says {kind}, the body {fields.get('kind')!r}"[:300], body, kind)
         return model.model_validate(fields)  # type: ignore[return-value]  # KINDS holds exactly the leaves of AnyEvent
     except ValidationError as error:
-        return Malformed("Invalid", _first_fault(error), body, kind)
+        return Malformed("Invalid", first_fault(error), body, kind)
     except (msgspec.DecodeError, *_STUMBLES) as error:
         return Malformed("Undecodable", f"{type(error).__name__}: {error}"[:300], body, kind)
 
 
-def _first_fault(error: ValidationError) -> str:
+def first_fault(error: ValidationError) -> str:
+    """Which field is wrong and how, on one line; pydantic's own text takes four a fault."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     place = ".".join(str(part) for part in first["loc"]) or "body"
     return f"{place}: {first['msg']} ({error.error_count()} faults)"[:300]

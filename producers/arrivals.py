@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from .bad_calls import BadCalls
 from .batching import Entry, Told
+from .plain import why
 from .values import Number
 
 DEVICE_MICROS = 5_000_000
@@ -47,5 +48,5 @@ def _read(metrics: Mapping[str, Number], bad_calls: BadCalls) -> dict[str, float
             else:
                 bad_calls.add("device_value", f"metric {name!r} did not arrive from its device in time", "outbox")
         except Exception as error:  # noqa: BLE001  # whatever a device's driver raises, the other metrics are good
-            bad_calls.add("device_value", f"reading metric {name!r} from its device: {error!s:.200}", "outbox")
+            bad_calls.add("device_value", f"reading metric {name!r} from its device: {why(error)}", "outbox")
     return numbers

@@ -4,15 +4,21 @@ Called by `producers.values` and `producers.run`, on the training thread, where 
 in the next `TelemetryGap` (`producers.outbox`).
 """
 
+import contextlib
 import logging
+import os
 import sys
 import threading
 from collections import Counter
 from pathlib import Path
 
+from .plain import on_one_line
+
 logger = logging.getLogger("pilothouse")
 
-_HERE = str(Path(__file__).parent)
+_HERE = str(Path(__file__).parent) + os.sep
+_BETWEEN = contextlib.__file__
+"""Stands between `with run.evaluating():` and us."""
 
 
 class BadCalls:
@@ -27,8 +33,10 @@ class BadCalls:
         """Count it, and say so if this is the first of its reason; at `place`, or at the line that called us."""
         with self._lock:
             self._counts[reason] += 1
-        if self.first(reason):
-            logger.warning("%s: %s (said once; further ones are counted, as %s)", place or caller(), message, reason)
+            known = reason in self._reported
+        if not known and self.first(reason):
+            where, said = place or caller(), on_one_line(message)
+            logger.warning("%s: %s (said once; further ones are counted, as %s)", where, said, reason)
 
     def first(self, reason: str) -> bool:
         """Whether this is the first time that somebody asks this of `reason`."""
@@ -47,6 +55,6 @@ class BadCalls:
 def caller() -> str:
     """file:line of the innermost frame that is not ours."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_HERE):
+    while frame.f_back is not None and frame.f_code.co_filename.startswith((_HERE, _BETWEEN)):
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"

@@ -6,6 +6,7 @@ it has.
 """
 
 import json
+import logging
 import os
 import socket
 import sys
@@ -19,10 +20,16 @@ from typing import Any, NamedTuple
 
 from ..events.envelope import DECISION_NAMESPACE
 from ..events.errors import UserMistake
+from .plain import why
+
+logger = logging.getLogger("pilothouse")
 
 RUN_ID_KEY = "PILOTHOUSE_RUN_ID"
 AGREE_SECONDS = 120.0
 MAX_RUN_ID = 200
+MAX_DIGITS = 7
+"""A launcher's or a sidecar's number of more digits counts no ranks, attempts or restarts."""
+
 RANK_KEYS = (
     ("RANK", "WORLD_SIZE"),
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
@@ -69,9 +76,15 @@ def read_lineage(sidecar: Path) -> Lineage | None:
     """
     try:
         told = json.loads(sidecar.read_text())
-        return Lineage(str(told["run_id"]), str(told["attempt_id"]), int(told["attempt"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        lineage = Lineage(str(told["run_id"]), str(told["attempt_id"]), int(told["attempt"]))
+        if not 0 < lineage.attempt < 10**MAX_DIGITS:
+            raise ValueError(f"attempt {lineage.attempt}")
+    except (FileNotFoundError, NotADirectoryError):
+        return None  # a first start
+    except (OSError, ArithmeticError, ValueError, LookupError, TypeError, RecursionError) as error:
+        logger.warning("%s tells no lineage and is not continued (%s)", sidecar, why(error))
         return None
+    return lineage
 
 
 def place_of(environ: Mapping[str, str]) -> Place:
@@ -158,7 +171,7 @@ def from_rank_zero(name: str, value: str, rank: int) -> str:
 def restarts(environ: Mapping[str, str]) -> int:
     """How often the launcher says that it started this job again."""
     counts = [environ.get(key, "0") for key in RESTART_KEYS]
-    return sum(int(count) for count in counts if count.isdecimal())
+    return sum(int(count) for count in counts if count.isdecimal() and len(count) <= MAX_DIGITS)
 
 
 def host() -> str:
@@ -214,4 +227,7 @@ def _distributed() -> Any:
 def script_folder() -> Path:
     """Where the training script lies, or the working directory of a notebook."""
     main = getattr(sys.modules.get("__main__"), "__file__", None)
-    return Path(main).resolve().parent if main else Path(os.getcwd())
+    try:
+        return Path(main).resolve().parent if main else Path(os.getcwd())
+    except OSError:  # the working directory is gone: that is its owner's business
+        return Path(os.sep)

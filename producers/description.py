@@ -1,25 +1,35 @@
-"""What a run says of itself at its start: its configuration as plain, bounded data.
+"""What a run says of itself at its start: its configuration, labels and versions as plain, bounded data.
 
-Called by `producers.run.start_run`. A configuration may be anything (a dict, a dataclass, argparse's Namespace, a
-pydantic model, OmegaConf); people read it later, so what is no plain value becomes text, and what is too long is cut
-with a mark that says so.
+Called by `producers.run.start_run`. What can only be a slip in the call is refused at once (`refuse_mistakes`). What
+stands inside a configuration may be anything (a dict, a dataclass, argparse's Namespace, a pydantic model, OmegaConf);
+people read it later, so `producers.plain` makes it text, cuts what is too long, and marks what cannot be read: all that
+is said in one line of the log, and the run goes on.
 """
 
-import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+import math
+import os
+from collections.abc import Mapping
 from typing import Any, Literal, TypedDict
 
 import msgspec
 
+from ..events.errors import UserMistake
+from ..settings import Settings
+from .bad_calls import caller
+from .plain import NAME_CHARS, Reading, shown
+
 logger = logging.getLogger("pilothouse")
 
 CONFIG_BYTES = 65_536
-STRING_CHARS = 4_096
-ITEMS = 1_000
-DEPTH = 12
-LABEL_CHARS = 2_000
+LABELS = 98
+"""Of the hundred that a run may have; the run's name and host are the other two."""
+
+LABEL_CHARS = 1_900
+LABELS_BYTES = 200_000
 TRUNCATED_KEY = "pilothouse_truncated"
+NOTES = 5
+"""So many changes are named; the others are counted."""
 
 _size = msgspec.msgpack.Encoder().encode
 
@@ -38,23 +48,64 @@ class Description(TypedDict, total=False):
 
 KNOWN = frozenset(Description.__annotations__)
 TEXTS: tuple[Literal["code_version", "dataset_version", "model"], ...] = ("code_version", "dataset_version", "model")
+_LABELS = (Mapping | None, "a mapping of names to texts, such as {'team': 'vision'}")
+_WANTED: Mapping[str, tuple[Any, str]] = {
+    "name": (str, "a text"),
+    "run_id": (str | None, "a text"),
+    "settings": (Settings | None, "a pilothouse.settings.Settings; left out, they are read from the environment"),
+    "sidecar": (str | os.PathLike | None, "the path of a file"),
+    "tags": _LABELS,
+    "links": _LABELS,
+}
+
+
+def refuse_mistakes(given: Mapping[str, object]) -> None:
+    """Look at the arguments of one call of `start_run`; None says the same as leaving out.
+
+    Raises:
+        UserMistake: one is of a kind that it cannot be; which, and what to write instead.
+    """
+    if unknown := sorted(set(given) - KNOWN - set(_WANTED)):
+        raise UserMistake(f"start_run does not know {', '.join(unknown)}; it takes {', '.join(sorted(KNOWN))}")
+    for argument, (kind, wanted) in _WANTED.items():
+        value = given.get(argument)
+        if not isinstance(value, kind):
+            raise UserMistake(f"start_run: {argument} must be {wanted}, got {shown(value)}")
+    if given.get("cost_per_hour") is not None:
+        _cost(given["cost_per_hour"])
+
+
+def _cost(given: Any) -> float:
+    try:
+        cost = float(given)
+    except Exception:  # noqa: BLE001  # whatever it is, it is no number, and that is what its author must hear
+        cost = math.nan
+    if not 0 <= cost < math.inf:
+        raise UserMistake(f"start_run: cost_per_hour must be a number from 0, got {shown(given)}")
+    return cost
 
 
 def described(description: Description) -> dict[str, Any]:
-    """The fields of `RunStarted` that describe the run."""
-    fields: dict[str, Any] = {name: cut(str(description[name])) for name in TEXTS if description.get(name)}
-    fields |= {name: labels(description[name]) for name in ("tags", "links") if description.get(name)}
+    """The fields of `RunStarted` that describe the run. What could not be told as it was given is said once."""
+    reading = Reading()
+    texts = {name: reading.text(value, name) for name in TEXTS if (value := description.get(name)) is not None}
+    fields: dict[str, Any] = {name: text for name, text in texts.items() if text}
+    labels = {"tags": description.get("tags"), "links": description.get("links")}
+    fields |= {name: _labels(given, name, reading) for name, given in labels.items() if given is not None}
     if (cost := description.get("cost_per_hour")) is not None:
-        fields["cost_per_hour"] = float(cost)
-    fields["config"] = bounded_config(description.get("config"))
+        fields["cost_per_hour"] = _cost(cost)
+    fields["config"] = _config(description.get("config"), reading)
+    if notes := reading.notes:
+        more = f"; and {len(notes) - NOTES} more" if len(notes) > NOTES else ""
+        logger.warning("%s: start_run tells less than it was given: %s%s", caller(), "; ".join(notes[:NOTES]), more)
     return fields
 
 
-def bounded_config(config: object) -> dict[str, Any]:
-    """`config` as plain data of at most 64 KB; what was cut is marked in place, and said once in the log."""
+def _config(config: object, reading: Reading) -> dict[str, Any]:
+    """`config` as plain data of at most 64 KB; what was cut is marked in place."""
     if config is None:
         return {}
-    whole = plain(config, DEPTH)
+    whole = reading.plain(config, "config")
     fields = whole if isinstance(whole, dict) else {"config": whole}
     kept: dict[str, Any] = {}
     room = CONFIG_BYTES - 1_024
@@ -66,57 +117,24 @@ def bounded_config(config: object) -> dict[str, Any]:
     if len(kept) < len(fields):
         left_out = [name for name in fields if name not in kept]
         kept[TRUNCATED_KEY] = f"{len(left_out)} keys are left out for their size: {', '.join(left_out)}"[:500]
-        logger.warning("the run's config is over %d bytes: %s", CONFIG_BYTES, kept[TRUNCATED_KEY])
+        reading.notes.append(f"config is over {CONFIG_BYTES} bytes: {kept[TRUNCATED_KEY]}")
     return kept
 
 
-def plain(value: object, depth: int) -> Any:
-    """`value` as msgpack and JSON can say it; numbers of no JSON are left to the event's own rule."""
-    if value is None or isinstance(value, bool | float):
-        return value
-    if isinstance(value, int) and -(2**63) <= value < 2**64:
-        return int(value)
-    if isinstance(value, str) or depth == 0:
-        return cut(str(value) if isinstance(value, str) else f"{type(value)} nested deeper than {DEPTH}")
-    return plain_collection(value, depth)
+def _labels(given: Mapping[Any, object], place: str, reading: Reading) -> dict[str, str]:
+    """Tags or links as text; as many as one run may have."""
+    labels = reading.labels(given, place, LABEL_CHARS)
+    kept: dict[str, str] = {}
+    room = LABELS_BYTES
+    for name, text in labels.items():
+        room -= len(_size(name)) + len(_size(text))
+        if name and len(kept) < LABELS and room >= 0:
+            kept[name] = text
+    if len(kept) < len(labels):
+        reading.notes.append(f"{place}: {len(labels) - len(kept)} are left out, for want of a name or of room")
+    return kept
 
 
-def plain_collection(value: object, depth: int) -> Any:
-    """A mapping or sequence as plain data; whatever else it is, its text."""
-    if (fields := _fields(value)) is not None:
-        return {cut(str(name))[:200]: plain(item, depth - 1) for name, item in list(fields.items())[:ITEMS]}
-    if isinstance(value, Sequence | set | frozenset) and not isinstance(value, bytes | bytearray | memoryview):
-        return [plain(item, depth - 1) for item in list(value)[:ITEMS]]
-    return cut(str(value))
-
-
-def cut(text: str) -> str:
-    """Text that can be encoded and is not too long; where it was cut, it says so."""
-    if len(text) > STRING_CHARS:
-        logger.warning("a text of %d characters was cut to %d in the description of the run", len(text), STRING_CHARS)
-        text = f"{text[:STRING_CHARS]}… [cut by pilothouse: {len(text)} characters]"
-    return text.encode("utf-8", "replace").decode()
-
-
-def labels(given: Mapping[str, object]) -> dict[str, str]:
-    """Tags or links as text, at most 100 of them."""
-    return {cut(str(name))[:200]: cut(str(value))[:LABEL_CHARS] for name, value in list(given.items())[:100]}
-
-
-def _fields(value: object) -> Mapping[Any, Any] | None:
-    """The named parts of whatever has named parts."""
-    if isinstance(value, Mapping):
-        return value
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
-    if callable(dump := getattr(value, "model_dump", None)) and not isinstance(value, type):
-        dumped = dump()
-        return dumped if isinstance(dumped, Mapping) else None
-    module = type(value).__module__
-    return vars(value) if module == "argparse" or isinstance(value, _namespace()) else None
-
-
-def _namespace() -> type:
-    from types import SimpleNamespace
-
-    return SimpleNamespace
+def name_label(name: str) -> str:
+    """The run's name as a label can say it."""
+    return Reading().text(name, "name")[:NAME_CHARS]

@@ -27,6 +27,7 @@ from .context import Identity
 from .heartbeat import Moment, Pulse, heartbeat_fields
 from .kafka import Outcome, State
 from .spool import Lost, Spool
+from .telling import fault
 
 logger = logging.getLogger("pilothouse")
 
@@ -217,7 +218,7 @@ class Outbox:
         what = draft.told.fact.__name__ if draft.told is not None else "StepBatch"
         self._ledger.drop(reason, draft.entries)
         if self.bad_calls.first(f"{reason} {what}"):
-            logger.warning("a %s cannot be published and is dropped: %.500s", what, error)
+            logger.warning("a %s cannot be published and is dropped: %s", what, fault(error))
 
     def _own(self, seq: int, fact: type[TrainerFact], fields: Mapping[str, Any], entries: int = 0) -> Outgoing:
         """A record in which the outbox speaks for itself."""

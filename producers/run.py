@@ -12,7 +12,6 @@ import logging
 import os
 import sys
 import time
-import traceback
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Self, SupportsIndex, Unpack
 
 from ..events.actions import ActionKind
 from ..events.envelope import TrainerFact
-from ..events.errors import UserMistake
 from ..events.telemetry import AttemptReason, EvalCompleted, Outcome, RunEnded, RunStarted, Stage, StageChanged
 from ..settings import Settings, load_settings
 from .accounts import Counts
@@ -39,21 +37,22 @@ from .context import (
     restarts,
     script_folder,
 )
-from .description import KNOWN, Description, described
+from .description import Description, described, name_label, refuse_mistakes
+from .ending import Ending, ending_of, last_words
 from .heartbeat import interval_at_scale
 from .kafka import KafkaSender
 from .outbox import Outbox, Pace
+from .plain import shown
 from .publisher import Publisher
 from .signals import Preemption
 from .spool import Spool, spool_folder
+from .telling import OUTCOMES, STAGES, Word, known_word, refusal, trimmed
 from .values import Admission
 
 if TYPE_CHECKING:
     from .pilot import Pilot
 
 logger = logging.getLogger("pilothouse")
-
-ERROR_CHARS = 16_000
 
 
 class Run:
@@ -91,18 +90,23 @@ class Run:
                 self.stage("train", admitted.step)  # who logs steps is training, said or not
             self._outbox.append(Row(self.identity, time.time_ns() // 1_000, *admitted))
 
-    def evaluated(self, step: SupportsIndex, split: str = "validation", **metrics: Any) -> None:
+    def evaluated(self, step: SupportsIndex | None = None, /, split: str = "validation", **metrics: Any) -> None:
         """Publish the result of an evaluation on held-out data."""
-        whole = self._admission.step(step)
+        whole = self._admission.step(metrics.pop("step", None) if step is None else step)
         numbers, deferred = self._admission.numbers(metrics)
+        if not metrics:
+            self._outbox.bad_calls.add("no_metrics", "metrics are keywords: run.evaluated(step, loss=...)")
         if whole is not None and numbers:
             self._append(EvalCompleted, {"step": whole, "split": split, "metrics": numbers}, deferred)
 
     def stage(self, stage: Stage, step: int | None = None) -> None:
         """Say that the job does something else from here on, so that an evaluation is not taken for a hang."""
+        if (known := self._one_of(STAGES, stage, "stage")) is None:
+            return
         moment = self._outbox.moment
-        moment.stage = stage
-        self.tell(StageChanged, stage=stage, step=moment.step if step is None else step)
+        moment.stage = known
+        whole = self._admission.step(step) if step is not None else None
+        self.tell(StageChanged, stage=known, step=moment.step if whole is None else whole)
 
     @contextmanager
     def evaluating(self, step: int | None = None) -> Iterator[None]:
@@ -129,14 +133,14 @@ class Run:
         """
         old = self.identity
         self.identity = old._replace(attempt_id=attempt_id or uuid.uuid4().hex, attempt=old.attempt + 1)
-        self._announce(reason=reason, first_step=first_step, parent_attempt_id=parent or old.attempt_id)
+        self._begin(reason=reason, first_step=first_step, parent_attempt_id=parent or old.attempt_id)
         return self.identity
 
     def steers(self, actions: tuple[ActionKind, ...]) -> None:
         """What this trainer can carry out; announced again, for the same attempt, if that is news."""
         if self._description.get("steers", ()) != actions:
             self._description["steers"] = actions
-            self._announce(**self._started)
+            self._begin(**self._started)
 
     def pilot(self, model: Any, optimizer: Any, **steered: Any) -> "Pilot":
         """Let the governor steer: see `producers.pilot.Pilot` for what may be given."""
@@ -148,7 +152,7 @@ class Run:
 
     def ending(self, outcome: Outcome) -> None:
         """What to report if the script now ends without an error."""
-        self._outcome = outcome
+        self._outcome = self._one_of(OUTCOMES, outcome, "outcome") or self._outcome
 
     def counts(self) -> Counts:
         """The accounts of the outbox: accepted = sent + queued + spooled + dropped."""
@@ -171,7 +175,8 @@ class Run:
         if self._closed or self._publisher.inert:
             return
         self._close_pilots()
-        self.tell(RunEnded, outcome=outcome or self._outcome, step=self.last_step, error=error[-ERROR_CHARS:])
+        known = self._one_of(OUTCOMES, outcome, "outcome") if outcome is not None else None
+        self._announce(RunEnded, outcome=known or self._outcome, step=self.last_step, error=last_words(error))
         self._closed = True
         self._preemption.disarm()
         atexit.unregister(self._at_exit)
@@ -183,11 +188,11 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close(*self._ended_by(error))
+        self.close(*self._ending(error))
 
     def start(self, first_step: int, reason: AttemptReason, parent: str | None) -> Self:
         """Announce the first attempt and begin to publish. Called once, by `start_run`."""
-        self._announce(reason=reason, first_step=first_step, parent_attempt_id=parent)
+        self._begin(reason=reason, first_step=first_step, parent_attempt_id=parent)
         self._publisher.start()
         self._preemption.arm()
         atexit.register(self._at_exit)
@@ -200,32 +205,40 @@ class Run:
             except Exception:
                 logger.exception("closing the pilot failed; the run ends all the same")
 
-    def _announce(self, **attempt: Any) -> None:
+    def _begin(self, **attempt: Any) -> None:
         self._started = attempt
         if self.identity.rank == 0:
-            self.tell(RunStarted, world_size=self.identity.world_size, **attempt, **self._description)
+            self._announce(RunStarted, world_size=self.identity.world_size, **attempt, **self._description)
+
+    def _announce(self, fact: type[TrainerFact], **fields: Any) -> None:
+        """Tell what must not be lost: without its beginning a run is ungoverned, without its end it hangs."""
+        told, faults = trimmed(Told(self.identity, 0, fact, fields))
+        for fault in faults:
+            self._outbox.bad_calls.add("announced", fault)
+        self._append(fact, told.fields)
 
     def _append(self, fact: type[TrainerFact], fields: Mapping[str, Any], deferred: tuple[Any, ...] = ()) -> None:
-        if not self._closed and not self._publisher.inert:
-            self._outbox.append(Told(self.identity, time.time_ns() // 1_000, fact, fields, deferred))
+        if self._closed or self._publisher.inert:
+            return
+        told = Told(self.identity, time.time_ns() // 1_000, fact, fields, deferred)
+        if (why := refusal(told)) is None:
+            self._outbox.append(told)
+        else:
+            name = getattr(fact, "__name__", "fact")
+            self._outbox.bad_calls.add(f"invalid {name}", f"{name} cannot be told and is dropped: {why}")
 
-    def _ended_by(self, error: BaseException | None) -> tuple[Outcome, str]:
-        match error:
-            case _ if self._preemption.seen:
-                return "preempted", ""
-            case None:
-                return self._outcome, ""
-            case KeyboardInterrupt() | GeneratorExit():
-                return "stopped", ""
-            case SystemExit():
-                return ("stopped" if not error.code else "crashed"), f"exit status {error.code}" if error.code else ""
-            case _:
-                outcome: Outcome = "out_of_memory" if _is_out_of_memory(error) else "crashed"
-                return outcome, "".join(traceback.format_exception(error))
+    def _one_of(self, words: tuple[Word, ...], said: object, what: str) -> Word | None:
+        word = known_word(words, said)
+        if word is None:
+            self._outbox.bad_calls.add(what, f"the {what} is one of {', '.join(words)}; got {shown(said)}")
+        return word
+
+    def _ending(self, error: BaseException | None) -> Ending:
+        return Ending("preempted") if self._preemption.seen else ending_of(error, self._outcome)
 
     def _at_exit(self) -> None:
         """The script ended without `close`: the interpreter still knows whether by an error."""
-        self.close(*self._ended_by(getattr(sys, "last_value", None)))
+        self.close(*self._ending(getattr(sys, "last_value", None)))
 
 
 def start_run(
@@ -244,8 +257,7 @@ def start_run(
     Raises:
         UserMistake: a setting or argument is wrong, or the ranks cannot agree on a run id.
     """
-    if unknown := sorted(set(description) - KNOWN):
-        raise UserMistake(f"start_run does not know {', '.join(unknown)}; it takes {', '.join(sorted(KNOWN))}")
+    refuse_mistakes({"name": name, "run_id": run_id, "settings": settings, "sidecar": sidecar, **description})
     settings = settings if settings is not None else load_settings(os.environ)
     lineage = read_lineage(Path(sidecar)) if sidecar is not None else None
     place = place_of(os.environ)
@@ -264,7 +276,7 @@ def _reason(resumed: Lineage | None, ordinal: int) -> tuple[AttemptReason, str |
 
 def _told(name: str, description: Description) -> dict[str, Any]:
     fields = described(description)
-    fields["tags"] = {"name": name[:200], "host": host()} | fields.get("tags", {})
+    fields["tags"] = {"name": name_label(name), "host": host()} | fields.get("tags", {})
     fields.setdefault("code_version", git_commit(script_folder()))
     return fields
 
@@ -281,11 +293,3 @@ def _run(identity: Identity, settings: Settings, description: Mapping[str, Any])
     outbox = Outbox(identity, writer_id, sender, spool, pace)
     sender.on_news(outbox.wake.set)
     return Run(identity, settings, description, outbox)
-
-
-def _is_out_of_memory(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-            return True
-        error = error.__cause__
-    return False

@@ -14,6 +14,7 @@ from numbers import Real
 from typing import Any, NamedTuple, Protocol
 
 from .bad_calls import BadCalls
+from .plain import shown, why
 
 STEP_LIMIT = 2**62
 PLAIN_INT = 2**63
@@ -78,13 +79,15 @@ class Admission:
 
     def step(self, step: object) -> int | None:
         """The step as an int, or None with the reason counted."""
-        with suppress(TypeError):
+        if type(step) is int and 0 <= step < STEP_LIMIT:
+            return step
+        with suppress(Exception):  # a stranger's __index__ may raise anything
             if _is_tensor(step) or "bool" in type(step).__name__:
                 raise TypeError
             whole = operator.index(step)  # type: ignore[arg-type]  # what has no __index__ is what we ask about
             if 0 <= whole < STEP_LIMIT:
                 return whole
-        self._bad_calls.add("step", f"the step must be a whole number from 0, got {type(step).__name__} {step!r:.60}")
+        self._bad_calls.add("step", f"the step must be a whole number from 0, got {shown(step)}")
         return None
 
     def _all_plain(self, metrics: dict[str, Any]) -> bool:
@@ -127,7 +130,7 @@ class Admission:
 def read(value: object) -> Number | Refused:
     """The number in `value`, at once or on its way, or why there is none."""
     try:
-        if isinstance(value, Real):  # Python's and NumPy's numbers, bool, Fraction
+        if type(value) is float or isinstance(value, Real):  # Python's and NumPy's numbers, bool, Fraction
             return float(value)
         if _is_tensor(value):
             return _read_tensor(value)
@@ -136,7 +139,7 @@ def read(value: object) -> Number | Refused:
         if type(value).__name__ == "Decimal":
             return float(value)  # type: ignore[arg-type]  # Decimal is a number that is no Real
     except Exception as error:  # noqa: BLE001  # foreign conversions run here; none may reach the training loop
-        return Refused("metric_type", f"reading {type(value).__name__} failed: {error!s:.200}")
+        return Refused("metric_type", f"reading {type(value).__name__} failed: {why(error)}")
     return Refused("metric_type", f"{type(value).__name__} is no number; {SCALARS}")
 
 
@@ -146,6 +149,8 @@ def _is_tensor(value: object) -> bool:
 
 
 def _is_text(name: str) -> bool:
+    if name.isascii():
+        return True
     try:
         name.encode()
     except UnicodeEncodeError:

@@ -6,9 +6,11 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from pilothouse.events.codec import decode
 from pilothouse.events.envelope import TrainerFact
@@ -22,6 +24,7 @@ from pilothouse.producers.run import Run
 from pilothouse.producers.spool import Spool
 from pilothouse.settings import Settings
 
+DESCRIPTION: Mapping[str, Any] = MappingProxyType({"config": {"lr": 0.1}})
 WHO = Identity("run-1", "attempt-1", 1, 0, 1)
 
 
@@ -159,12 +162,12 @@ def rows_of(batch: StepBatch) -> Iterator[tuple[str, int, int, dict[str, float]]
         yield batch.attempt_id, batch.times[index], step, present
 
 
-def open_run(folder: Path, log: MemoryLog) -> Run:
+def open_run(folder: Path, log: MemoryLog, description: Mapping[str, Any] = DESCRIPTION) -> Run:
     """A run that publishes into `log` by a thread of its own, as `start_run` makes it."""
     settings = Settings(data_dir=folder, producer_flush_seconds=0.01, heartbeat_seconds=60.0, close_seconds=5.0)
     spool = Spool(folder / "run" / "writer", settings.spool_bytes)
     outbox = Outbox(WHO, "writer", log, spool, Pace(settings.producer_flush_seconds, settings.heartbeat_seconds))
-    return Run(WHO, settings, {"config": {"lr": 0.1}}, outbox).start(0, "start", None)
+    return Run(WHO, settings, description, outbox).start(0, "start", None)
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:

@@ -1,16 +1,23 @@
 """A run as its script sees it: order, attempts, stages, ends; and no call that raises into the training loop."""
 
 import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 
 import pilothouse
+from pilothouse.cli.brokers import free_port
+from pilothouse.events.codec import decode
 from pilothouse.events.envelope import TrainerFact
 from pilothouse.events.errors import UserMistake
 from pilothouse.events.telemetry import (
+    DataProfiled,
     EvalCompleted,
+    Heartbeat,
     RecipeChanged,
     RunEnded,
     RunStarted,
@@ -19,7 +26,9 @@ from pilothouse.events.telemetry import (
     TelemetryGap,
 )
 from pilothouse.producers.run import Run
-from pilothouse.tests.outbox_bench import MemoryLog, open_run, told
+from pilothouse.producers.spool import read_folder
+from pilothouse.settings import Settings
+from pilothouse.tests.outbox_bench import WHO, Bench, MemoryLog, open_run, told
 
 
 @pytest.fixture
@@ -148,6 +157,95 @@ def test_bad_calls_do_not_raise_and_are_counted_before_the_end(run: Run, log: Me
     assert run.counts().accepted == run.counts().sent == 4  # one row, RunStarted, StageChanged and RunEnded
 
 
+class Silent:
+    """Neither its text nor its number can be had."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no text")
+
+    def __index__(self) -> int:
+        raise RuntimeError("no number")
+
+    __float__ = __index__
+
+
+WRONG_CALLS: dict[str, Callable[[Any], object]] = {
+    "stage": lambda run: run.stage("foo"),
+    "stage's type": lambda run: run.stage(Silent()),
+    "stage's step": lambda run: run.stage("train", -1),
+    "evaluating": lambda run: enter(run.evaluating(step="seven")),
+    "split": lambda run: run.evaluated(1, split="", loss=1.0),
+    "split's type": lambda run: run.evaluated(1, split=Silent(), loss=1.0),
+    "metrics in a dict": lambda run: run.evaluated(1, {"loss": 1.0}),
+    "no step": lambda run: run.evaluated(loss=1.0),
+    "metric": lambda run: run.evaluated(1, loss=Silent()),
+    "step": lambda run: run.log(Silent(), loss=1.0),
+    "value": lambda run: run.log(1, loss=Silent()),
+    "outcome": lambda run: run.ending("done"),
+    "fact": lambda run: run.tell("recipe_changed", step=1),
+    "fact's field": lambda run: run.tell(RecipeChanged, step=1, what="x" * 201),
+    "fact's name": lambda run: run.tell(RecipeChanged, step=1, what="x", rank=3),
+    "fact's size": lambda run: run.tell(DataProfiled, step=1, feature="x", edges=(0.0,) * 200_000),
+}
+
+
+def enter(context: AbstractContextManager[None]) -> None:
+    with context:
+        pass
+
+
+@pytest.mark.parametrize("call", WRONG_CALLS.values(), ids=WRONG_CALLS)
+def test_a_wrong_call_is_said_once_in_one_line_with_the_line_that_made_it(
+    call: Callable[[Any], object], run: Run, log: MemoryLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    with run:
+        for _ in range(3):
+            call(run)
+        run.log(7, loss=1.0)
+    (record,) = caplog.records
+    line = record.getMessage()
+    assert "\n" not in line
+    assert line.startswith(f"{__file__}:")
+    assert "pydantic" not in line
+    (gap,) = facts(log, TelemetryGap)
+    assert sum(gap.dropped.values()) >= 3
+    assert run.counts().dropped == 0
+    assert facts(log, StepBatch)[-1].steps == (7,)
+    assert facts(log, RunEnded)[0].outcome == "completed"
+
+
+def test_the_pulse_goes_on_after_a_stage_that_is_none(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    run = Run(WHO, Settings(data_dir=tmp_path), {}, bench.outbox)
+    run.stage("foo")  # type: ignore[arg-type]  # the mistake
+    bench.clock.now += 10
+    bench.settle()
+    (beat,) = facts(bench.log, Heartbeat)
+    assert beat.stage == "prepare"
+
+
+def test_a_beginning_is_not_lost_for_one_field(
+    log: MemoryLog, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    wrong = {"config": {"lr": 0.1}, "cost_per_hour": -1.0, "tags": {"": "x"}, "model": "m" * 20_000}
+    with open_run(tmp_path, log, wrong):
+        pass
+    (started,) = facts(log, RunStarted)
+    assert (started.config, started.cost_per_hour, started.tags, started.model) == ({"lr": 0.1}, None, {}, "")
+    (record,) = caplog.records
+    assert "RunStarted goes without" in record.getMessage()
+
+
+@pytest.mark.parametrize("outcome", ["done", 3, ""])
+@pytest.mark.parametrize("error", ["half a pair: \ud800", Silent(), 5])
+def test_an_end_is_not_lost_for_what_it_was_given(outcome: Any, error: Any, run: Run, log: MemoryLog) -> None:
+    run.ending("stopped")
+    run.close(outcome, error)
+    (ended,) = facts(log, RunEnded)
+    assert ended.outcome == "stopped"
+    assert run.counts().dropped == 0
+
+
 def test_calls_after_the_end_are_quiet(run: Run, log: MemoryLog) -> None:
     run.close()
     before = len(log.facts())
@@ -169,8 +267,33 @@ def test_with_no_broker_the_end_comes_soon_and_says_where_the_rest_is(
 
 @pytest.mark.parametrize(
     "said,message",
-    [({"colour": "red"}, "does not know colour"), ({"run_id": "a\nb"}, "printable")],
+    [
+        ({"colour": "red"}, "does not know colour"),
+        ({"run_id": "a\nb"}, "printable"),
+        ({"tags": ["a"]}, "tags must be"),
+        ({"cost_per_hour": "abc"}, "cost_per_hour must be"),
+        ({"cost_per_hour": -1}, "cost_per_hour must be"),
+        ({"settings": {}}, "settings must be"),
+    ],
 )
 def test_a_mistake_at_the_start_is_one_clear_line(said: dict[str, Any], message: str) -> None:
     with pytest.raises(UserMistake, match=message):
         pilothouse.start_run("gpt", **said)
+
+
+def test_a_run_with_everything_strange_about_it_is_announced_all_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = Settings(kafka=f"127.0.0.1:{free_port()}", data_dir=tmp_path, close_seconds=2.0)
+    strange = {"lr": numpy.float64(0.1), "callback": Silent()}
+    with pilothouse.start_run(
+        "half a pair: \ud800", run_id="strange", config=strange, tags={"owner": Silent()}, settings=settings
+    ) as run:
+        run.log(1, loss=1.0)
+    (folder,) = (tmp_path / "spool").glob("*/*")
+    started, *_ = [decode(record.headers, record.body) for record in read_folder(folder)]
+    assert isinstance(started, RunStarted)
+    assert started.config["lr"] == 0.1
+    assert started.tags["name"] == "half a pair: ?"
+    assert len([record for record in caplog.records if "start_run tells less" in record.getMessage()]) == 1
+    assert run.counts().dropped == 0

@@ -1,9 +1,7 @@
-"""Who a process is, found from what launchers leave behind; and what a run says of itself."""
+"""Who a process is, found from what launchers leave behind."""
 
-import dataclasses
 import json
-import logging
-from argparse import Namespace
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,8 +17,8 @@ from pilothouse.producers.context import (
     place_of,
     read_lineage,
     restarts,
+    script_folder,
 )
-from pilothouse.producers.description import CONFIG_BYTES, TRUNCATED_KEY, Description, bounded_config, described
 
 
 @pytest.mark.parametrize(
@@ -93,6 +91,26 @@ def test_a_sidecar_says_which_attempt_is_continued(tmp_path: Path) -> None:
     assert read_lineage(tmp_path / "none.json") is None
 
 
+@pytest.mark.parametrize("attempt", ["-3", "0", "1e400", "99999999", '"two"', "null"])
+def test_a_sidecar_without_sense_is_said_and_not_continued(
+    attempt: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sidecar = tmp_path / "sidecar.json"
+    sidecar.write_text(f'{{"run_id": "r", "attempt_id": "a", "attempt": {attempt}}}')
+    assert read_lineage(sidecar) is None
+    (record,) = caplog.records
+    assert str(sidecar) in record.getMessage()
+
+
+def test_a_working_directory_that_is_gone_has_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", None)
+    assert git_commit(script_folder()) == ""
+
+
 def test_the_commit_is_read_from_git_itself(tmp_path: Path) -> None:
     git = tmp_path / ".git"
     (git / "refs" / "heads").mkdir(parents=True)
@@ -109,54 +127,3 @@ def test_the_commit_is_read_from_git_itself(tmp_path: Path) -> None:
 def test_no_repository_is_no_commit(tmp_path: Path) -> None:
     (tmp_path / ".git").mkdir()
     assert git_commit(tmp_path) == ""
-
-
-@dataclasses.dataclass
-class Config:
-    lr: float
-    layers: tuple[int, ...]
-
-
-@pytest.mark.parametrize(
-    "config,plain",
-    [
-        (None, {}),
-        ({"lr": 0.1, 3: "x"}, {"lr": 0.1, "3": "x"}),
-        (Config(0.1, (2, 3)), {"lr": 0.1, "layers": [2, 3]}),
-        (Namespace(lr=0.1, out=Path("/tmp/x")), {"lr": 0.1, "out": "/tmp/x"}),
-        ({"big": 2**70}, {"big": str(2**70)}),
-        ([1, 2], {"config": [1, 2]}),
-    ],
-)
-def test_any_kind_of_config_becomes_plain_data(config: object, plain: dict[str, object]) -> None:
-    assert bounded_config(config) == plain
-
-
-def test_a_huge_string_in_the_config_is_cut_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING, logger="pilothouse"):
-        config = bounded_config({"lr": 0.1, "prompt": "x" * 10_000_000})
-    assert config["lr"] == 0.1
-    assert config["prompt"].endswith("[cut by pilothouse: 10000000 characters]")
-    assert "10000000" in caplog.text
-
-
-def test_a_config_with_too_many_keys_keeps_what_fits_and_names_the_rest(caplog: pytest.LogCaptureFixture) -> None:
-    config = bounded_config({f"key{index}": "x" * 4_000 for index in range(100)} | {"last": 1})
-    assert len(json.dumps(config)) < CONFIG_BYTES
-    assert config["last"] == 1
-    assert "keys are left out" in config[TRUNCATED_KEY]
-    assert "keys are left out" in caplog.text
-
-
-def test_a_config_that_contains_itself_ends() -> None:
-    config: dict[str, object] = {"lr": 0.1}
-    config["self"] = config
-    assert bounded_config(config)["lr"] == 0.1
-
-
-def test_tags_and_links_are_text() -> None:
-    said: Description = {"tags": {"team": 7}, "links": {"wandb": "https://x"}, "cost_per_hour": 32}
-    fields = described(said)
-    assert fields["tags"] == {"team": "7"}
-    assert fields["links"] == {"wandb": "https://x"}
-    assert fields["cost_per_hour"] == 32.0

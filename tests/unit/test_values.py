@@ -1,9 +1,12 @@
 """What a script may log, and what becomes of the rest: counted, said once, never raised."""
 
+import gc
 import logging
 import math
+import sys
 from decimal import Decimal
 from fractions import Fraction
+from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy
@@ -11,7 +14,7 @@ import pytest
 import torch
 
 from pilothouse.producers.bad_calls import BadCalls
-from pilothouse.producers.values import MAX_NAMES, Admission, Admitted, Refused, read
+from pilothouse.producers.values import MAX_NAME_LENGTH, MAX_NAMES, Admission, Admitted, Refused, read
 
 
 class Awkward:
@@ -19,6 +22,19 @@ class Awkward:
 
     def __float__(self) -> float:
         raise RuntimeError("no")
+
+    def __index__(self) -> int:
+        raise RuntimeError("no")
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+
+class Wordy(Fraction):
+    """A number that refuses to be one, at length."""
+
+    def __float__(self) -> float:
+        raise RuntimeError("no\n" * 1_000)
 
 
 @pytest.fixture
@@ -100,7 +116,7 @@ def test_the_good_metrics_of_a_bad_call_are_kept(admission: Admission, bad_calls
     assert bad_calls.take() == {"metric_shape": 1, "metric_type": 1, "metric_name": 1}
 
 
-@pytest.mark.parametrize("step", [-1, 1.0, "3", None, True, 2**62, torch.tensor(3), numpy.bool_(True)])
+@pytest.mark.parametrize("step", [-1, 1.0, "3", None, True, 2**62, torch.tensor(3), numpy.bool_(True), Awkward()])
 def test_a_step_that_is_no_whole_number_from_zero_is_refused(
     step: object, admission: Admission, bad_calls: BadCalls
 ) -> None:
@@ -126,14 +142,35 @@ def test_metrics_in_a_dict_are_pointed_at_the_right_spelling(
     assert "run.log(step, **metrics)" in caplog.text
 
 
+def held_bytes(*roots: object) -> int:
+    """The size of everything that these objects keep alive, code aside."""
+    seen: dict[int, object] = {}
+    waiting: list[object] = list(roots)
+    while waiting:
+        one = waiting.pop()
+        if id(one) not in seen and not isinstance(one, type | ModuleType | FunctionType):
+            seen[id(one)] = one
+            waiting += gc.get_referents(one)
+    return sum(map(sys.getsizeof, seen.values()))
+
+
 def test_a_million_names_cost_no_memory_and_one_line(
     admission: Admission, bad_calls: BadCalls, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for index in range(MAX_NAMES + 500):
-        admission.admit(index, (), {"loss": 1.0, f"name{index}": 1.0})
-    assert bad_calls.take() == {"metric_limit": 501}
-    assert len(caplog.records) == 1
-    assert admission.admit(0, (), {"name0": 2.0}) == Admitted(0, {"name0": 2.0})
+    def log_names(first: int, last: int) -> None:
+        for step in range(first, last, 100):
+            names = {f"{name:0{MAX_NAME_LENGTH}}": 1.0 for name in range(step, min(step + 100, last))}
+            assert admission.admit(step, (), {"loss": 1.0} | names) is not None
+
+    log_names(0, MAX_NAMES + 100)
+    full = held_bytes(admission, bad_calls)
+    log_names(MAX_NAMES + 100, 1_000_000)
+    assert held_bytes(admission, bad_calls) <= full < MAX_NAMES * (MAX_NAME_LENGTH + 150)
+    assert bad_calls.take() == {"metric_limit": 1_000_000 - (MAX_NAMES - 1)}  # `loss` is one of the names
+    (record,) = caplog.records
+    assert f"at most {MAX_NAMES} metric names" in record.getMessage()
+    known, new = (f"{name:0{MAX_NAME_LENGTH}}" for name in (0, 1_000_000))
+    assert admission.admit(0, (), {known: 2.0, new: 2.0}) == Admitted(0, {known: 2.0})
 
 
 def test_a_name_that_is_no_text_is_refused(admission: Admission, bad_calls: BadCalls) -> None:
@@ -150,3 +187,11 @@ def test_a_bad_call_is_said_once_with_the_line_that_made_it(
     (record,) = caplog.records
     assert "test_values.py:" in record.getMessage()
     assert "str is no number" in record.getMessage()
+
+
+def test_a_long_error_of_a_strange_number_is_one_line(admission: Admission, caplog: pytest.LogCaptureFixture) -> None:
+    assert admission.admit(0, (), {"loss": Wordy(1)}) is None
+    (record,) = caplog.records
+    assert "RuntimeError: no no" in record.getMessage()
+    assert "\n" not in record.getMessage()
+    assert len(record.getMessage()) < 600

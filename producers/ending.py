@@ -1,0 +1,43 @@
+"""How a run ended, from how its script did: asked by `producers.run` when the script leaves it, or at exit."""
+
+import traceback
+from typing import NamedTuple
+
+from ..events.telemetry import Outcome
+from .plain import safe_text
+
+ERROR_CHARS = 16_000
+
+
+class Ending(NamedTuple):
+    """The outcome, and the end of the error's text."""
+
+    outcome: Outcome
+    error: str = ""
+
+
+def ending_of(error: BaseException | None, otherwise: Outcome) -> Ending:
+    """What a script that ended by `error` did; `otherwise` where it ended without one."""
+    match error:
+        case None:
+            return Ending(otherwise)
+        case KeyboardInterrupt() | GeneratorExit():
+            return Ending("stopped")
+        case SystemExit():
+            return Ending("crashed", f"exit status {safe_text(error.code)}") if error.code else Ending("stopped")
+        case _:
+            text = "".join(traceback.format_exception(error))
+            return Ending("out_of_memory" if _is_out_of_memory(error) else "crashed", text)
+
+
+def last_words(error: object) -> str:
+    """As much of an error's text as a run may end with: its end, where the cause stands."""
+    return safe_text(error)[-ERROR_CHARS:]
+
+
+def _is_out_of_memory(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+            return True
+        error = error.__cause__
+    return False
