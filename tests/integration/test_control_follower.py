@@ -9,7 +9,7 @@ import pytest
 from kafka import KafkaProducer
 
 from pilothouse.cli.brokers import EmbeddedBroker, LocalBroker, free_port
-from pilothouse.cli.topic_admin import create_topics
+from pilothouse.cli.topic_admin import admin_client, create_topics
 from pilothouse.events.actions import SkipBatches
 from pilothouse.events.codec import encode
 from pilothouse.events.decisions import InterventionIssued
@@ -63,6 +63,12 @@ def write(broker: LocalBroker, *commands: InterventionIssued) -> None:
     producer.close()
 
 
+def groups(broker: LocalBroker) -> set[str]:
+    """The consumer groups that the broker knows."""
+    with admin_client(broker.address, seconds=10.0) as client:
+        return {group["group_id"] for group in client.list_groups()}
+
+
 def heard(follower: Follower, count: int, within: float = 30.0) -> list[str]:
     """The ids of the next `count` commands, or of as many as came in time."""
     deadline = time.monotonic() + within
@@ -82,6 +88,18 @@ def test_commands_are_heard_in_order_those_from_before_the_start_too(broker: Loc
     assert heard(follower, 2) == ["i-1", "i-3"]
     write(broker, command("follow-1", 4))
     assert heard(follower, 1) == ["i-4"]
+
+
+def test_followers_of_one_run_both_hear_everything_for_they_are_in_no_group(
+    broker: LocalBroker, following: Follow
+) -> None:
+    known = groups(broker)
+    write(broker, command("follow-both", 1))
+    followers = [following(broker, "follow-both") for _ in range(2)]
+    assert [heard(follower, 1) for follower in followers] == [["i-1"], ["i-1"]]
+    write(broker, command("follow-both", 2), command("follow-both", 3))
+    assert [heard(follower, 2) for follower in followers] == [["i-2", "i-3"], ["i-2", "i-3"]]
+    assert groups(broker) <= known
 
 
 def test_a_broker_that_is_not_there_yet_is_waited_for(following: Follow, tmp_path: Path) -> None:
