@@ -98,11 +98,15 @@ class Governor:
             BrokerUnavailable: the broker does not take the decisions.
         """
         async with self._folding:
-            effects: list[Outgoing] = []
-            for record in batch:
-                if record.partition in self._partitions:
-                    effects.extend(await self._judged(record, *self._partitions[record.partition]))
-            await self._publish(effects)
+            try:
+                effects: list[Outgoing] = []
+                for record in batch:
+                    if record.partition in self._partitions:
+                        effects.extend(await self._judged(record, *self._partitions[record.partition]))
+                await self._publish(effects)
+            except BaseException:
+                self.revoke()  # a flush that waits may not write states whose decisions nobody has
+                raise
 
     async def flush(self) -> None:
         """Write the states that changed, then acknowledge what they contain."""

@@ -16,11 +16,14 @@ RUN_PREFIX = b"run/"
 
 
 class KeptRun(msgspec.Struct, array_like=True, frozen=True):
-    """The state of a run; `epoch` is the epoch of the log it was folded from."""
+    """The state of a run; `epoch` is the epoch of the log it was folded from. Everything before `next_offset` is in it
+    or was none of its business: a Tick from before the run began, say, which nothing in the state tells from a new one.
+    """
 
     epoch: int
     partition: int
     state: bytes
+    next_offset: int = 0
 
 
 class Mark(msgspec.Struct, array_like=True, frozen=True):

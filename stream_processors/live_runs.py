@@ -61,6 +61,7 @@ class LivePartition:
         self.accepts_gaps = False
         self._core = core
         self._states: dict[str, Any] = {}
+        self._restored_to: dict[str, int] = {}
         self._dirty: set[str] = set()
 
     def __contains__(self, run_id: str) -> bool:
@@ -70,8 +71,9 @@ class LivePartition:
         return len(self._states)
 
     def load(self, run_id: str, kept: KeptRun) -> None:
-        """Take over a state as it was written."""
+        """Take over a state as it was written; what it has seen by then does not concern it again."""
         self._states[run_id] = self._core.load_state(kept.state)
+        self._restored_to[run_id] = kept.next_offset
 
     def state(self, run_id: str) -> State | None:
         state: State | None = self._states.get(run_id)
@@ -81,6 +83,8 @@ class LivePartition:
         """Fold the record into its run; a `Tick` into every run that has not ended."""
         judged = Judged()
         for run_id in self._concerned(record):
+            if record.place.offset < self._restored_to.get(run_id, 0):
+                continue
             folded = self._fold(run_id, record)
             if folded.verdict is Verdict.GAP:
                 judged.gap = _gap(run_id, record)
@@ -93,6 +97,7 @@ class LivePartition:
     def rebuild(self, run_id: str, records: Iterable[Record]) -> Iterator[AnyDecision]:
         """Fold a run anew from its history, from nothing; its losses are known and accepted."""
         self._states.pop(run_id, None)
+        self._restored_to.pop(run_id, None)
         for record in records:
             state = self._states.get(run_id) or self._core.new_state(run_id)
             folded = self._core.fold(state, record, accept_gap=True)
@@ -104,7 +109,7 @@ class LivePartition:
         """The entries to write now, the mark last; counted as written from here on."""
         entries: dict[bytes, bytes | None] = dict.fromkeys(map(run_key, self._forget_oldest_ended()))
         for run_id in sorted(self._dirty & self._states.keys()):
-            kept = KeptRun(self.epoch, self.partition, self._core.dump_state(self._states[run_id]))
+            kept = KeptRun(self.epoch, self.partition, self._core.dump_state(self._states[run_id]), next_offset)
             entries[run_key(run_id)] = encode(kept)
         self._dirty.clear()
         entries[mark_key(self.partition)] = encode(Mark(self.epoch, next_offset))
@@ -130,6 +135,7 @@ class LivePartition:
         forgotten = ended[: max(0, len(ended) - KEEP_ENDED)]
         for run_id in forgotten:
             del self._states[run_id]
+            self._restored_to.pop(run_id, None)
         return forgotten
 
 
