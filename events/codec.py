@@ -65,11 +65,7 @@ def decode(
 ) -> AnyEvent | Malformed:
     """The event of a record, or why it is none."""
     if body is None or len(body) > MAX_RECORD_BYTES:
-        return Malformed(
-            "NoBody" if body is None else "TooLarge",
-            f"{len(body or b'')} bytes",
-            (body or b"")[:MAX_RECORD_BYTES],
-        )
+        return Malformed("NoBody" if body is None else "TooLarge", f"{len(body or b'')} bytes", body or b"")
     named = {name: value for name, value in headers if value is not None}
     try:
         kind = named[KIND_HEADER].decode()

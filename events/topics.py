@@ -15,7 +15,7 @@ from .union import AnyEvent
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 MAX_RECORD_BYTES = 1_000_000
-"""Largest record on any topic, headers included; the codec's users split or truncate before they reach it."""
+"""Largest record of an event, key, headers and framing included; the codec's users split or truncate before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ DEADLETTER = Topic(
     partition_by="run, where known",
     partitions=4,
     retention_ms=30 * DAY_MS,
-    max_record_bytes=2 * MAX_RECORD_BYTES,
+    max_record_bytes=2 * MAX_RECORD_BYTES,  # the largest record of another topic fits whole, and why it is here
     written_by=("governor", "archiver"),
     read_by=("person",),
 )

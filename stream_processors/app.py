@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import faust
 
-from ..events.topics import CONTROL, MAX_RECORD_BYTES, TELEMETRY
+from ..events.topics import CONTROL, DEADLETTER, TELEMETRY
 from ..settings import Settings
 from .archiver import Archiver
 from .faust_log import FaustLog
@@ -109,7 +109,7 @@ def _faust_app(settings: Settings, role: Role, layout: Layout) -> faust.App:
         broker_max_poll_interval=A_DAY,
         producer_request_timeout=10.0,
         producer_max_batch_size=EMBEDDED_BATCH if settings.embedded_broker else KAFKA_BATCH,
-        producer_max_request_size=2 * MAX_RECORD_BYTES,
+        producer_max_request_size=DEADLETTER.max_record_bytes,
         topic_partitions=layout.telemetry,
         topic_replication_factor=settings.replication,
         topic_disable_leader=True,

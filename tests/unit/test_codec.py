@@ -5,8 +5,10 @@ import msgspec
 import pytest
 
 from pilothouse.events.codec import (
+    KEY_ID_HEADER,
     KIND_HEADER,
     SCHEMA_HEADER,
+    SIGNATURE_HEADER,
     Encoded,
     Malformed,
     decode,
@@ -72,7 +74,7 @@ def test_a_newer_schema_says_what_to_do() -> None:
     sent = encode(TICK)
     answer = decode([(KIND_HEADER, b"tick"), (SCHEMA_HEADER, b"2")], sent.body)
     assert answer == Malformed(
-        "NewerSchema", "tick has schema 2, this reader knows up to 1: upgrade it, then replay", sent.body, "tick"
+        "NewerSchema", "tick has schema 2, this reader knows up to 1: upgrade the reader", sent.body, "tick"
     )
 
 
@@ -136,11 +138,23 @@ def test_bodies_that_are_no_message_are_undecodable(body: bytes) -> None:
     assert len(answer.detail) <= 300
 
 
-def test_a_record_without_a_body_or_over_the_limit_is_kept_within_it() -> None:
+def test_a_record_without_a_body_or_over_the_limit_is_malformed_and_nothing_of_it_is_cut() -> None:
     assert decode(encode(TICK).headers, None) == Malformed("NoBody", "0 bytes", b"")
-    huge = decode(encode(TICK).headers, b"x" * (MAX_RECORD_BYTES + 1))
-    assert isinstance(huge, Malformed)
-    assert (huge.reason, len(huge.body)) == ("TooLarge", MAX_RECORD_BYTES)
+    body = b"x" * (MAX_RECORD_BYTES + 1)
+    assert decode(encode(TICK).headers, body) == Malformed("TooLarge", "1000001 bytes", body)
+
+
+def test_a_signed_record_is_the_same_event_whoever_can_verify_it() -> None:
+    sent = encode(batch(1.0))
+    signature = [(SIGNATURE_HEADER, b"\x00\xff" * 32), (KEY_ID_HEADER, b"key-1")]
+    for headers in ([*sent.headers, *signature], [*signature, *sent.headers], [*signature[:1], *sent.headers]):
+        assert decode(headers, sent.body) == batch(1.0)
+    assert {KIND_HEADER, SCHEMA_HEADER, SIGNATURE_HEADER, KEY_ID_HEADER} == {
+        "ph-kind",
+        "ph-schema",
+        "ph-signature",
+        "ph-key-id",
+    }  # what is in a log is read for years
 
 
 @pytest.mark.parametrize(
