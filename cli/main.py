@@ -7,7 +7,7 @@ traceback is shown only with PILOTHOUSE_DEBUG. Importing this module must stay c
 import importlib.util
 import os
 import sys
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -15,6 +15,8 @@ from . import operator, query_commands, stack_commands
 
 MISTAKE, BUG, RESTART = 2, 70, 75
 DEBUG = "PILOTHOUSE_DEBUG"
+UsageError = typer.BadParameter.__bases__[0]
+"""Of click, or of the copy of it that newer typers carry: typer gives only its leaf a public name."""
 
 commands = typer.Typer(
     name="pilothouse",
@@ -64,20 +66,24 @@ def demo(context: typer.Context) -> None:
 
     own = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
     own.command(name="demo")(run_demo)
-    own(args=context.args, prog_name="pilothouse demo")
+    raise typer.Exit(own(args=context.args, prog_name="pilothouse demo", standalone_mode=False) or 0)
 
 
 def app() -> None:
     """The entry point."""
     try:
-        commands(prog_name="pilothouse")
+        # Not standalone: typer would draw a box of five lines around a mistyped option.
+        status = commands(prog_name="pilothouse", standalone_mode=False)
     except Exception as error:  # noqa: BLE001  # the last place where an error can become a line
         _end_with(error)
+    sys.exit(status or 0)
 
 
 def _end_with(error: Exception) -> NoReturn:
     from ..events.errors import PilothouseError, RestartRequired
 
+    if isinstance(error, UsageError):
+        _refuse_usage(error)
     if isinstance(error, ModuleNotFoundError):
         from .extras import EXTRA_OF, missing_extra
 
@@ -91,6 +97,15 @@ def _end_with(error: Exception) -> NoReturn:
     what = f"{type(error).__name__}: {error}"
     typer.echo(f"pilothouse: this is a bug ({what}); run again with {DEBUG}=1 and report what it shows", err=True)
     sys.exit(BUG)
+
+
+def _refuse_usage(error: Any) -> NoReturn:
+    """What was typed is no command of ours. Without a message the help has been shown already."""
+    said = " ".join(error.format_message().split()).removesuffix(".")
+    if said:
+        command = error.ctx.command_path if error.ctx else "pilothouse"
+        typer.echo(f"pilothouse: {said} (`{command} --help` shows what there is)", err=True)
+    sys.exit(MISTAKE)
 
 
 _assemble()

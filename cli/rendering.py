@@ -145,6 +145,11 @@ def clock(micros: int | None) -> str:
     return moment.strftime("%H:%M:%S") if moment.date() == today else moment.strftime("%Y-%m-%d %H:%M:%S")
 
 
+def printable(text: str) -> str:
+    """Text of strangers, without what a terminal would obey or not show."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
 def short(identity: str | None) -> str:
     """The head of an id, enough to tell it from its neighbours."""
     return (identity or "")[:8]

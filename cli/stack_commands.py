@@ -13,13 +13,15 @@ import typer
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where everything is kept [default: ~/.pilothouse]")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON lines instead of a table")]
 
-topics = typer.Typer(no_args_is_help=True, help="The topics on the broker: list them, make the missing ones.")
+topics = typer.Typer(no_args_is_help=True, help="The topics on the broker: list, make, and read the dead letters.")
 
 
 def up(  # noqa: PLR0913, PLR0917  # one argument for each option
     data_dir: DataDir = None,
-    kafka_port: Annotated[int, typer.Option(help="Port of the broker; 0 is any free one")] = 19092,
-    http_port: Annotated[int, typer.Option(help="Port of the archive's HTTP interface; 0 is any free one")] = 18123,
+    kafka_port: Annotated[int, typer.Option(min=0, max=65_535, help="Port of the broker; 0 is any free one")] = 19092,
+    http_port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="Port of the archive's HTTP interface; 0 is any free one")
+    ] = 18123,
     kafka_home: Annotated[Path | None, typer.Option(help="Run the Apache Kafka unpacked here; its log is kept")] = None,
     kafka: Annotated[str | None, typer.Option(help="Use the Kafka that runs at HOST:PORT")] = None,
     policy: Annotated[
@@ -61,14 +63,16 @@ def migrate(data_dir: DataDir = None) -> None:
 
 @topics.command("list")
 def list_topics(data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """How our topics stand on the broker, and where they differ from what they should be."""
+    """How our topics stand on the broker, how many records they hold, and where they are not as they should be."""
     from ..settings import load_settings
     from .rendering import show_rows
     from .topic_admin import describe_topics
+    from .topic_reading import count_records
 
     settings = load_settings(os.environ, data_dir=data_dir)
     states = describe_topics(settings.kafka, settings.partitions, settings.replication)
-    show_rows([state.as_row() for state in states], as_json=as_json)
+    counts = count_records(settings.kafka, {state.name: state.partitions for state in states})
+    show_rows([state.as_row() | {"records": counts[state.name]} for state in states], as_json=as_json)
 
 
 @topics.command("create")
@@ -82,3 +86,19 @@ def create_topics(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     show_rows(
         [state.as_row() for state in create(settings.kafka, settings.partitions, settings.replication)], as_json=as_json
     )
+
+
+@topics.command("deadletters")
+def dead_letters(
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, the latest")] = 50,
+    data_dir: DataDir = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON lines, with all of each record's bytes")] = False,
+) -> None:
+    """What arrived and could not be used: why, where it stood, and its original bytes. Oldest first."""
+    from ..settings import load_settings
+    from .dead_letters import COLUMNS, read_dead_letters
+    from .rendering import show_rows
+
+    settings = load_settings(os.environ, data_dir=data_dir)
+    letters = read_dead_letters(settings, limit)
+    show_rows([letter.as_row() for letter in letters], as_json=as_json, columns=COLUMNS, empty="no dead letters")

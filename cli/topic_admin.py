@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..events.errors import BrokerUnavailable
+from ..events.errors import BrokerUnavailable, UserMistake
 from ..events.topics import TOPICS, Topic
 
 ANSWER_SECONDS = 10.0
@@ -93,16 +93,29 @@ def admin_client(address: str, seconds: float) -> Iterator[Any]:
         client.close()
 
 
+def servers(address: str) -> list[tuple[str, int]]:
+    """The hosts and ports of such an address.
+
+    Raises:
+        UserMistake: it is none.
+    """
+    found = [server.strip().rpartition(":") for server in address.split(",")]
+    for host, _, port in found:
+        if not host or not port.isdecimal() or not 0 < int(port) <= 65_535:
+            raise UserMistake(f"{address!r} is no address of a Kafka: write HOST:PORT, or several with commas between")
+    return [(host.strip("[]"), int(port)) for host, _, port in found]
+
+
 def _refuse_silence(address: str, seconds: float) -> None:
-    last: Exception | None = None
-    for server in address.split(","):
-        host, _, port = server.strip().rpartition(":")
+    last: OSError | None = None
+    for server in servers(address):
         try:
-            with socket.create_connection((host.strip("[]"), int(port)), timeout=min(seconds, 5.0)):
+            with socket.create_connection(server, timeout=min(seconds, 5.0)):
                 return
-        except (OSError, ValueError, OverflowError) as error:
+        except OSError as error:
             last = error
-    raise BrokerUnavailable(f"no broker answers at {address} ({last})") from last
+    how = "start one with `pilothouse up`, or name one that runs in PILOTHOUSE_KAFKA (for `up`: --kafka)"
+    raise BrokerUnavailable(f"no broker answers at {address} ({last}): {how}") from last
 
 
 def _config(topic: Topic) -> dict[str, str]:

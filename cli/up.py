@@ -24,6 +24,7 @@ from .parts import ArchivePart, BrokerPart, ForeignBroker, Running, StreamPart
 from .stack_file import Stack, access_of, withdraw
 from .supervision import WORKERS, Part
 from .supervisor import Supervisor
+from .topic_admin import servers
 
 KAFKA_PORT = 19092
 HTTP_PORT = 18123
@@ -75,6 +76,8 @@ def _check(wanted: Wanted) -> None:
     require(LOCAL, "`pilothouse up`")
     if wanted.kafka and wanted.kafka_home:
         raise UserMistake("--kafka names a Kafka that runs, --kafka-home one to run: give one of them")
+    if wanted.kafka:
+        servers(wanted.kafka)  # refuses what is no address
     if wanted.policy is not None:
         from ..governance.policy import load_policy
         from ..stream_processors.policy_text import read_policy

@@ -10,7 +10,7 @@ import logging
 import time
 from typing import Any
 
-from ..events.errors import BrokerUnavailable, RestartRequired
+from ..events.errors import BrokerUnavailable, RestartRequired, StackNotRunning
 from ..events.topics import CONTROL, DEADLETTER, TELEMETRY
 from .log import Layout
 
@@ -19,6 +19,7 @@ PATIENCE_SECONDS = 10.0
 """Longer without an answer, and the broker counts as gone."""
 
 log = logging.getLogger(__name__)
+CLIENT_LOG = logging.getLogger("aiokafka")
 
 
 class BrokerWatch:
@@ -34,16 +35,26 @@ class BrokerWatch:
         """Wait for the broker and its topics.
 
         Raises:
-            BrokerUnavailable: not within `seconds`; says whether the broker or the topics are missing.
+            StackNotRunning: not within `seconds`; says whether the broker or the topics are missing, and what to do.
         """
+        CLIENT_LOG.disabled = True  # it says every second what is said here once
+        try:
+            return await self._arrive(seconds)
+        finally:
+            CLIENT_LOG.disabled = False
+
+    async def _arrive(self, seconds: float) -> Layout:
         deadline = time.monotonic() + seconds
+        told = ""
         while True:
             missing = await self._missing()
             if not missing:
                 return await self._layout()
             if time.monotonic() > deadline:
-                raise BrokerUnavailable(f"{missing} (waited {seconds:.0f} s)")
-            log.warning("waiting: %s", missing)
+                raise StackNotRunning(f"{missing} (waited {seconds:.0f} s)")
+            if missing != told:
+                log.warning("waiting %.0f s at most: %s", seconds, missing)
+                told = missing
             await asyncio.sleep(1.0)
 
     async def check(self) -> None:
@@ -74,7 +85,10 @@ class BrokerWatch:
             await asyncio.wait_for(self._ask_cluster_id(), ANSWER_SECONDS)
             known = (await asyncio.wait_for(self._metadata(), ANSWER_SECONDS)).topics(exclude_internal_topics=False)
         except (TimeoutError, BrokerUnavailable):
-            return f"no broker answers at {self._address}"
+            return (
+                f"no broker answers at {self._address}: start one with `pilothouse up`, "
+                "or name one that runs, as HOST:PORT, in PILOTHOUSE_KAFKA"
+            )
         self._answered = time.monotonic()
         absent = [topic.name for topic in (TELEMETRY, CONTROL, DEADLETTER) if topic.name not in known]
         return f"{self._address} has no {', '.join(absent)}; `pilothouse topics create` makes them" if absent else ""

@@ -1,8 +1,11 @@
 """A whole stack, run as a person runs it: `pilothouse up` in a process of its own, on free ports, stopped with SIGINT.
 
 `running_stack` is for a test that stops, kills or restarts it; the fixture `stack` is one for all, only to be used.
+Commands are typed into the entry point: by `cli` in a process of their own, by `typed` in this one.
 """
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -16,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from pilothouse.cli.main import app
 
 CLI = (sys.executable, "-P", "-m", "pilothouse.cli.main")
 UP_SECONDS = 120.0
@@ -45,15 +50,19 @@ class RunningStack:
         pids: dict[str, int] = self.told["pids"]
         return pids
 
-    def cli(self, *arguments: str, timeout: float = 60) -> "subprocess.CompletedProcess[str]":
+    def cli(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """One command on this stack."""
-        return cli(*arguments, data_dir=self.data_dir, timeout=timeout)
+        return typed(*arguments, data_dir=self.data_dir)
 
     def query(self, sql: str) -> list[dict[str, Any]]:
         """The rows of a query by the CLI."""
         answer = self.cli("sql", "--json", sql)
         assert answer.returncode == 0, answer.stderr
         return [json.loads(line) for line in answer.stdout.splitlines()]
+
+    def archived(self, run_id: str, kind: str) -> bool:
+        """Whether the archive knows an event of this kind of the run."""
+        return kind in self.cli("events", run_id, "--kind", kind).stdout
 
     def until_printed(self, text: str, times: int = 1, timeout: float = 60) -> None:
         self.until(lambda: self.printed.read_text().count(text) >= times, f"{text!r}", timeout)
@@ -85,6 +94,21 @@ def cli(
     """The command line, as a person types it."""
     env = environ(data_dir) | dict(more or {})
     return subprocess.run([*CLI, *arguments], env=env, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def typed(*arguments: str, data_dir: Path, more: Mapping[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
+    """The same in this process, without the second that a fresh interpreter costs."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("PILOTHOUSE_")]:
+            patch.delenv(name)
+        for name, value in ({"PILOTHOUSE_DATA_DIR": str(data_dir)} | dict(more or {})).items():
+            patch.setenv(name, value)
+        patch.setattr(sys, "argv", ["pilothouse", *arguments])
+        patch.setattr(sys, "excepthook", sys.excepthook)  # typer sets its own
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as end:
+            app()
+    return subprocess.CompletedProcess(arguments, int(end.value.code or 0), out.getvalue(), err.getvalue())
 
 
 @contextmanager

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 START_SECONDS = 120.0
 STOP_SECONDS = 20.0
 LOOK_EVERY = 0.1
+MISTAKE = 2
 COMMAND = (sys.executable, "-P", "-m", "pilothouse.cli.main")
 
 
@@ -70,9 +71,14 @@ class DemoStack:
     def _until_up(self, deadline: float) -> None:
         while not told_by_stack(self.data_dir):
             if not self._child.alive or time.monotonic() > deadline:
-                said = "\n  ".join(self._child.last_lines())
-                raise UserMistake(f"the demo's stack did not come up; {self._child.log} ends:\n  {said}")
+                raise UserMistake(self._why_not())
             time.sleep(LOOK_EVERY)
+
+    def _why_not(self) -> str:
+        said = self._child.last_lines()
+        if self._child.exit_status == MISTAKE and said:
+            return said[-1].removeprefix("pilothouse: ")  # it says what to do as well as we could
+        return "\n  ".join([f"the demo's stack did not come up; {self._child.log} ends:", *said])
 
 
 def without_our_settings(environ: Mapping[str, str]) -> dict[str, str]:

@@ -8,41 +8,91 @@ import signal
 import stat
 import subprocess
 import time
+from base64 import b64decode
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pilothouse.events.codec import KIND_HEADER, SCHEMA_HEADER, encode
 from pilothouse.events.commands import RunAnnotated
-from pilothouse.events.telemetry import EvalCompleted, RunStarted
+from pilothouse.events.envelope import TrainerFact
+from pilothouse.events.telemetry import EvalCompleted, RunEnded, RunStarted
+from pilothouse.events.topics import TELEMETRY, partition_of
+from pilothouse.producers.connection import connected_producer
 from pilothouse.producers.kafka import send_fact
 from pilothouse.settings import load_settings
-from pilothouse.tests.stack_fixture import CLI, RunningStack, cli
+from pilothouse.tests.stack_fixture import CLI, RunningStack, cli, typed
+
+RUN, OVER = "acceptance-cli-1", "acceptance-over-1"
 
 ONE_LINE_MISTAKES = {
     "unknown run": (("show", "nobody"), "no run 'nobody'"),
+    "events of an unknown run": (("events", "nobody"), "no run 'nobody'"),
+    "tail of an unknown run": (("tail", "nobody"), "no run 'nobody'"),
+    "interventions of an unknown run": (("interventions", "nobody"), "no run 'nobody'"),
+    "a beginning of two names": (("show", "acceptance-"), f"may be {RUN}, {OVER}: write more of it"),
+    "no name at all": (("show", ""), "no run ''"),
     "bad SQL": (("sql", "SELEC 1"), "Syntax error"),
     "unknown table": (("sql", "SELECT * FROM nothing_here"), "nothing_here"),
     "an insert": (("sql", "INSERT INTO event_log (run_id) VALUES ('x')"), "READONLY"),
     "a file": (("sql", "SELECT * FROM file('/etc/passwd', 'LineAsString')"), "(code "),
     "unknown kind": (("events", "nobody", "--kind", "no_such_kind"), "phase_changed"),
     "stop of an unknown run": (("stop", "nobody", "--why", "test"), "no run 'nobody'"),
+    "stop of a run that is over": (("stop", OVER, "--why", "test"), f"{OVER} has ended already (completed)"),
+    "stop for no reason": (("stop", RUN, "--why", "  "), "--why must say why"),
     "unknown worker": (("worker", "cook"), "governor, archiver, endpoint"),
+    "unknown command": (("runz",), "Did you mean 'runs'? (`pilothouse --help`"),
+    "unknown option": (("runs", "--colour"), "No such option: --colour (`pilothouse runs --help`"),
+    "missing argument": (("show",), "Missing argument 'run' (`pilothouse show --help`"),
+    "missing option": (("stop", RUN), "Missing option '--why' (`pilothouse stop --help`"),
+    "too much": (("show", RUN, "more"), "more"),
+    "a limit of nothing": (("runs", "--limit", "0"), "--limit"),
+    "a subcommand that is none": (("topics", "drop"), "No such command 'drop'"),
+    "an option of the demo that is none": (("demo", "--colour"), "--colour (`pilothouse demo --help`"),
 }
+
+WITHOUT_A_STACK = [
+    ("runs",),
+    ("show", "x"),
+    ("events", "x"),
+    ("tail", "x"),
+    ("interventions", "x"),
+    ("sql", "SELECT 1"),
+    ("stop", "x", "--why", "test"),
+    ("migrate",),
+]
+
+
+def told(run_id: str, seq: int) -> dict[str, Any]:
+    return {
+        "at": time.time_ns() // 1_000,
+        "run_id": run_id,
+        "writer_id": f"writer-of-{run_id}",
+        "seq": seq,
+        "attempt_id": "attempt-1",
+        "attempt": 1,
+        "rank": 0,
+    }
 
 
 @pytest.fixture(scope="module")
-def run_id(stack: RunningStack) -> str:
-    """A run that the archive knows."""
-    name = "acceptance-cli-1"
+def stack_with_runs(stack: RunningStack) -> RunningStack:
+    """The stack, whose archive knows two runs: one goes on, one is over."""
     settings = load_settings(stack.environ)
-    told = {"at": time.time_ns() // 1_000, "run_id": name, "writer_id": "acceptance", "attempt_id": "attempt-1"}
-    told |= {"attempt": 1, "rank": 0}
-    began = RunStarted.model_validate(told | {"seq": 1, "reason": "start", "first_step": 0, "world_size": 1})
-    evaluated = EvalCompleted.model_validate(told | {"seq": 2, "step": 10, "metrics": {"loss": math.nan}})
-    for fact in (began, evaluated):
+    facts: list[TrainerFact] = [
+        RunStarted.model_validate(told(run_id, 1) | {"reason": "start", "first_step": 0, "world_size": 1})
+        for run_id in (RUN, OVER)
+    ]
+    facts.append(EvalCompleted.model_validate(told(RUN, 2) | {"step": 10, "metrics": {"loss": math.nan}}))
+    facts.append(RunEnded.model_validate(told(OVER, 2) | {"step": 10, "outcome": "completed"}))
+    for fact in facts:
         send_fact(settings, fact)
-    stack.until(lambda: "eval_completed" in stack.cli("events", name).stdout, "the run is archived")
-    return name
+    for run_id, kind in ((RUN, "eval_completed"), (OVER, "run_ended")):
+        archived = partial(stack.archived, run_id, kind)
+        stack.until(archived, f"{run_id} is archived")
+    return stack
 
 
 def one_line(answer: "subprocess.CompletedProcess[str]") -> str:
@@ -56,36 +106,42 @@ def one_line(answer: "subprocess.CompletedProcess[str]") -> str:
 
 
 @pytest.mark.parametrize("mistake", ONE_LINE_MISTAKES)
-def test_a_mistake_is_one_line_that_says_what_to_do(stack: RunningStack, mistake: str) -> None:
+def test_a_mistake_is_one_line_that_says_what_to_do(stack_with_runs: RunningStack, mistake: str) -> None:
     command, said = ONE_LINE_MISTAKES[mistake]
-    assert said in one_line(stack.cli(*command))
+    assert said in one_line(stack_with_runs.cli(*command))
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        ("runs",),
-        ("show", "x"),
-        ("events", "x"),
-        ("tail", "x"),
-        ("interventions", "x"),
-        ("sql", "SELECT 1"),
-        ("migrate",),
-    ],
-)
+@pytest.mark.parametrize("command", WITHOUT_A_STACK, ids=lambda command: command[0])
 def test_without_a_stack_every_query_says_how_to_start_one(command: tuple[str, ...], tmp_path: Path) -> None:
     # The default port may be somebody's real stack: ask where certainly nobody listens.
     nowhere = {"PILOTHOUSE_CLICKHOUSE_URL": "http://127.0.0.1:9/pilothouse"}
-    assert "`pilothouse up`" in one_line(cli(*command, data_dir=tmp_path, more=nowhere))
+    assert "`pilothouse up`" in one_line(typed(*command, data_dir=tmp_path, more=nowhere))
 
 
-def test_without_a_broker_the_topics_say_so(tmp_path: Path) -> None:
-    answer = cli("topics", "list", data_dir=tmp_path, more={"PILOTHOUSE_KAFKA": "127.0.0.1:9"})
-    assert "no broker answers at 127.0.0.1:9" in one_line(answer)
+def test_a_process_of_its_own_ends_with_the_same_line_and_status(tmp_path: Path) -> None:
+    nowhere = {"PILOTHOUSE_CLICKHOUSE_URL": "http://127.0.0.1:9/pilothouse"}
+    assert "`pilothouse up`" in one_line(cli("runs", data_dir=tmp_path, more=nowhere))
+
+
+@pytest.mark.parametrize("command", ["list", "create", "deadletters"])
+@pytest.mark.parametrize(
+    "address, said",
+    [
+        (
+            "127.0.0.1:9",
+            "no broker answers at 127.0.0.1:9 ([Errno 111] Connection refused): start one with",
+        ),
+        ("nonsense", "'nonsense' is no address of a Kafka: write HOST:PORT"),
+        ("here:99999", "'here:99999' is no address of a Kafka"),
+        ("127.0.0.1:9,:9092", "is no address of a Kafka"),
+    ],
+)
+def test_without_a_broker_the_topics_say_what_to_do(command: str, address: str, said: str, tmp_path: Path) -> None:
+    assert said in one_line(typed("topics", command, data_dir=tmp_path, more={"PILOTHOUSE_KAFKA": address}))
 
 
 def test_every_wrong_setting_is_said_at_once(tmp_path: Path) -> None:
-    answer = cli("runs", data_dir=tmp_path, more={"PILOTHOUSE_PARTITIONS": "none", "PILOTHOUSE_COLOUR": "red"})
+    answer = typed("runs", data_dir=tmp_path, more={"PILOTHOUSE_PARTITIONS": "none", "PILOTHOUSE_COLOUR": "red"})
     assert answer.returncode == 2
     assert "partitions" in answer.stderr
     assert "colour" in answer.stderr
@@ -103,29 +159,29 @@ def test_sql_prints_a_table_json_or_csv(stack: RunningStack) -> None:
     assert stack.cli("sql", sql).stdout.split() == ["one", "x", "none", "word", "1", "NaN", "–", "a,b"]
 
 
-def test_a_run_is_found_by_the_beginning_of_its_name(stack: RunningStack, run_id: str) -> None:
-    shown = json.loads(stack.cli("show", "acceptance-cli", "--json").stdout)
-    assert shown["run_id"] == run_id
+def test_a_run_is_found_by_the_beginning_of_its_name(stack_with_runs: RunningStack) -> None:
+    shown = json.loads(stack_with_runs.cli("show", "acceptance-cli", "--json").stdout)
+    assert shown["run_id"] == RUN
     assert shown["attempt_list"][0]["reason"] == "start"
-    assert run_id in stack.cli("show", run_id).stdout
+    assert RUN in stack_with_runs.cli("show", RUN).stdout
 
 
-def test_events_are_lines_for_people_and_json_for_programs(stack: RunningStack, run_id: str) -> None:
-    answer = stack.cli("events", run_id, "--json", "--kind", "eval_completed")
+def test_events_are_lines_for_people_and_json_for_programs(stack_with_runs: RunningStack) -> None:
+    answer = stack_with_runs.cli("events", RUN, "--json", "--kind", "eval_completed")
     [event] = [json.loads(line) for line in answer.stdout.splitlines()]
     assert event["body"]["metrics"] == {"loss": "NaN"}
-    assert "metrics=loss=NaN" in stack.cli("events", run_id).stdout
-    assert stack.cli("interventions", run_id).stdout == "no interventions\n"
+    assert "metrics=loss=NaN" in stack_with_runs.cli("events", RUN).stdout
+    assert stack_with_runs.cli("interventions", RUN).stdout == "no interventions\n"
 
 
-def test_tail_follows_a_run_and_ctrl_c_ends_it_well(stack: RunningStack, run_id: str, tmp_path: Path) -> None:
-    heard = tmp_path / "heard"
+def test_tail_follows_a_run_and_ctrl_c_ends_it_well(stack_with_runs: RunningStack, tmp_path: Path) -> None:
+    stack, heard = stack_with_runs, tmp_path / "heard"
     with heard.open("wb") as output:
-        following = subprocess.Popen([*CLI, "tail", run_id, "--json"], env=stack.environ, stdout=output, stderr=output)
+        following = subprocess.Popen([*CLI, "tail", RUN, "--json"], env=stack.environ, stdout=output, stderr=output)
     try:
         stack.until(lambda: "run_started" in heard.read_text(), "the past is shown")
         note = RunAnnotated(
-            at=time.time_ns() // 1_000, run_id=run_id, writer_id="acceptance-note", seq=1, who="me", text="heard?"
+            at=time.time_ns() // 1_000, run_id=RUN, writer_id="acceptance-note", seq=1, who="me", text="heard?"
         )
         send_fact(load_settings(stack.environ), note)
         stack.until(lambda: "heard?" in heard.read_text(), "the new event is shown")
@@ -139,23 +195,84 @@ def test_tail_follows_a_run_and_ctrl_c_ends_it_well(stack: RunningStack, run_id:
     assert len(ids) == len(set(ids)), "an event was shown twice"
 
 
-def test_stop_puts_the_order_with_its_reason_into_the_log(stack: RunningStack, run_id: str) -> None:
-    answer = stack.cli("stop", run_id, "--why", "loss looks odd", "--wait", "1", "--json")
+def test_stop_puts_the_order_with_its_reason_into_the_log(stack_with_runs: RunningStack) -> None:
+    stack = stack_with_runs
+    answer = stack.cli("stop", RUN, "--why", "loss looks odd", "--wait", "1", "--json")
     assert answer.returncode == 0, answer.stderr
     assert json.loads(answer.stdout)["sent"] is True
-    stack.until(lambda: "loss looks odd" in stack.cli("events", run_id).stdout, "the order is archived")
+    stack.until(lambda: "loss looks odd" in stack.cli("events", RUN).stdout, "the order is archived")
     [order] = [
         json.loads(line)["body"]
-        for line in stack.cli("events", run_id, "--json", "-k", "operator_command").stdout.splitlines()
+        for line in stack.cli("events", RUN, "--json", "-k", "operator_command").stdout.splitlines()
     ]
     assert order["verb"] == "stop"
     assert "@" in order["who"]
 
 
-def test_topics_are_as_declared(stack: RunningStack) -> None:
+def test_topics_are_as_declared_and_say_how_much_they_hold(stack_with_runs: RunningStack) -> None:
     for command in ("list", "create"):
-        states = [json.loads(line) for line in stack.cli("topics", command, "--json").stdout.splitlines()]
+        states = [json.loads(line) for line in stack_with_runs.cli("topics", command, "--json").stdout.splitlines()]
         assert [state["drift"] for state in states] == [[], [], []]
+    assert _telemetry_records(stack_with_runs) >= 4, "the facts of two runs"
+
+
+def _telemetry_records(stack: RunningStack) -> int:
+    [state] = [
+        json.loads(line) for line in stack.cli("topics", "list", "--json").stdout.splitlines() if TELEMETRY.name in line
+    ]
+    return int(state["records"])
+
+
+JUNK = b"\x1b[31mnot an event\x00" + bytes(range(256)) * 4
+NEWER = encode(RunEnded.model_validate(told("acceptance-newer", 1) | {"step": 1, "outcome": "completed"}))
+
+
+@pytest.fixture(scope="module")
+def dead_letters(stack: RunningStack) -> list[dict[str, Any]]:
+    """What became of junk, and of a record of a newer schema: told by the command, for programs."""
+    producer, partitions = connected_producer(load_settings(stack.environ).kafka, seconds=10.0)
+    headers = [(KIND_HEADER, b"run_ended"), (SCHEMA_HEADER, b"99"), ("sender", b"\xff")]
+    place = partition_of("acceptance-newer", partitions)
+    for body, more in ((JUNK, []), (NEWER.body, headers)):
+        producer.send(TELEMETRY.name, body, key=b"acceptance-newer", headers=more, partition=place).get(timeout=10)
+    producer.close()
+    stack.until(lambda: len(_letters(stack)) >= 2, "both are dead letters")
+    return _letters(stack)
+
+
+def _letters(stack: RunningStack) -> list[dict[str, Any]]:
+    answer = stack.cli("topics", "deadletters", "--json")
+    assert answer.returncode == 0, answer.stderr
+    return [json.loads(line) for line in answer.stdout.splitlines()]
+
+
+def test_what_cannot_be_used_is_a_dead_letter_with_its_reason_and_all_of_its_bytes(
+    dead_letters: list[dict[str, Any]],
+) -> None:
+    junk, newer = dead_letters
+    assert [letter["reason"] for letter in dead_letters] == ["NotOurs", "NewerSchema"]
+    assert "run_ended has schema 99, this reader knows up to 1" in newer["detail"]
+    assert b64decode(junk["body_base64"]) == JUNK
+    assert b64decode(newer["body_base64"]) == NEWER.body
+    assert {letter["topic"] for letter in dead_letters} == {TELEMETRY.name}
+    assert newer["offset"] == junk["offset"] + 1
+    assert newer["headers"][-1] == {"name": "sender", "value_base64": "/w=="}
+    assert b64decode(newer["key_base64"]) == b"acceptance-newer"
+
+
+def test_a_person_reads_the_dead_letters_without_harm_to_the_terminal(
+    stack: RunningStack, dead_letters: list[dict[str, Any]]
+) -> None:
+    shown = stack.cli("topics", "deadletters").stdout
+    assert "\x1b" not in shown
+    heading, junk, newer = shown.splitlines()
+    assert heading.split() == ["time", "topic", "partition", "offset", "reason", "detail", "bytes", "begins"]
+    assert "NotOurs      no header 'ph-kind'" in junk
+    assert f"{len(JUNK)}" in junk
+    assert "\\x1b[31mnot an event\\x00" in junk
+    assert "upgrade" in newer
+    [_, latest] = stack.cli("topics", "deadletters", "--limit", "1").stdout.splitlines()
+    assert latest.split() == newer.split()
 
 
 def test_migrate_again_has_nothing_to_do(stack: RunningStack) -> None:

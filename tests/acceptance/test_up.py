@@ -1,19 +1,25 @@
 """`pilothouse up`, started as a person starts it: it answers, comes back, keeps history, and leaves nothing behind."""
 
+import json
 import os
 import signal
+import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from pilothouse.cli.brokers import EmbeddedBroker
-from pilothouse.cli.stack_file import read_epoch
+from pilothouse.cli.topic_reading import latest_records
+from pilothouse.events.codec import decode
 from pilothouse.events.commands import RunAnnotated
+from pilothouse.events.topics import TELEMETRY
 from pilothouse.producers.kafka import send_fact
 from pilothouse.settings import load_settings
-from pilothouse.tests.stack_fixture import RunningStack, cli, running_stack
+from pilothouse.tests.stack_fixture import RunningStack, cli, running_stack, typed
 
+ANY_PORTS = ("--kafka-port", "0", "--http-port", "0")
 PARTS = ("broker", "archive", "governor", "archiver")
 
 
@@ -23,12 +29,21 @@ def note(stack: RunningStack, run_id: str) -> None:
         at=time.time_ns() // 1_000, run_id=run_id, writer_id=f"note-{run_id}", seq=1, who="me", text="kept?"
     )
     stack.until(lambda: _sent(stack, fact), "the broker takes a fact")
-    stack.until(lambda: run_id in stack.cli("runs").stdout, f"run {run_id} is archived")
+    stack.until(lambda: stack.archived(run_id, fact.kind), f"run {run_id} is archived")
 
 
 def _sent(stack: RunningStack, fact: RunAnnotated) -> bool:
     send_fact(load_settings(stack.environ), fact)
     return True
+
+
+def assert_remembers(stack: RunningStack, run_id: str) -> None:
+    """The history of a run, as each command tells it."""
+    assert run_id in stack.cli("runs").stdout
+    [event] = [json.loads(line) for line in stack.cli("events", run_id, "--json").stdout.splitlines()]
+    assert (event["kind"], event["body"]["text"]) == ("annotated", "kept?")
+    counted = stack.query(f"SELECT count() AS events FROM events WHERE run_id = '{run_id}'")
+    assert counted == [{"events": 1}]
 
 
 def gone(pid: int) -> bool:
@@ -38,42 +53,52 @@ def gone(pid: int) -> bool:
         return True
 
 
+@dataclass(frozen=True)
+class Stopped:
+    """A stack that was up, was told something, and was stopped by Ctrl-C."""
+
+    data_dir: Path
+    pids: dict[str, int]
+    epoch: int
+    status: int
+    seconds: float
+
+
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The second test goes on where the first one stopped."""
-    return tmp_path_factory.mktemp("up")
-
-
-def test_a_stack_answers_and_ctrl_c_ends_all_of_it(data_dir: Path) -> None:
-    with running_stack(data_dir) as stack:
-        assert stack.query("SELECT 1 AS one") == [{"one": 1}]
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Stopped:
+    with running_stack(data_dir := tmp_path_factory.mktemp("up")) as stack:
         note(stack, "before-the-stop")
-        pids = stack.pids
-        assert sorted(pids) == sorted(PARTS)
+        pids, epoch = stack.pids, stack.told["log_epoch"]
         began = time.monotonic()
-        assert stack.stop(signal.SIGINT) == 0
-        assert time.monotonic() - began < 20
-    assert all(gone(pid) for pid in pids.values())
-    assert not (data_dir / "stack.json").exists()
+        status = stack.stop(signal.SIGINT)
+    return Stopped(data_dir, pids, epoch, status, time.monotonic() - began)
 
 
-def test_history_is_kept_whatever_dies_comes_back_and_a_killed_supervisor_leaves_nothing(data_dir: Path) -> None:
-    memory = read_epoch(data_dir)
-    with running_stack(data_dir) as stack:
-        assert memory.number == 0 or "before-the-stop" in stack.cli("runs").stdout
+def test_ctrl_c_ends_all_of_a_stack_well(stopped: Stopped) -> None:
+    assert sorted(stopped.pids) == sorted(PARTS)
+    assert all(gone(pid) for pid in stopped.pids.values())
+    assert stopped.status == 0
+    assert stopped.seconds < 20
+    assert not (stopped.data_dir / "stack.json").exists()
+
+
+def test_history_is_kept_whatever_dies_comes_back_and_a_killed_supervisor_leaves_nothing(stopped: Stopped) -> None:
+    with running_stack(stopped.data_dir) as stack:
+        assert_remembers(stack, "before-the-stop")
         epoch = stack.told["log_epoch"]
-        assert epoch == memory.number + 1, "the embedded log is a new one"
+        assert epoch == stopped.epoch + 1, "the embedded log is a new one"
         _kill_and_await(stack, ("archive", "governor", "archiver"))
         note(stack, "after-the-workers")
         _kill_and_await(stack, ("broker",))
         assert stack.told["log_epoch"] == epoch + 1, "an empty log is a new epoch"
         note(stack, "after-the-broker")
-        assert "after-the-workers" in stack.cli("runs").stdout
+        assert_remembers(stack, "before-the-stop")
+        assert_remembers(stack, "after-the-workers")
         pids = stack.pids
         stack.process.kill()
         stack.process.wait()
         stack.until(lambda: all(gone(pid) for pid in pids.values()), "no orphan outlives a killed supervisor", 10)
-    assert "`pilothouse up`" in cli("runs", data_dir=data_dir).stderr
+    assert "`pilothouse up`" in typed("runs", data_dir=stopped.data_dir).stderr
 
 
 def _kill_and_await(stack: RunningStack, parts: tuple[str, ...]) -> None:
@@ -88,10 +113,16 @@ def _kill_and_await(stack: RunningStack, parts: tuple[str, ...]) -> None:
     assert replaced == ({"broker", "governor", "archiver"} if "broker" in parts else set(parts))
 
 
-def test_a_second_up_on_the_same_directory_is_told_who_has_it(stack: RunningStack) -> None:
-    answer = cli("up", "--kafka-port", "0", "--http-port", "0", data_dir=stack.data_dir)
-    assert answer.returncode == 2
+def refused(answer: "subprocess.CompletedProcess[str]") -> str:
+    """The one line that says why it did not start."""
+    assert answer.returncode == 2, answer.stdout + answer.stderr
     [line] = answer.stderr.splitlines()
+    assert line.startswith("pilothouse: ")
+    return line
+
+
+def test_a_second_up_on_the_same_directory_is_told_who_has_it(stack: RunningStack) -> None:
+    line = refused(cli("up", *ANY_PORTS, data_dir=stack.data_dir))
     assert f"already runs on {stack.data_dir} (process {stack.process.pid})" in line
     assert stack.query("SELECT 1 AS one") == [{"one": 1}], "the first one is as it was"
 
@@ -100,10 +131,7 @@ def test_a_second_up_on_the_same_directory_is_told_who_has_it(stack: RunningStac
 def test_a_taken_port_is_one_line_that_names_the_option(
     option: str, embedded_broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
-    ports = {"--kafka-port": "0", "--http-port": "0"} | {option: str(embedded_broker.port)}
-    answer = cli("up", *[word for pair in ports.items() for word in pair], data_dir=tmp_path)
-    assert answer.returncode == 2
-    [line] = answer.stderr.splitlines()
+    line = refused(typed("up", *ANY_PORTS, option, str(embedded_broker.port), data_dir=tmp_path))
     assert f"port {embedded_broker.port} is taken" in line
     assert option in line
 
@@ -111,26 +139,46 @@ def test_a_taken_port_is_one_line_that_names_the_option(
 @pytest.mark.parametrize(
     "options, said",
     [
+        (("--kafka-port", "99999"), "--kafka-port"),
+        (("--http-port", "65536"), "--http-port"),
+        (("--kafka-port", "-1"), "--kafka-port"),
         (("--policy", "/nowhere.yaml"), "/nowhere.yaml"),
+        (("--policy", "{folder}"), "Is a directory"),
+        (("--policy", "{not_text}"), "{not_text} cannot be read: 'utf-8' codec"),
+        (("--data-dir", "{not_text}"), "choose another data directory"),
+        (("--data-dir", "{not_text}/below"), "choose another data directory"),
         (("--kafka", "127.0.0.1:9"), "no broker answers at 127.0.0.1:9"),
+        (("--kafka", "nonsense"), "'nonsense' is no address of a Kafka: write HOST:PORT"),
         (("--kafka-home", "/"), "holds no Apache Kafka"),
         (("--kafka-home", "/", "--kafka", "127.0.0.1:9"), "give one of them"),
     ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
 def test_what_cannot_be_started_is_one_line(options: tuple[str, ...], said: str, tmp_path: Path) -> None:
-    answer = cli("up", "--kafka-port", "0", "--http-port", "0", *options, data_dir=tmp_path)
-    assert answer.returncode == 2
-    [line] = answer.stderr.splitlines()
-    assert said in line
-    assert not (tmp_path / "stack.json").exists()
+    (not_text := tmp_path / "policy.yaml").write_bytes(b"\xff\xfe")
+    named = {"folder": str(tmp_path), "not_text": str(not_text)}
+    line = refused(typed("up", *ANY_PORTS, *(word.format(**named) for word in options), data_dir=tmp_path / "data"))
+    assert said.format(**named) in line
+    assert not (tmp_path / "data" / "stack.json").exists()
 
 
 def test_a_real_kafka_keeps_its_log_and_its_epoch(kafka_launcher: Path, tmp_path: Path) -> None:
-    with running_stack(tmp_path, "--kafka-home", str(kafka_launcher)) as stack:
+    options = ("--kafka-home", str(kafka_launcher))
+    with running_stack(tmp_path, *options) as stack:
         note(stack, "in-a-kept-log")
+        assert stack.stop(signal.SIGTERM) == 0
+    with running_stack(tmp_path, *options) as stack:
+        assert_remembers(stack, "in-a-kept-log")
+        assert texts_in_log(stack) == {"in-a-kept-log": "kept?"}, "the topic itself has kept it"
         os.kill(stack.pids["broker"], signal.SIGKILL)
         stack.until_printed("Apache Kafka is back")
         note(stack, "after-the-kill")
+        assert set(texts_in_log(stack)) == {"in-a-kept-log", "after-the-kill"}
         assert stack.told["log_epoch"] == 1
-        assert "in-a-kept-log" in stack.cli("runs").stdout
-        assert stack.stop(signal.SIGTERM) == 0
+
+
+def texts_in_log(stack: RunningStack) -> dict[str, str]:
+    """What the telemetry topic holds, asked of the broker: the text of each run's note."""
+    records = latest_records(stack.told["kafka"], TELEMETRY, stack.told["partitions"], limit=10_000)
+    facts = [decode(record.headers, record.value) for record in records]
+    return {fact.run_id: fact.text for fact in facts if isinstance(fact, RunAnnotated)}

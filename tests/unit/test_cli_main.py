@@ -18,6 +18,7 @@ OPTIONS = {
     "stop": ["--data-dir", "--json", "--wait", "--why", "run"],
     "tail": ["--data-dir", "--json", "--kind", "--lines", "-k", "-n", "run"],
     "topics create": ["--data-dir", "--json"],
+    "topics deadletters": ["--data-dir", "--json", "--limit", "-n"],
     "topics list": ["--data-dir", "--json"],
     "up": ["--data-dir", "--http-port", "--kafka", "--kafka-home", "--kafka-port", "--policy"],
     "worker": ["--slot", "role"],
@@ -74,6 +75,17 @@ def test_a_missing_extra_is_one_line_that_names_it(command: tuple[str, ...], mod
     [line] = answer.stderr.splitlines()
     assert f"needs {module}" in line
     assert f"pip install 'pilothouse[{extra}]'" in line
+
+
+def test_a_worker_without_a_broker_says_what_to_do_and_ends_within_its_time() -> None:
+    patience = "import pilothouse.stream_processors.process as process; process.ARRIVAL_SECONDS = 2.5"
+    nowhere = f"import os; os.environ['PILOTHOUSE_KAFKA'] = '127.0.0.1:9'; {patience}"
+    answer = typed("worker", "governor", before=nowhere)
+    assert answer.returncode == 2
+    waiting, ended = answer.stderr.splitlines()
+    for line in (waiting, ended):
+        assert "no broker answers at 127.0.0.1:9: start one with `pilothouse up`, or name one" in line
+    assert ended.endswith("(waited 2 s)")
 
 
 def test_a_bug_is_one_line_too_and_a_traceback_on_demand() -> None:
