@@ -160,11 +160,13 @@ class DataWindowSkipped(TrainerFact):
 class TelemetryGap(TrainerFact):
     """What this writer could not keep, counted by reason since its last `TelemetryGap`.
 
-    `missing` lists sequence numbers (first, last inclusive) that were given to records nobody will ever see.
+    `dropped` was telemetry; `refused` are calls that said nothing (a metric that is no number, a step that is none):
+    the script's mistakes, of which nothing is missing. `missing` lists sequence numbers (first, last inclusive) that were given to records nobody will ever see.
     """
 
     kind: Literal["telemetry_gap"] = "telemetry_gap"
     dropped: Annotated[dict[Name, Count], Field(max_length=100)]
+    refused: Annotated[dict[Name, Count], Field(max_length=100)] = {}
     missing: Annotated[tuple[tuple[int, int], ...], Field(max_length=1_000)] = ()
 
 

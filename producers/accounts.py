@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from .bad_calls import LOSSES
+
 
 class Counts(NamedTuple):
     """One moment of the accounts."""
@@ -28,6 +30,7 @@ class Ledger:
         self.sent = 0
         self.dropped: Counter[str] = Counter()
         self._untold: Counter[str] = Counter()
+        self._refused: Counter[str] = Counter()
 
     def drop(self, reason: str, entries: int, *, told: bool = False) -> None:
         """Calls are gone; `told` where the log says so already."""
@@ -36,10 +39,12 @@ class Ledger:
             self._untold[reason] += entries
 
     def note(self, counts: Mapping[str, int]) -> None:
-        """Losses other than accepted calls: bad values, calls that were refused."""
-        self._untold.update(counts)
+        """What became of bad calls: some lost what they said, the others said nothing that could be kept."""
+        for reason, count in counts.items():
+            (self._untold if reason in LOSSES else self._refused)[reason] += count
 
-    def take_untold(self) -> dict[str, int]:
-        """The losses by reason since the last call."""
-        untold, self._untold = self._untold, Counter()
-        return {reason: count for reason, count in untold.items() if count}
+    def take_untold(self) -> dict[str, dict[str, int]]:
+        """The fields of a `TelemetryGap` about what happened since the last call; empty when nothing did."""
+        untold, self._untold, self._refused = (self._untold, self._refused), Counter(), Counter()
+        dropped, refused = ({reason: count for reason, count in counts.items() if count} for counts in untold)
+        return {"dropped": dropped, "refused": refused} if dropped or refused else {}

@@ -16,6 +16,9 @@ from .plain import on_one_line
 
 logger = logging.getLogger("pilothouse")
 
+LOSSES = frozenset({"queue_full", "device_value"})
+"""Reasons for which telemetry was lost; with any other a call said nothing that could be kept."""
+
 _HERE = str(Path(__file__).parent) + os.sep
 _BETWEEN = contextlib.__file__
 """Stands between `with run.evaluating():` and us."""

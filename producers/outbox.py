@@ -231,8 +231,8 @@ class Outbox:
 
     def _tell_losses(self, now: float) -> None:
         self._ledger.note(self.bad_calls.take())
-        if not self.backlog.full and (losses := self._ledger.take_untold()):
-            self._tell(TelemetryGap, {"dropped": losses}, now)
+        if not self.backlog.full and (gap := self._ledger.take_untold()):
+            self._tell(TelemetryGap, gap, now)
 
     def _beat(self, now: float) -> None:
         # An old pulse is worth nothing: while the broker is away, or its past is still being sent, there is none.

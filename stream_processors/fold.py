@@ -74,7 +74,7 @@ def fold(state: RunState, record: Record, *, accept_gap: bool = False) -> Folded
     try:
         _take(state, record, desk)
         if state.lost_records > lost_before:
-            judging.lost(state, "records", state.lost_records - lost_before, desk)
+            judging.lost(state, state.lost_records - lost_before, "the log has a hole", desk)
     except Exception as error:  # noqa: BLE001  # whatever is wrong in here must not stop the log for every other run
         return Folded(_reset(state), (), Verdict.FOLDED, f"{type(error).__name__}: {error}"[:REASON_LENGTH])
     return Folded(state, tuple(desk.decisions), Verdict.FOLDED)
@@ -173,7 +173,8 @@ def _trainer_fact(state: RunState, fact: AnyTelemetry, desk: Desk) -> None:
     judging.heard(state, desk)
     match fact:
         case StepBatch():
-            gathering.add_rows(attempt, fact, state.tick)
+            for turn in gathering.add_rows(attempt, fact, state.tick):
+                judging.turned(state, turn, desk)
             if not attempt.started:
                 gathering.shed(attempt)
         case Heartbeat() | StageChanged():
@@ -193,9 +194,11 @@ def _note_stage(state: RunState, attempt: Attempt, fact: Heartbeat | StageChange
 
 
 def _note_gap(state: RunState, gap: TelemetryGap, desk: Desk) -> None:
+    """Calls that were refused lost nothing: they are for people, who find them in the archive."""
     count = sum(gap.dropped.values()) or sum(last - first + 1 for first, last in gap.missing)
     if count > 0:
-        judging.lost(state, "steps or records of this writer", count, desk)
+        why = ", ".join(sorted(gap.dropped)) or "records are missing"
+        judging.lost(state, count, why, desk)
 
 
 def _note_end(attempt: Attempt, fact: RunEnded) -> None:

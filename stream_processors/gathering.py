@@ -1,8 +1,9 @@
 """From what single ranks report to steps of the whole run, in the order of steps and whatever the interleaving.
 
 A step is ready when every live rank has reported it. A rank's rows count in ascending order of steps and once per
-step: the first row is what is judged, a repeated or backward one is evidence for the archive only. Everything is
-merged in ways that do not depend on the order in which ranks arrive. Called by `fold`.
+step: the first row is what is judged, a repeated or backward one is evidence for the archive only. Where rank 0 stays
+behind its own steps (`BACK_ROWS`) without a new attempt, that is a turn, and `fold` says that it cannot judge.
+Everything is merged in ways that do not depend on the order in which ranks arrive. Called by `fold`.
 """
 
 import math
@@ -26,6 +27,8 @@ from .run_state import (
 
 PATIENCE_TICKS = 15
 """A rank that has not reported a step so long after the first did is not waited for until it reports again."""
+BACK_ROWS = 3
+"""So many rows in a row behind a rank's last step are no late word but a loop that counts from the beginning again."""
 LOSS_NAMES = ("loss", "train_loss", "train/loss")
 GRAD_NAMES = ("grad_norm", "train/grad_norm")
 LR_NAMES = ("lr", "learning_rate", "train/lr")
@@ -42,15 +45,28 @@ class Row(NamedTuple):
     lr: float | None
 
 
-def add_rows(attempt: Attempt, batch: StepBatch, tick: int) -> None:
-    """Merge the rows of one rank into the pending steps."""
+class Turn(NamedTuple):
+    """Rank 0 goes on at `step` behind its last step `after`, or (`back` is false) has come past it again."""
+
+    back: bool
+    step: int
+    after: int
+    at: int
+
+
+def add_rows(attempt: Attempt, batch: StepBatch, tick: int) -> list[Turn]:
+    """Merge the rows of one rank into the pending steps. Where rank 0 turned back, or went on again, is the answer."""
     rank = batch.rank
+    turns: list[Turn] = []
     if rank >= (attempt.world_size if attempt.started else MAX_RANKS):
-        return
+        return turns
     columns = [_column(batch, names) for names in (LOSS_NAMES, GRAD_NAMES, LR_NAMES)]
     before = attempt.high.get(rank, -1)
     for index, step in enumerate(batch.steps):
-        if step <= attempt.high.get(rank, -1):
+        high = attempt.high.get(rank, -1)
+        if rank == 0 and (turn := _turn(attempt, step, high, batch.times[index])):
+            turns.append(turn)
+        if step <= high:
             continue
         attempt.high[rank] = step
         if step > attempt.judged:
@@ -60,6 +76,16 @@ def add_rows(attempt: Attempt, batch: StepBatch, tick: int) -> None:
         attempt.lagging.remove(rank)
     if before <= attempt.watermark:
         attempt.watermark = _watermark(attempt)
+    return turns
+
+
+def _turn(attempt: Attempt, step: int, high: int, at: int) -> Turn | None:
+    if step == high:
+        return None  # the same step in two calls
+    was_back = attempt.rows_back >= BACK_ROWS
+    attempt.rows_back = min(attempt.rows_back + 1, BACK_ROWS) if step < high else 0
+    is_back = attempt.rows_back >= BACK_ROWS
+    return Turn(is_back, step, high, at) if is_back != was_back else None
 
 
 def _column(batch: StepBatch, names: tuple[str, ...]) -> tuple[float | None, ...] | None:

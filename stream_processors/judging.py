@@ -13,7 +13,8 @@ from ..governance.policy import Policy, load_policy
 from ..governance.state import phase_of, stability_margin
 from . import features
 from .features import StepSample
-from .run_state import RunState
+from .gathering import BACK_ROWS, Turn
+from .run_state import MAX_LOST, RunState
 
 SILENT_TICKS = 15
 """Without any record for so many seconds, what is known of a run is stale."""
@@ -173,8 +174,8 @@ def rephase(state: RunState, desk: Desk) -> None:
 
 
 def checkpoint_saved(state: RunState, candidate: recovery.Candidate, desk: Desk) -> None:
-    """A checkpoint is a candidate when nothing spoke against the run at that step."""
-    healthy = all(state.conditions[name].status == "True" for name in ("Finite", "Stable"))
+    """A checkpoint is a candidate when the run was known to be well at that step."""
+    healthy = all(state.conditions[name].status == "True" for name in ("Finite", "Stable", "TelemetryFresh"))
     candidate.stable = healthy and state.incident is None and state.features.suspect_since < 0
     recovery.remember(state.candidates, candidate)
     recoverable(state, desk)
@@ -197,10 +198,28 @@ def recoverable(state: RunState, desk: Desk) -> None:
 def heard(state: RunState, desk: Desk) -> None:
     """A record of a trainer came: telemetry is fresh, once the run has said that it started."""
     state.heard_tick = state.tick
-    started = state.current is not None and state.current.started
-    if started and state.conditions["TelemetryFresh"].status != "True":
+    attempt = state.current
+    in_order = attempt is not None and attempt.started and attempt.rows_back < BACK_ROWS
+    if in_order and state.conditions["TelemetryFresh"].status != "True":
         _set(state, "TelemetryFresh", Verdict("True", "Reporting", "ranks are reporting"), desk)
         rephase(state, desk)
+
+
+def turned(state: RunState, turn: Turn, desk: Desk) -> None:
+    """Steps of one attempt only rise. What was judged of them says nothing of a loop that counts them again: nothing
+    is known of the run until it comes past them.
+    """
+    if turn.back:
+        message = (
+            f"rank 0 goes on with step {turn.step} after step {turn.after}, in the same attempt; nothing is judged until "
+            f"it comes past it. Steps count up through the whole run; a loop that starts again calls start_run again"
+        )
+        verdict = Verdict("Unknown", "StepsWentBack", message, {"step": float(turn.step), "after": float(turn.after)})
+    else:
+        verdict = Verdict("True", "Reporting", f"steps rise again, from {turn.step}")
+    desk.at = max(desk.at, turn.at)
+    _set(state, "TelemetryFresh", verdict, desk)
+    rephase(state, desk)
 
 
 def unannounced(state: RunState, desk: Desk) -> None:
@@ -209,10 +228,16 @@ def unannounced(state: RunState, desk: Desk) -> None:
         _set(state, "TelemetryFresh", Verdict("Unknown", "NotStarted", "telemetry of a run that nobody started"), desk)
 
 
-def lost(state: RunState, what: str, count: int, desk: Desk) -> None:
-    """Something was lost for good; the run goes on being judged by what there is. That does not make it fresher."""
-    message = f"{count} {what} were lost; {state.lost_records} records in all"
-    evidence = {"lost": float(count), "lost_records": float(state.lost_records)}
+def lost(state: RunState, count: int, why: str, desk: Desk) -> None:
+    """Something was lost for good; the run goes on being judged by what there is. That does not make it fresher.
+
+    A run that loses something with every record says so again when it is twice as much.
+    """
+    before, state.lost = state.lost, min(state.lost + count, MAX_LOST)
+    if before.bit_length() == state.lost.bit_length():
+        return
+    message = f"{count} steps or records were lost ({why}); {state.lost} so far"
+    evidence = {"lost": float(count), "lost_so_far": float(state.lost)}
     status = state.conditions["TelemetryFresh"].status
     _set(state, "TelemetryFresh", Verdict(status, "TelemetryLost", message, evidence), desk, say_again=True)
 
@@ -225,14 +250,15 @@ def time_passed(state: RunState, desk: Desk) -> None:
         _set(state, "TelemetryFresh", Verdict("False", "Silent", message, {"silent_s": float(silent)}), desk)
         rephase(state, desk)
     decide.time_out(state.ledger, state.tick, desk)
-    _watch_progress(state, desk, fresh=silent < SILENT_TICKS)
+    _watch_progress(state, desk)
     _assess(state, desk)
 
 
-def _watch_progress(state: RunState, desk: Desk, *, fresh: bool) -> None:
+def _watch_progress(state: RunState, desk: Desk) -> None:
     if state.stepped_tick < 0:
         return
-    if not fresh or state.stage not in ("train", "warmup"):
+    is_fresh = state.conditions["TelemetryFresh"].status == "True"
+    if not is_fresh or state.stage not in ("train", "warmup"):
         state.stepped_tick = state.tick  # an evaluation is not a hang
         return
     allowed = max(HANG_TICKS, HANG_FACTOR * state.step_ticks)

@@ -91,6 +91,7 @@ class Attempt(msgspec.Struct):
     judged: int = -1
     pending: dict[int, PendingStep] = {}
     held: list[Held] = []
+    rows_back: int = 0
     end: tuple[int, int, str] | None = None
 
 
@@ -100,7 +101,7 @@ class RunState(msgspec.Struct):
     `early` gathers the next attempts until the current one is done with; those that rank 0 announced stand first, in
     the order of their announcement. `positions` and `tickers` hold the last number of each writer, `past` the attempts
     that are over, all by `admission.short`. `asleep` are the tickers that an ended run stopped following; `outcome` is
-    why it ended.
+    why it ended. `lost_records` were never in the log, `lost` counts those and what trainers say they could not keep.
     """
 
     run_id: str
@@ -121,6 +122,7 @@ class RunState(msgspec.Struct):
     step_ticks: float = 0.0
     stage: str = "prepare"
     lost_records: int = 0
+    lost: int = 0
     assessed_step: int = -1
     phase: Phase = "Unknown"
     margin: float | None = None

@@ -5,7 +5,13 @@ from collections.abc import Sequence
 
 import pytest
 
-from pilothouse.events.decisions import ConditionChanged, IncidentOpened, PhaseChanged, RunAssessed
+from pilothouse.events.decisions import (
+    ConditionChanged,
+    IncidentOpened,
+    InterventionProposed,
+    PhaseChanged,
+    RunAssessed,
+)
 from pilothouse.events.telemetry import RecipeChanged, TelemetryGap
 from pilothouse.governance.conditions import Condition, Threshold, hysteresis
 from pilothouse.stream_processors.fold import fold
@@ -178,14 +184,74 @@ def test_nothing_is_known_of_a_run_that_nobody_started_until_somebody_does() -> 
     assert run.state.current.judged == 19
 
 
-def test_lost_telemetry_is_said_each_time_and_makes_nothing_fresh() -> None:
+def test_lost_telemetry_is_said_with_its_reasons_again_when_it_is_twice_as_much_and_makes_nothing_fresh() -> None:
     run = GovernedRun().begin().train(20)
     rank = run.ranks[1]
-    for count in (3, 4):
+    for count in (3, 4, 1, 8):
         run.tell(rank, rank.tell, TelemetryGap, dropped={"full": count})
     said = [found for found in run.of(ConditionChanged) if found.reason == "TelemetryLost"]
-    assert [found.evidence["lost"] for found in said] == [3.0, 4.0]
-    assert [found.status for found in said] == ["True", "True"]
+    assert [found.message for found in said] == [
+        "3 steps or records were lost (full); 3 so far",
+        "4 steps or records were lost (full); 7 so far",
+        "1 steps or records were lost (full); 8 so far",
+        "8 steps or records were lost (full); 16 so far",
+    ]
+    assert {found.status for found in said} == {"True"}
+
+
+def test_losses_with_every_record_are_said_a_few_times_only() -> None:
+    run = GovernedRun().begin().train(20)
+    rank = run.ranks[1]
+    for _ in range(1_000):
+        run.tell(rank, rank.tell, TelemetryGap, dropped={"full": 1})
+    assert len([found for found in run.of(ConditionChanged) if found.reason == "TelemetryLost"]) == 10
+
+
+def test_calls_that_were_refused_lost_nothing() -> None:
+    run = GovernedRun().begin().train(20)
+    rank = run.ranks[1]
+    before = len(run.decisions)
+    run.tell(rank, rank.tell, TelemetryGap, dropped={}, refused={"metric_type": 3, "step": 1})
+    assert len(run.decisions) == before
+
+
+def test_a_loop_that_counts_from_the_beginning_again_is_unknown_not_stalled_and_said_with_what_to_do() -> None:
+    """As a script does that numbers its steps by epoch; what it says of steps gone by is not taken for the present."""
+    run = GovernedRun(world=2).begin().train(80)
+    run.step = 0
+    for _ in range(7):
+        run.train(10, steps_per_tick=1)
+    run.loss = lambda *_: math.nan
+    run.train(5)
+    [back] = [found for found in run.of(ConditionChanged) if found.reason == "StepsWentBack"]
+    assert back.status == "Unknown"
+    assert "step 2 after step 79" in back.message
+    assert "start_run" in back.message
+    assert phases(run)[-1] == "Unknown"
+    assert run.of(ConditionChanged)[-1] == back, "neither stalled nor diverged"
+    assert run.of(InterventionProposed) == []
+    stable = [known.step for known in run.state.candidates if known.stable]
+    assert not {10, 20, 30, 40, 50, 60, 70} & set(stable), "saved again at steps that nobody judged"
+    run.loss = lambda _, step, rank: quiet_loss(step, rank)
+    run.train(10)
+    assert changes(run, "TelemetryFresh")[-1] == ("True", "Reporting")
+    assert phases(run)[-1] == "Normal"
+
+
+def test_a_late_word_about_a_step_gone_by_is_nothing() -> None:
+    run = GovernedRun(world=1).begin().train(80)
+    rank, before = run.ranks[0], len(run.decisions)
+    for step in range(80, 90):
+        run.tell(rank, rank.log, [step, step - 30, step - 29, step], [2.0, 9.0, 9.0, 9.0])
+    assert len(run.decisions) == before
+
+
+def test_one_step_far_out_of_order_is_said_too() -> None:
+    run = GovernedRun(world=1).begin().train(80)
+    run.tell(run.ranks[0], run.ranks[0].log, [10**9], [2.0])
+    run.train(5)
+    assert phases(run)[-1] == "Unknown"
+    assert changes(run, "TelemetryFresh")[-1] == ("Unknown", "StepsWentBack")
 
 
 def test_a_gap_that_lists_what_is_missing_explains_it() -> None:

@@ -153,7 +153,7 @@ def test_bad_calls_do_not_raise_and_are_counted_before_the_end(run: Run, log: Me
         run.log(1, loss=1.0, self=2.0)
         run.evaluated(1, loss=None)
     (gap,) = facts(log, TelemetryGap)
-    assert gap.dropped == {"metric_type": 2, "step": 3, "no_metrics": 1, "call": 1}
+    assert gap.refused == {"metric_type": 2, "step": 3, "no_metrics": 1, "call": 1}
     assert run.counts().accepted == run.counts().sent == 4  # one row, RunStarted, StageChanged and RunEnded
 
 
@@ -208,7 +208,7 @@ def test_a_wrong_call_is_said_once_in_one_line_with_the_line_that_made_it(
     assert line.startswith(f"{__file__}:")
     assert "pydantic" not in line
     (gap,) = facts(log, TelemetryGap)
-    assert sum(gap.dropped.values()) >= 3
+    assert sum(gap.refused.values()) >= 3
     assert run.counts().dropped == 0
     assert facts(log, StepBatch)[-1].steps == (7,)
     assert facts(log, RunEnded)[0].outcome == "completed"
