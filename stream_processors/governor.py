@@ -175,19 +175,31 @@ class Governor:
         self.records += 1
         event = decode(record.headers, record.body)
         if isinstance(event, Malformed):
+            partition.unreadable += 1
             return [self._letter(record, event.reason, event.detail)]
         if not isinstance(event, AnyTelemetry | AnyCommand):
             return [self._letter(record, "NotTelemetry", f"{event.kind} belongs to {CONTROL.name}")]
         place = LogPlace(self._epoch, record.partition, record.offset)
         judged = partition.judge(Record(place, event))
         if judged.gap:
-            if not position.whole:
-                await self._trouble(partition, record.offset, judged.gap)
-            # Every record of this log was read in order, or a restart has changed nothing: it will never come.
-            log.error("partition %d, offset %d: lost for good: %s", record.partition, record.offset, judged.gap)
-            partition.accepts_gaps = True
-            judged.continued(partition.judge(Record(place, event)))
+            await self._accept(partition, position, record.offset, judged.gap)
+            judged.continued(partition.judge(Record(place, event), accept_gap=True))
         return self._effects(record, event, judged, partition)
+
+    async def _accept(self, partition: LivePartition, position: Position, offset: int, gap: str) -> None:
+        """What is missing was unreadable, or every record of this log was read in order, or a restart has changed
+        nothing: it will never come. Otherwise a restart may find it, and this process ends.
+        """
+        where = f"partition {partition.partition}, offset {offset}"
+        if position.whole:
+            partition.accepts_gaps = True
+        elif partition.unreadable:
+            partition.unreadable -= 1
+            log.error("%s: %s; a record before it is among the dead letters", where, gap)
+            return
+        else:
+            await self._trouble(partition, offset, gap)
+        log.error("%s: lost for good: %s", where, gap)
 
     def _effects(self, record: Delivered, event: AnyEvent, judged: Judged, partition: LivePartition) -> list[Outgoing]:
         effects = [self._decided(decision) for decision in judged.decisions]

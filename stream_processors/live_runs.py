@@ -53,12 +53,17 @@ class Judged:
 
 
 class LivePartition:
-    """The states of a partition's runs. `accepts_gaps` once it is known that what is missing will never come."""
+    """The states of a partition's runs.
+
+    `accepts_gaps` once it is known that what is missing will never come; `unreadable` records, gone to the dead
+    letters since this began, each explain one gap.
+    """
 
     def __init__(self, core: Core, partition: int, epoch: int) -> None:
         self.partition = partition
         self.epoch = epoch
         self.accepts_gaps = False
+        self.unreadable = 0
         self._core = core
         self._states: dict[str, Any] = {}
         self._restored_to: dict[str, int] = {}
@@ -79,13 +84,14 @@ class LivePartition:
         state: State | None = self._states.get(run_id)
         return state
 
-    def judge(self, record: Record) -> Judged:
+    def judge(self, record: Record, *, accept_gap: bool = False) -> Judged:
         """Fold the record into its run; a `Tick` into every run that has not ended."""
+        accept_gap = accept_gap or self.accepts_gaps
         judged = Judged()
         for run_id in self._concerned(record):
             if record.place.offset < self._restored_to.get(run_id, 0):
                 continue
-            folded = self._fold(run_id, record)
+            folded = self._fold(run_id, record, accept_gap=accept_gap)
             if folded.verdict is Verdict.GAP:
                 judged.gap = _gap(run_id, record)
                 return judged
@@ -120,10 +126,10 @@ class LivePartition:
             return [run_id for run_id, state in self._states.items() if not state.ended]
         return [record.event.run_id]
 
-    def _fold(self, run_id: str, record: Record) -> Any:
+    def _fold(self, run_id: str, record: Record, *, accept_gap: bool) -> Any:
         state = self._states.get(run_id) or self._core.new_state(run_id)
         folded = self._core.fold(state, record)
-        if folded.verdict is Verdict.GAP and self.accepts_gaps:
+        if folded.verdict is Verdict.GAP and accept_gap:
             folded = self._core.fold(folded.state, record, accept_gap=True)
         if folded.verdict is Verdict.FOLDED:
             self._states[run_id] = folded.state

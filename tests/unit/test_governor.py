@@ -215,6 +215,42 @@ def test_bytes_that_are_no_event_are_reported_with_their_origin_and_the_rest_goe
     assert bench.log.acknowledged == {SOURCE: 3}
 
 
+def test_a_record_of_a_newer_schema_is_reported_and_stops_nobody(bench: Bench) -> None:
+    """One trainer was upgraded first: what it says cannot be read, and is no reason to look for a newer state."""
+    newer = delivered(batch(2), 6)
+    newer = newer._replace(headers=(("ph-kind", b"step_batch"), ("ph-schema", b"9")))
+
+    async def scenario() -> None:
+        await bench.start(committed=5)
+        await bench.take(delivered(batch(1), 5), newer, delivered(batch(3), 7))
+        await bench.governor.flush()
+
+    bench.log.table |= _mark(5)
+    asyncio.run(scenario())
+    assert bench.steps() == [100, 300]
+    (letter,) = [record for record in bench.log.sent if record.topic == DEADLETTER.name]
+    assert letter.body == newer.body
+    headers = dict(letter.headers)
+    assert headers["ph-reason"] == b"NewerSchema"
+    assert b"9" in (headers["ph-detail"] or b"")
+    assert bench.log.acknowledged == {SOURCE: 8}
+    assert TINY.load_state(restore(bench.log.table, [0])[0].runs[RUN].state).lost == 1
+
+
+def test_one_unreadable_record_explains_one_gap(bench: Bench) -> None:
+    junk = Delivered(TELEMETRY.name, 0, 5, None, (), b"junk")
+
+    async def scenario() -> None:
+        await bench.start(committed=5)
+        await bench.take(junk, delivered(batch(2), 6))
+        with pytest.raises(StateBehindLog, match="writer w is at 4"):
+            await bench.take(delivered(batch(4), 7))
+
+    bench.log.table |= _mark(5)
+    asyncio.run(scenario())
+    assert bench.steps() == [200]
+
+
 def test_a_decision_on_the_telemetry_topic_is_not_telemetry(bench: Bench) -> None:
     async def scenario() -> None:
         await bench.start()
