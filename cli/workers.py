@@ -28,7 +28,7 @@ def run(role: str, settings: Settings, environ: Mapping[str, str]) -> int:
     match role:
         case "governor" | "archiver":
             require(SERVER, f"the {role}")
-            from ..stream_processors.app import run_worker
+            from ..stream_processors.process import run_worker
 
             return run_worker(settings, role)
         case "endpoint":

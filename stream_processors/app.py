@@ -1,7 +1,7 @@
 """The composition of a worker: a Faust app whose one agent feeds the governor or the archiver.
 
-`pilothouse worker governor|archiver` calls `run_worker`; `process` runs what `build_app` makes. Nothing else in the
-house composes Faust. Names are explicit, because Faust derives its own from module paths.
+`process` runs what `build_app` makes. Nothing else in the house composes Faust. Names are explicit, because Faust
+derives its own from module paths.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from .faust_log import FaustLog
 from .governor import Governor, Judge
 from .kept import restore
 from .log import Delivered, Layout, Source
-from .parts import Parts, Role, production_parts
+from .parts import Parts, Role
 from .policy_text import read_policy
 from .ticker import Ticker
 from .transport import Consumer, Transport
@@ -70,13 +70,6 @@ class _Feed:
     within: float
     most: int
     assign: Callable[[dict[Source, int | None]], Awaitable[None]]
-
-
-def run_worker(settings: Settings, role: Role) -> int:
-    """Run this worker until it is told to stop; the exit status for the process (see `process`)."""
-    from .process import run_process
-
-    return run_process(settings, role, production_parts(settings, role))
 
 
 def build_app(settings: Settings, role: Role, layout: Layout, parts: Parts) -> Worker:

@@ -1,8 +1,8 @@
 """The life of a worker process: wait for the broker, run the app, watch it, end with a status that says why.
 
-`app.run_worker` calls it. Exit statuses: 0 told to stop; 2 a person's mistake, or the broker never came; 69 it is gone;
-70 a bug; 75 a fresh process will do better (EX_TEMPFAIL). Faust runs under plain asyncio: its own worker redirects stdout
-and takes a minute to stop when the broker is gone.
+`pilothouse worker governor|archiver` calls `run_worker`. Exit statuses: 0 told to stop; 2 a person's mistake, or the
+broker never came; 69 it is gone; 70 a bug; 75 a fresh process will do better (EX_TEMPFAIL). Faust runs under plain
+asyncio: its own worker redirects stdout and takes a minute to stop when the broker is gone.
 """
 
 import asyncio
@@ -17,10 +17,10 @@ from ..events.errors import BrokerUnavailable, RestartRequired, Unavailable, Use
 from ..settings import Settings
 from .broker_watch import BrokerWatch
 from .health import HealthFile
+from .parts import Parts, Role, production_parts
 
 if TYPE_CHECKING:
     from .app import Worker
-    from .parts import Parts, Role
 
 STOPPED, MISTAKE, UNAVAILABLE, BUG, RESTART = 0, 2, 69, 70, 75
 ARRIVAL_SECONDS = 30.0
@@ -34,8 +34,13 @@ LIBRARIES = ("faust", "mode", "aiokafka", "asyncio", "clickhouse_connect", "urll
 log = logging.getLogger(__name__)
 
 
-def run_process(settings: Settings, role: "Role", parts: "Parts") -> int:
-    """Run a worker in this process until SIGTERM, SIGINT or a failure.
+def run_worker(settings: Settings, role: Role) -> int:
+    """Run this worker until it is told to stop; the exit status for the process."""
+    return run_process(settings, role, production_parts(settings, role))
+
+
+def run_process(settings: Settings, role: Role, parts: Parts) -> int:
+    """Run a worker of these parts in this process until SIGTERM, SIGINT or a failure.
 
     Only a stop that was asked for is orderly. After a failure, or when a stop does not come to its end in time, the
     process ends at once: that is what every restart must survive anyway, and with the broker gone the client's threads
@@ -80,7 +85,7 @@ class _Dam(logging.Filter):
         return passes
 
 
-async def _serve(settings: Settings, role: "Role", parts: "Parts") -> int:
+async def _serve(settings: Settings, role: Role, parts: Parts) -> int:
     watch = BrokerWatch(settings.kafka)
     told = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -93,7 +98,7 @@ async def _serve(settings: Settings, role: "Role", parts: "Parts") -> int:
         await watch.close()
 
 
-async def _run(settings: Settings, role: "Role", parts: "Parts", watch: BrokerWatch, told: asyncio.Event) -> int:
+async def _run(settings: Settings, role: Role, parts: Parts, watch: BrokerWatch, told: asyncio.Event) -> int:
     from .app import build_app
 
     arriving = asyncio.ensure_future(watch.arrive(ARRIVAL_SECONDS))
