@@ -15,6 +15,7 @@ from ..events.topics import CONTROL, DEADLETTER, TELEMETRY
 from ..settings import Settings
 from .archiver import Archiver
 from .faust_log import FaustLog
+from .foreign_batches import read_foreign_batches
 from .governor import Governor, Judge
 from .kept import restore
 from .log import Delivered, Layout, Source
@@ -85,6 +86,7 @@ def build_app(settings: Settings, role: Role, layout: Layout, parts: Parts) -> W
 def _faust_app(settings: Settings, role: Role, layout: Layout) -> faust.App:
     datadir = settings.data_dir / "faust" / f"{role}-{settings.slot}"  # Faust insists on one, and puts nothing into it
     datadir.mkdir(parents=True, exist_ok=True)
+    read_foreign_batches()
     app = faust.App(
         f"pilothouse-{role}",
         broker=";".join(f"kafka://{server.strip()}" for server in settings.kafka.split(",")),

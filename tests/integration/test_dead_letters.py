@@ -28,6 +28,15 @@ SIGNED: Headers = [
 ]
 
 
+class NoText(str):
+    """The name of a header that no text has: the protocol takes any bytes."""
+
+    __slots__ = ()
+
+    def encode(self, *_: str) -> bytes:
+        return b"\xff\xfename"
+
+
 def send(broker: LocalBroker, headers: Headers, body: bytes, compression: str | None = None) -> None:
     """One record, through a client that has no limit of its own."""
     producer = KafkaProducer(
@@ -77,12 +86,15 @@ def letters(broker: LocalBroker, count: int) -> list[Read]:
     return read
 
 
-def test_the_largest_record_is_a_letter_whole_and_a_larger_one_says_what_it_lacks(governed: LocalBroker) -> None:
+def test_the_largest_record_is_a_letter_whole_a_larger_one_says_what_it_lacks_and_none_is_in_the_way(
+    governed: LocalBroker,
+) -> None:
     headers: Headers = [*SIGNED, ("theirs", os.urandom(100_000))]
     body = largest_body(governed, headers)
     send(governed, SIGNED, b"x" * 20_000_000, "gzip")
+    send(governed, [(NoText("name"), b"")], b"cannot be read")
     send(governed, [], b"the last")
-    whole, cut, last = letters(governed, 3)
+    whole, cut, unreadable, last = letters(governed, 4)
     assert dict(whole.headers)[REASON_HEADER] == b"NewerSchema"
     assert [header for header in whole.headers if header[0] not in OURS] == headers
     assert (whole.key, whole.body) == (b"key", body)
@@ -91,4 +103,7 @@ def test_the_largest_record_is_a_letter_whole_and_a_larger_one_says_what_it_lack
     assert dict(cut.headers).items() >= dict(SIGNED).items()
     assert cut.body == b"x" * len(cut.body or b"")
     assert len(cut.body or b"") > 1.9 * MAX_RECORD_BYTES
+    assert dict(unreadable.headers)[REASON_HEADER] == b"NotOurs"
+    assert b"\xff\xfename" in (unreadable.body or b"")
+    assert b"cannot be read" in (unreadable.body or b"")
     assert last.body == b"the last"
