@@ -33,10 +33,10 @@ STATUS_STYLES = {"True": "green", "False": "red", "Unknown": "yellow"}
 WIDE = 100_000
 
 
-def out() -> Console:
-    """Standard output: as wide as the terminal, or without end on a pipe."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=WIDE, no_color=True)
+def out(*, stderr: bool = False) -> Console:
+    """Standard output, or the other: as wide as the terminal, or without end on a pipe."""
+    console = Console(stderr=stderr, highlight=False)
+    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=WIDE, no_color=True)
 
 
 def show_rows(rows: Iterable[Row], *, as_json: bool = False, columns: Sequence[Column] = (), empty: str = "") -> None:

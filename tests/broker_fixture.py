@@ -22,13 +22,21 @@ def broker_of_kind(kind: str, data_dir: Path) -> LocalBroker:
     """A broker that is not started yet; skips where this machine has none of the kind."""
     if kind == "embedded":
         return EmbeddedBroker(data_dir)
+    return KafkaBroker(named_kafka(), data_dir)
+
+
+def named_kafka() -> Path:
+    """The Apache Kafka of PILOTHOUSE_TEST_KAFKA; skips where none is named, and fails where what is named is none."""
     named = os.environ.get("PILOTHOUSE_TEST_KAFKA")
     if not named:
         pytest.skip(
             "needs a real Apache Kafka: set PILOTHOUSE_TEST_KAFKA to the folder of a distribution, or to a launcher "
             "that understands `run FOLDER --ports PORT` and stays in the foreground (CONTRIBUTING.md says more)"
         )
-    return KafkaBroker(Path(named), data_dir)
+    home = Path(named)
+    if not home.is_dir() and not os.access(home, os.X_OK):
+        pytest.fail(f"PILOTHOUSE_TEST_KAFKA={named} is neither a folder nor an executable file")
+    return home
 
 
 def started(broker: LocalBroker) -> LocalBroker:
@@ -65,3 +73,9 @@ def embedded_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalB
     one = started(EmbeddedBroker(tmp_path_factory.mktemp("embedded")))
     yield one
     one.stop()
+
+
+@pytest.fixture(scope="session")
+def kafka_home() -> Path:
+    """What `--kafka-home` wants, where this machine has it."""
+    return named_kafka()

@@ -1,4 +1,4 @@
-"""What every level of tests shares: its marker (by folder), the real Kafka's launcher, and how hypothesis runs.
+"""What every level of tests shares: its marker (by folder), its fixtures, and how hypothesis runs.
 
 A test's level is the folder it is in, so that nobody can forget a marker: `-m unit` and `tests/unit` mean the same.
 """
@@ -39,18 +39,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if level not in LEVELS:
             raise pytest.UsageError(f"{item.path}: tests live in one of {', '.join(LEVELS)}, by level")
         item.add_marker(level)
-
-
-@pytest.fixture(scope="session")
-def kafka_launcher() -> Path:
-    """The command that runs a real Apache Kafka in the foreground: `LAUNCHER run FOLDER --ports PORT`."""
-    named = os.environ.get("PILOTHOUSE_TEST_KAFKA")
-    if not named:
-        pytest.skip(
-            "needs a real Apache Kafka: set PILOTHOUSE_TEST_KAFKA to a launcher that understands "
-            "`run FOLDER --ports PORT` and stays in the foreground (CONTRIBUTING.md says more)"
-        )
-    launcher = Path(named)
-    if not os.access(launcher, os.X_OK):
-        pytest.fail(f"PILOTHOUSE_TEST_KAFKA={named} is not an executable file")
-    return launcher

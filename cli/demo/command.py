@@ -5,7 +5,6 @@ asks the archive by `pilothouse sql`. Its exit status is 0 only if every leg of 
 """
 
 import signal
-import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,17 +22,16 @@ from ...events.errors import UserMistake
 from ..extras import LOCAL, require
 from ..rendering import json_line, out, print_line
 from .account import Account
-from .plan import FEWEST_STEPS, Name, Setting
+from .plan import FEWEST_STEPS, RANKS, STEPS, Name, Setting
 from .questions import questions_about
 from .report import losses, show_answer, show_report, show_verdict
 from .screen import Screen
-from .stack import COMMAND, DemoStack
+from .stack import DemoStack
 from .story import tell_story
 from .timeline import timeline
 from .verdict import Finding, findings
 
 OPEN, INTERRUPTED = 1, 130
-SQL_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +55,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standar
 
 
 def demo(  # noqa: PLR0913, PLR0917  # one argument for each option
-    steps: Steps = 200,
-    ranks: Ranks = 4,
+    steps: Steps = STEPS,
+    ranks: Ranks = RANKS,
     seed: Seed = 0,
     no_faults: NoFaults = False,
     data_dir: DataDir = None,
@@ -68,7 +66,7 @@ def demo(  # noqa: PLR0913, PLR0917  # one argument for each option
 ) -> None:
     """Train three small GPTs: healthy, broken, broken and governed; and prove from the archive what was done."""
     require((*LOCAL, "torch"), "`pilothouse demo`")
-    console = Console(stderr=True, highlight=False) if as_json else out()
+    console = out(stderr=as_json)
     setting = Setting(tag=uuid4().hex[:6], steps=steps, ranks=ranks, seed=seed)
     try:
         with _signals_interrupt(), _directory(data_dir) as directory:
@@ -107,10 +105,7 @@ def _ask(stack: DemoStack, setting: Setting, accounts: Mapping[Name, Account], c
     questions = questions_about(f"demo-{setting.tag}-", governed.run_id)
     answered = 0
     for question in questions.values():
-        arguments = ["sql", "--data-dir", str(stack.data_dir), question]
-        told = subprocess.run(
-            [*COMMAND, *arguments], env=stack.environ, capture_output=True, text=True, timeout=SQL_SECONDS, check=False
-        )
+        told = stack.command("sql", "--data-dir", str(stack.data_dir), question)
         # In double quotes: the statements hold single ones, and nothing that a shell would replace.
         typed = f'pilothouse sql --data-dir {quote(str(stack.data_dir))} "{question}"'
         show_answer(console, typed, told.stdout or told.stderr)

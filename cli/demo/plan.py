@@ -11,6 +11,9 @@ from ...producers.faults import Fault, Plan
 
 Name = Literal["fault-free", "ungoverned", "governed", "quiet"]
 
+STEPS, RANKS = 200, 4
+"""The demo's own size, where nobody asks for another."""
+
 GLOBAL_BATCH = 32
 """Windows of text a step, shared among the ranks."""
 VALIDATION_WINDOWS = 128

@@ -5,6 +5,7 @@ production broker.
 """
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 START_SECONDS = 120.0
 STOP_SECONDS = 20.0
+COMMAND_SECONDS = 60.0
 LOOK_EVERY = 0.1
 MISTAKE = 2
 COMMAND = (sys.executable, "-P", "-m", "pilothouse.cli.main")
@@ -48,6 +50,12 @@ class DemoStack:
         from ...storage.connect import connect
 
         return connect(self.settings)
+
+    def command(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        """One command on this stack, in a process of its own, as a person types it."""
+        return subprocess.run(
+            [*COMMAND, *words], env=self.environ, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False
+        )
 
     def __enter__(self) -> Self:
         """

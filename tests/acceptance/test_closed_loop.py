@@ -1,10 +1,13 @@
 """`pilothouse demo` in a small setting, as a person runs it: the loop closes, and everybody can see that it did.
 
-The demo's own verdict is not taken on trust: what it claims is asked again here, of the archive, in three ways.
+The demo's own verdict is not taken on trust: what it claims is asked again here, of the archive, in three ways. Its
+stack stays up, and every query command answers about real runs on it.
 """
 
 import json
 import math
+import re
+import shlex
 import signal
 import subprocess
 import time
@@ -17,13 +20,16 @@ import pytest
 
 from pilothouse.cli.demo.verdict import TOLERANCE
 from pilothouse.events.codec import to_json
+from pilothouse.events.topics import TELEMETRY
+from pilothouse.producers.connection import connected_producer
 from pilothouse.settings import load_settings
 from pilothouse.storage.connect import connect
 from pilothouse.storage.history import read_decisions, read_log
 from pilothouse.stream_processors.replay import replay
-from pilothouse.tests.stack_fixture import CLI, cli, environ
+from pilothouse.tests.stack_fixture import CLI, cli, environ, typed
 
 SMALL = ("--ranks", "2", "--steps", "160", "--keep-stack", "--json")
+QUIET = ("--ranks", "2", "--steps", "150", "--json")
 RANKS = [0, 1]
 SECONDS = 300.0
 """Eighty are enough on two idle cores; CI's are shared."""
@@ -34,7 +40,18 @@ class Shown:
     """What a demo said, and where its stack, still up, keeps everything."""
 
     said: dict[str, Any]
+    progress: str
     data_dir: Path
+
+    @property
+    def live(self) -> str:
+        """What a person saw while it ran."""
+        return self.progress.partition("\nTimeline of ")[0]
+
+    @property
+    def report(self) -> str:
+        """What a person read at the end."""
+        return self.progress.partition("\nTimeline of ")[2]
 
     @property
     def losses(self) -> dict[str, float]:
@@ -44,24 +61,33 @@ class Shown:
     def governed(self) -> str:
         return str(next(row["run_id"] for row in self.said["runs"] if row["run"] == "governed"))
 
+    @property
+    def applied(self) -> list[dict[str, Any]]:
+        """The governed run's interventions that its ranks carried out."""
+        return [row for row in self.said["interventions"] if row["applied_steps"]]
+
     def query(self, sql: str) -> list[dict[str, Any]]:
-        answer = cli("sql", "--json", sql, data_dir=self.data_dir)
+        return self.ask("sql", sql)
+
+    def ask(self, *words: str) -> list[dict[str, Any]]:
+        """The answer of a query command, for programs: each line one object of strict JSON."""
+        answer = typed(*words, "--json", data_dir=self.data_dir)
         assert answer.returncode == 0, answer.stderr
-        return [json.loads(line) for line in answer.stdout.splitlines()]
+        return [json.loads(line, parse_constant=pytest.fail) for line in answer.stdout.splitlines()]
 
 
 @pytest.fixture(scope="module", params=["embedded broker", "Apache Kafka"])
 def demo(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
     options = ["--data-dir", str(data_dir := tmp_path_factory.mktemp("demo"))]
     if request.param == "Apache Kafka":
-        options += ["--kafka-home", str(request.getfixturevalue("kafka_launcher"))]
+        options += ["--kafka-home", str(request.getfixturevalue("kafka_home"))]
     printed, progress = data_dir / "demo.out", data_dir / "demo.err"
     with printed.open("wb") as output, progress.open("wb") as errors:
         process = subprocess.Popen(
             [*CLI, "demo", *SMALL, *options], env=environ(data_dir), stdout=output, stderr=errors
         )
     try:
-        yield Shown(_verdict(process, printed, progress), data_dir)
+        yield Shown(_verdict(process, printed, progress), progress.read_text(), data_dir)
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0, progress.read_text()
         assert not (data_dir / "stack.json").exists()
@@ -148,3 +174,109 @@ def test_sql_clickhouse_connect_and_curl_read_the_same_archive(demo: Shown) -> N
     assert by_cli == by_driver
     assert {name: int(value) for name, value in json.loads(by_curl.stdout).items()} == by_cli[0]
     assert by_cli[0]["ranks"] == len(RANKS)
+
+
+STANDING = re.compile(
+    r"^  step +-?\d+  (?P<phase>[A-Z]\w+) +margin +(?P<margin>\S+)  loss (?P<loss>\S+)$", re.MULTILINE
+)
+
+
+def test_a_person_sees_phase_margin_loss_and_interventions_while_it_runs(demo: Shown) -> None:
+    standing = [found.groupdict() for found in STANDING.finditer(demo.live)]
+    assert {"Normal", "Diverged"} <= {told["phase"] for told in standing}
+    assert any(0 < float(told["margin"]) <= 1 and math.isfinite(float(told["loss"])) for told in standing)
+    assert any(math.isnan(float(told["loss"])) for told in standing), "the ungoverned run's end"
+    _, governed = demo.live.split(f"  {demo.governed}\n")
+    for row in demo.applied:
+        name, step = row["intervention_id"][:8], row["applied_steps"][0]
+        told_as = ("intervention proposed", "intervention issued", "intervention receipt", "intervention verified")
+        places = [re.search(rf"{kind} +{name}", governed) for kind in told_as]
+        assert all(places), (name, governed)
+        assert re.search(rf"^  step +{step}  intervention receipt +{name} applied", governed, re.MULTILINE)
+
+
+def test_the_report_proves_the_same_step_and_says_what_it_cost(demo: Shown) -> None:
+    proof = demo.report.partition("\nProof: ")[2].partition("\nWhat it cost")[0].splitlines()
+    for row in demo.applied:
+        [line] = [line for line in proof if line.startswith(row["intervention_id"][:8])]
+        assert f"step {row['applied_steps'][0]} by ranks 0, 1  " in line
+        assert "  2 of 2  " in line
+    cost = demo.report.partition("\nWhat it cost\n")[2].partition("\n\n")[0].splitlines()
+    for run in demo.said["runs"]:
+        [cells] = [line.split() for line in cost if line.startswith(f"{run['run']} ")]
+        assert [cells[1], cells[5], cells[6]] == [run["outcome"], str(run["steps_lost"]), str(run["interventions"])]
+    assert {run["run"]: run["steps_lost"] > 0 for run in demo.said["runs"]} == {
+        "fault-free": False, "ungoverned": False, "governed": True
+    }  # fmt: skip
+
+
+def test_the_printed_sql_gives_the_facts_of_the_verdict_when_typed_again(demo: Shown) -> None:
+    seen: dict[str, list[str]] = {}
+    for finding in demo.said["findings"]:
+        assert f"  ✓ {finding['promise']}  ({finding['seen']})" in demo.report
+        seen.setdefault(finding["promise"], []).append(finding["seen"])
+    incidents, printed = _typed_again(demo, "FROM incidents")
+    assert [f"{row['reason']} from step {row['onset_step']}: rollback" for row in incidents] == seen[
+        "governed: an incident was answered"
+    ]
+    assert sum(row["steps_lost"] for row in incidents) == demo.said["runs"][-1]["steps_lost"]
+    assert [line.split() for line in printed[1:]] == [[str(value) for value in row.values()] for row in incidents]
+    interventions, _ = _typed_again(demo, "FROM interventions")
+    assert [f"step {row['applied_steps'][0]}: ranks 0, 1" for row in interventions] == seen[
+        "governed: rollback at the same step on all ranks"
+    ]
+    assert {row["same_step"] for row in interventions} == {1}
+
+
+def _typed_again(demo: Shown, about: str) -> tuple[list[dict[str, Any]], list[str]]:
+    """The answer to a question that the report shows, asked again word for word, and the lines that it printed."""
+    [typed_line] = [line for line in demo.report.splitlines() if line.startswith("$ ") and about in line]
+    printed = demo.report.partition(f"{typed_line}\n")[2].partition("\n\n")[0].splitlines()
+    return demo.ask(*shlex.split(typed_line.removeprefix("$ pilothouse "))), printed
+
+
+@pytest.fixture(scope="module")
+def dead_letter(demo: Shown) -> bytes:
+    """Bytes that are no event of ours, sent to the telemetry topic, and given up by the governor."""
+    junk = b"\xff not an event"
+    producer, _ = connected_producer(load_settings(environ(demo.data_dir)).kafka, seconds=10.0)
+    producer.send(TELEMETRY.name, junk, partition=0).get(timeout=10)
+    producer.close()
+    deadline = time.monotonic() + 30
+    while not demo.ask("topics", "deadletters"):
+        assert time.monotonic() < deadline, "no dead letter"
+    return junk
+
+
+QUERIES = {
+    "runs": (("runs",), '"phase": "Ended"'),
+    "show": (("show", "{governed}"), '"steps_lost": '),
+    "events": (("events", "{ungoverned}", "--limit", "10000"), '"NaN"'),
+    "interventions": (("interventions", "{governed}"), '"verification": "recovered"'),
+    "sql": (("sql", "SELECT * FROM steps WHERE isNaN(value) OR isInfinite(value) LIMIT 9"), '"value": "NaN"'),
+    "topics list": (("topics", "list"), '"records": 1'),
+    "topics deadletters": (("topics", "deadletters"), '"body_base64": "/yBub3QgYW4gZXZlbnQ="'),
+}
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_every_query_answers_programs_in_strict_json(demo: Shown, dead_letter: bytes, query: str) -> None:
+    words, holds = QUERIES[query]
+    named = {"governed": demo.governed, "ungoverned": demo.governed.replace("governed", "ungoverned")}
+    rows = demo.ask(*(word.format(**named) for word in words))
+    assert rows
+    assert any(holds in json.dumps(row) for row in rows)
+
+
+def test_without_faults_a_governed_run_is_left_alone_and_the_demo_ends_well(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    answer = cli("demo", "--no-faults", *QUIET, "--data-dir", str(kept), data_dir=tmp_path, timeout=SECONDS)
+    assert answer.returncode == 0, answer.stderr
+    said = json.loads(answer.stdout)
+    assert [(run["run"], run["interventions"], run["steps_lost"]) for run in said["runs"]] == [("quiet", 0, 0)]
+    assert said["interventions"] == []
+    assert {row["what"].split()[0] for row in said["timeline"]} == {"phase"}
+    assert "mode enforce" in answer.stderr
+    assert "intervention " not in answer.stderr.partition("\nTimeline of ")[0]
+    assert (kept / "archive").exists()
+    assert not (kept / "stack.json").exists(), "nothing runs on"

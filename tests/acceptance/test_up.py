@@ -162,8 +162,8 @@ def test_what_cannot_be_started_is_one_line(options: tuple[str, ...], said: str,
     assert not (tmp_path / "data" / "stack.json").exists()
 
 
-def test_a_real_kafka_keeps_its_log_and_its_epoch(kafka_launcher: Path, tmp_path: Path) -> None:
-    options = ("--kafka-home", str(kafka_launcher))
+def test_a_real_kafka_keeps_its_log_and_its_epoch(kafka_home: Path, tmp_path: Path) -> None:
+    options = ("--kafka-home", str(kafka_home))
     with running_stack(tmp_path, *options) as stack:
         note(stack, "in-a-kept-log")
         assert stack.stop(signal.SIGTERM) == 0
