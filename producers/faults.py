@@ -9,7 +9,8 @@ apart by `;`:
 
 is WHAT@POINT/STEP[/RANK][*TIMES][?name=number&...]: at this step (for `corrupt_data`: whenever the data's position is
 within first..last, so that skipped data does no harm), on this rank or on all, so many times in a process (once;
-`corrupt_data`: always).
+`corrupt_data`: always). A worker of the stream processors has no steps: there STEP counts how often the point was
+passed.
 """
 
 import math
@@ -24,7 +25,20 @@ from typing import Any, Literal, NamedTuple, assert_never, get_args
 
 from ..events.errors import UserMistake
 
-Point = Literal["batch", "forward", "grad", "optimizer", "safe_point", "checkpoint"]
+TrainerPoint = Literal["batch", "forward", "grad", "optimizer", "safe_point", "checkpoint"]
+WorkerPoint = Literal[
+    "before_decisions",
+    "after_decisions",
+    "before_command",
+    "after_command",
+    "before_state",
+    "after_state",
+    "before_acknowledgement",
+    "after_acknowledgement",
+    "before_insert",
+    "after_insert",
+]
+Point = TrainerPoint | WorkerPoint
 What = Literal["corrupt_data", "scale_lr", "nan_grad", "raise", "sigkill", "sigstop", "hang", "slow"]
 
 _PARAMETERS: Mapping[What, Mapping[str, float | None]] = {
@@ -40,7 +54,7 @@ _PARAMETERS: Mapping[What, Mapping[str, float | None]] = {
 """What each fault may be told, with its default; None must be given."""
 
 _WHATS: tuple[What, ...] = get_args(What)
-_POINTS: tuple[Point, ...] = get_args(Point)
+_POINTS: tuple[Point, ...] = (*get_args(TrainerPoint), *get_args(WorkerPoint))
 _GRAMMAR = re.compile(
     r"(?P<what>\w+)@(?P<point>\w+)/(?P<step>\d+)(/(?P<rank>\d+))?(\*(?P<times>\d+))?(\?(?P<numbers>[^;]+))?"
 )

@@ -1,7 +1,8 @@
-"""Workers as processes that die on order, the telemetry they are fed meanwhile, and what the log says afterwards."""
+"""Workers as processes that die on order, and the records they are fed meanwhile."""
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -14,15 +15,14 @@ from typing import Any
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
-from pilothouse.events.codec import Malformed, decode, encode
-from pilothouse.events.envelope import LogPlace
+from pilothouse.events.codec import encode
 from pilothouse.events.telemetry import RunStarted, StepBatch
 from pilothouse.events.topics import partition_key
 from pilothouse.events.union import AnyEvent
 
-PARTITIONS = 4
-RUNS = [f"run-{number}" for number in range(6)]
-END = b"the end of what this test reads"
+from .broker_fixture import PARTITIONS
+from .log_reader import END
+
 DEADLINE = 90.0
 """Seconds; a worker is back in ten on an idle laptop, and CI's cores are shared."""
 
@@ -41,10 +41,10 @@ class DyingWorker:
     def __post_init__(self) -> None:
         self.log = self.data_dir / f"{self.role}-{self.slot}.log"
 
-    def start(self, kill: str = "") -> None:
-        """Start it; `kill` is POINT:N of `chaos.worker_entry`."""
+    def start(self, faults: str = "") -> None:
+        """Start it; `faults` is the plan of the injector in `chaos.worker_entry`."""
         self.data_dir.mkdir(parents=True, exist_ok=True)
-        own = {"PILOTHOUSE_DATA_DIR": str(self.data_dir), "PILOTHOUSE_SLOT": self.slot, "CHAOS_KILL": kill}
+        own = {"PILOTHOUSE_DATA_DIR": str(self.data_dir), "PILOTHOUSE_SLOT": self.slot, "FAULTS": faults}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "pilothouse.tests.chaos.worker_entry", self.role],
@@ -71,6 +71,22 @@ class DyingWorker:
             self.process.kill()
             self.process.wait()
 
+    def until_done(self, ends: dict[str, int]) -> None:
+        """Wait until everything up to these offsets (`Feed.ends`) is acknowledged."""
+        client = KafkaConsumer(
+            bootstrap_servers=self.environ["PILOTHOUSE_KAFKA"], group_id=f"pilothouse-{self.role}",
+            enable_auto_commit=False,
+        )  # fmt: skip
+        with closing(client):
+            left = {TopicPartition(*_topic_and_partition(place)): offset for place, offset in ends.items()}
+
+            def done() -> bool:
+                for place in [place for place, end in left.items() if (client.committed(place) or 0) > end]:
+                    del left[place]
+                return not left
+
+            self.until(done, f"all is acknowledged up to {ends}")
+
     def health(self) -> dict[str, Any]:
         """Its health file, empty until this process has written one."""
         assert self.process is not None
@@ -89,6 +105,11 @@ class DyingWorker:
             assert time.monotonic() < deadline, f"not within {seconds} s: {what}; its log:\n{self.said()}"
             time.sleep(0.05)
 
+    def until_killed(self) -> None:
+        """Wait until it has died of SIGKILL, and of nothing else."""
+        status = self.ended()
+        assert status == -signal.SIGKILL, f"meant to be killed, it ended with {status}:\n{self.said()}"
+
     def until_running(self) -> None:
         self.until(lambda: self.health().get("state") == "running", "the worker runs")
 
@@ -96,23 +117,34 @@ class DyingWorker:
         return self.log.read_text()[-4_000:]
 
 
+def _topic_and_partition(place: str) -> tuple[str, int]:
+    topic, _, partition = place.rpartition("/")
+    return topic, int(partition)
+
+
 class Feed:
     """Sends what it is given, each to its partition, in order."""
 
     def __init__(self, address: str) -> None:
         self._producer = KafkaProducer(bootstrap_servers=address, acks="all", linger_ms=2)
+        self._last: dict[str, Any] = {}
 
     def send(self, event: AnyEvent, topic: str, partition: int) -> None:
         wire = encode(event)
         self.send_bytes(topic, partition, wire.body, key=partition_key(event), headers=wire.headers)
 
     def send_bytes(self, topic: str, partition: int, body: bytes, **more: Any) -> None:
-        self._producer.send(topic, value=body, partition=partition, **more)
+        self._last[f"{topic}/{partition}"] = self._producer.send(topic, value=body, partition=partition, **more)
 
-    def end(self, topic: str) -> None:
+    def ends(self) -> dict[str, int]:
+        """The offset of the last record sent to each partition, as health files name them, when the broker has it."""
+        return {place: sent.get(timeout=30).offset for place, sent in self._last.items()}
+
+    def end(self, *topics: str) -> None:
         """Mark the end of what a test will read, in every partition."""
-        for partition in range(PARTITIONS):
-            self.send_bytes(topic, partition, END)
+        for topic in topics:
+            for partition in range(PARTITIONS):
+                self.send_bytes(topic, partition, END)
         self._producer.flush()
 
     def close(self) -> None:
@@ -121,79 +153,38 @@ class Feed:
 
 @contextmanager
 def feeding(events: Iterator[Callable[[], None]], per_second: float) -> Iterator[Callable[[], int]]:
-    """Perform these sends from a thread, at a pace, until the block ends; gives how many were done."""
+    """Perform these sends on a thread, at a pace, until the block ends; gives how many were done.
+
+    What they raise, the block raises at its end, and the next that asks how many.
+    """
     stop = threading.Event()
-    done = [0]
+    done = 0
+    failed: list[Exception] = []
 
     def run() -> None:
-        for send in events:
-            if stop.wait(1 / per_second):
-                return
-            send()
-            done[0] += 1
+        nonlocal done
+        try:
+            for send in events:
+                if stop.wait(1 / per_second):
+                    return
+                send()
+                done += 1
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is the test's to know
+            failed.append(error)
+
+    def count() -> int:
+        if failed:
+            raise failed[0]
+        return done
 
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        yield lambda: done[0]
+        yield count
     finally:
         stop.set()
         thread.join()
-
-
-@dataclass(frozen=True)
-class Read:
-    """One record of a topic: an event, or why it is none."""
-
-    place: LogPlace
-    event: AnyEvent | Malformed
-    headers: dict[str, bytes]
-
-
-class Reader:
-    """Follows a topic from its first record, with `assign`, as trainers do."""
-
-    def __init__(self, address: str, topic: str) -> None:
-        self.records: list[Read] = []
-        self.ids: set[str] = set()
-        self._ended: set[int] = set()
-        self._consumer = KafkaConsumer(
-            bootstrap_servers=address, enable_auto_commit=False, fetch_max_wait_ms=50, max_poll_records=5_000
-        )
-        places = [TopicPartition(topic, partition) for partition in range(PARTITIONS)]
-        self._consumer.assign(places)
-        for place in places:
-            self._consumer.seek(place, 0)
-
-    def polled(self) -> "Reader":
-        """Itself, with what came meanwhile; `ids` are those of all events so far."""
-        for records in self._consumer.poll(timeout_ms=100).values():
-            for record in records:
-                if record.value == END:
-                    self._ended.add(record.partition)
-                else:
-                    place = LogPlace(0, record.partition, record.offset)
-                    event = decode(record.headers, record.value)
-                    self.records.append(Read(place, event, dict(record.headers)))
-                    if not isinstance(event, Malformed):
-                        self.ids.add(event.event_id)
-        return self
-
-    def to_the_end(self, seconds: float = 30.0) -> list[Read]:
-        """Everything up to the marks of `Feed.end`."""
-        deadline = time.monotonic() + seconds
-        while len(self._ended) < PARTITIONS:
-            assert time.monotonic() < deadline, f"only the ends of {sorted(self._ended)} were reached"
-            self.polled()
-        return self.records
-
-    def close(self) -> None:
-        self._consumer.close()
-
-
-def read_all(address: str, topic: str) -> list[Read]:
-    with closing(Reader(address, topic)) as reader:
-        return reader.to_the_end()
+    count()
 
 
 def fact(run_id: str, seq: int) -> RunStarted | StepBatch:

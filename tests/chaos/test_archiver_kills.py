@@ -1,63 +1,88 @@
-"""The archiver, killed with SIGKILL at named events while both topics stream: each record once in the archive."""
+"""The archiver, killed with SIGKILL at named points while both topics stream: the archive that a reader sees is the one
+that was filled once, without kills.
+"""
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
-from itertools import count, cycle, islice
+from itertools import count, cycle, islice, zip_longest
 from pathlib import Path
-from signal import SIGKILL
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pilothouse.cli.brokers import LocalBroker
-from pilothouse.events.codec import Malformed
+from pilothouse.events.codec import Malformed, to_json
 from pilothouse.events.commands import Tick
-from pilothouse.events.decisions import PhaseChanged
-from pilothouse.events.envelope import LogPlace, derived_id
-from pilothouse.events.topics import CONTROL, TELEMETRY, partition_of
+from pilothouse.events.envelope import LogPlace
+from pilothouse.events.topics import CONTROL, DEADLETTER, TELEMETRY, partition_of
 from pilothouse.events.union import AnyEvent
 from pilothouse.storage.history import read_decisions, read_log
-from pilothouse.storage.migrate import migrate
-from pilothouse.tests.broker_fixture import NewBroker
-from pilothouse.tests.dying_worker import PARTITIONS, RUNS, DyingWorker, Feed, Read, fact, feeding, read_all
+from pilothouse.tests.broker_fixture import PARTITIONS, NewBroker
+from pilothouse.tests.dying_worker import DyingWorker, Feed, feeding
 from pilothouse.tests.endpoint_fixture import EndpointProcess, NewEndpoint
+from pilothouse.tests.governed_run import GovernedRun
+from pilothouse.tests.log_reader import Read, read_all
+from pilothouse.tests.run_builder import quiet_loss
 
-POINTS = ("after_insert:3", "before_insert:4", "before_acknowledgement:4", "after_acknowledgement:3")
+from .archives import contents, filled_once, new_archive
+from .strange_records import due_letters, letters, send_impossible, send_strange
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.client import Client
+
+FAULTS = (
+    "sigkill@after_insert/3",
+    "sigkill@before_acknowledgement/4",
+    "sigkill@before_insert/4",
+    "sigkill@after_acknowledgement/3",
+)
+PACE = 100.0
+"""Records a second."""
 
 
-def decision(run_id: str, seq: int) -> PhaseChanged:
-    return PhaseChanged(
-        at=seq,
-        run_id=run_id,
-        attempt_id="a",
-        attempt=1,
-        decision_id=derived_id(run_id, "a", "phase", str(seq), 1),
-        basis=LogPlace(0, partition_of(run_id, PARTITIONS), seq),
-        step=seq,
-        policy_hash="",
-        phase="Normal",
-        was="Warmup",
-        reason="Fed",
-        evidence={"loss": float("nan"), "seq": float(seq)},
-    )
+def tells(run_id: str) -> Iterator[tuple[str, AnyEvent]]:
+    """A run that goes wrong, is rolled back and ends: what is told and decided of it, each with its topic."""
+
+    def loss(position: int, step: int, rank: int) -> float:
+        return math.nan if rank == 1 and 45 <= position < 48 else quiet_loss(step, rank)
+
+    run = GovernedRun(world=2, run_id=run_id, loss=loss).begin()
+    place = partition_of(run_id, PARTITIONS)
+    for _ in range(90):
+        run.train(1, steps_per_tick=5)
+        for record in run.records:
+            event = record.event
+            if isinstance(event, Tick):  # a run's own clock, told apart from those of the others in its partition
+                event = event.model_copy(update={"partition": place, "writer_id": f"ticker-{run_id}"})
+            yield TELEMETRY.name, event
+        for decision in run.decisions:
+            yield CONTROL.name, decision.model_copy(update={"basis": LogPlace(0, place, decision.basis.offset)})
+        run.records.clear()
+        run.decisions.clear()
+    run.end()
+    yield from ((TELEMETRY.name, record.event) for record in run.records)
+    yield from ((CONTROL.name, decision) for decision in run.decisions)
 
 
 def sends(feed: Feed) -> Iterator[Callable[[], None]]:
-    """Facts and decisions of all runs in turn, without end; some twice, as after a restart of their sender."""
-    for seq in count(1):
-        for run_id in RUNS:
-            place = partition_of(run_id, PARTITIONS)
-            yield partial(feed.send, fact(run_id, seq), TELEMETRY.name, place)
-            if seq % 5 == 0:
-                yield partial(feed.send, decision(run_id, seq), CONTROL.name, place)
-            if seq % 20 == 0:
-                yield partial(feed.send, decision(run_id, seq), CONTROL.name, place)
-                yield partial(feed.send, fact(run_id, seq), TELEMETRY.name, place)
-        if seq % 20 == 0:
-            yield partial(feed.send_bytes, TELEMETRY.name, seq % PARTITIONS, b"junk")
+    """Four runs at a time, without end; some records twice, as after a restart of their sender; some not ours."""
+    for generation in count():
+        names = [f"run-{generation}-{number}" for number in range(4)]
+        for number, told in enumerate(zip_longest(*map(tells, names))):
+            for name, (topic, event) in ((name, one) for name, one in zip(names, told, strict=True) if one):
+                for _ in range(2 if number % 10 == 0 else 1):
+                    yield partial(feed.send, event, topic, partition_of(name, PARTITIONS))
+            if number % 20 == 0:
+                yield partial(send_strange, feed, TELEMETRY.name, number // 20)  # the governor's to report
+                yield partial(send_strange, feed, CONTROL.name, number // 20)
+            if number == 60:
+                yield partial(send_impossible, feed, generation)
 
 
-def worker_on(broker: LocalBroker, archive: EndpointProcess, data_dir: Path) -> DyingWorker:
+def archiver_on(broker: LocalBroker, archive: EndpointProcess, data_dir: Path) -> DyingWorker:
     environ = {
         "PILOTHOUSE_KAFKA": broker.address,
         "PILOTHOUSE_EMBEDDED_BROKER": str(not broker.keeps_log).lower(),
@@ -67,59 +92,62 @@ def worker_on(broker: LocalBroker, archive: EndpointProcess, data_dir: Path) -> 
     return DyingWorker("archiver", data_dir, environ)
 
 
-def kill_again_and_again(broker: LocalBroker, archive: EndpointProcess, folder: Path, kills: int) -> None:
-    client = archive.client()
-    migrate(client)
-    client.database = "pilothouse"
-    worker = worker_on(broker, archive, folder / "archiver")
+def kill_again_and_again(broker: LocalBroker, endpoint: EndpointProcess, folder: Path, kills: int) -> None:
+    archive = new_archive(endpoint, "pilothouse")
+    worker = archiver_on(broker, endpoint, folder / "archiver")
     with closing(Feed(broker.address)) as feed:
         try:
             die_and_come_back(worker, feed, kills)
-            for topic in (TELEMETRY.name, CONTROL.name):
-                feed.end(topic)
-            told, decided = read_all(broker.address, TELEMETRY.name), read_all(broker.address, CONTROL.name)
-            ends = {f"{topic}/{place.partition}": place.offset for topic, place in _last(told, decided)}
-            worker.until(lambda: reached(worker, ends), f"the archiver reaches {ends}")
+            worker.until_done(feed.ends())
             assert worker.stop() == 0
         finally:
             worker.kill()
-    for run_id in RUNS:
-        facts = [record.event for record in read_log(client, run_id) if not isinstance(record.event, Tick)]
-        assert _lines(facts) == _lines(_once(told, run_id)), f"facts of {run_id}"
-        assert _lines(read_decisions(client, run_id)) == _lines(_once(decided, run_id)), f"decisions of {run_id}"
+        feed.end(TELEMETRY.name, CONTROL.name, DEADLETTER.name)
+    judge(broker, endpoint, archive)
+
+
+def judge(broker: LocalBroker, endpoint: EndpointProcess, archive: "Client") -> None:
+    """Compare with an archive that was filled once, with the topics themselves, and with the dead letters due."""
+    told, decided, dead = (
+        read_all(broker.address, topic, PARTITIONS) for topic in (TELEMETRY.name, CONTROL.name, DEADLETTER.name)
+    )
+    due = due_letters(CONTROL.name, decided)
+    assert letters(dead) == due
+    once = new_archive(endpoint, "once")
+    refused = {(poison.record.topic, *poison.record.place[1:]) for poison in filled_once(once, told, decided)}
+    assert refused == {origin for origin, letter in due.items() if letter.reason == "ArchiveRefused"} != set()
+    expected, archived = contents(once), contents(archive)
+    assert {name for name, rows in expected.items() if not rows} <= {"evals"}, "no rows would prove nothing"
+    assert archived.keys() == expected.keys()
+    for name in expected:
+        assert archived[name] == expected[name], name
+    facts, decisions = first_of_each(told), first_of_each(decided)
+    for run_id in decisions.keys() - {"impossible"}:
+        log = [record.event for record in read_log(archive, run_id) if not isinstance(record.event, Tick)]
+        assert list(map(to_json, log)) == facts[run_id], run_id
+        assert list(map(to_json, read_decisions(archive, run_id))) == decisions[run_id], run_id
+    assert len(archived["ticks"]) == len(facts[""])
 
 
 def die_and_come_back(worker: DyingWorker, feed: Feed, kills: int) -> None:
-    with feeding(sends(feed), per_second=100) as sent:
-        for point in islice(cycle(POINTS), kills):
-            worker.start(kill=point)
-            assert worker.ended() == -SIGKILL, f"meant to die at {point}:\n{worker.said()}"
+    with feeding(sends(feed), per_second=PACE) as sent:
+        for faults in islice(cycle(FAULTS), kills):
+            worker.start(faults)
+            worker.until_killed()
         worker.start()
         worker.until_running()
         fed = sent()
-        worker.until(lambda: sent() > fed + 100, "records after the last kill")
+        worker.until(lambda: sent() > fed + 200, "records after the last kill")
 
 
-def reached(worker: DyingWorker, ends: dict[str, int]) -> bool:
-    at = worker.health().get("last_offset", {})
-    return all(at.get(place, -1) >= offset for place, offset in ends.items())
-
-
-def _last(told: list[Read], decided: list[Read]) -> list[tuple[str, LogPlace]]:
-    return [(TELEMETRY.name, read.place) for read in told] + [(CONTROL.name, read.place) for read in decided]
-
-
-def _once(reads: list[Read], run_id: str) -> list[AnyEvent]:
-    """A run's events in log order, each at its first place."""
-    events: dict[str, AnyEvent] = {}
+def first_of_each(reads: list[Read]) -> dict[str, list[str]]:
+    """By run, its events in log order, each at its first place; ticks under no name."""
+    events: dict[str, dict[str, str]] = defaultdict(dict)
     for read in reads:
-        if not isinstance(read.event, Malformed) and getattr(read.event, "run_id", "") == run_id:
-            events.setdefault(read.event.event_id, read.event)
-    return list(events.values())
-
-
-def _lines(events: Sequence[AnyEvent]) -> list[str]:
-    return [event.model_dump_json() for event in events]  # NaN is equal to itself on paper
+        if not isinstance(read.event, Malformed):
+            run_id = "" if isinstance(read.event, Tick) else read.event.run_id
+            events[run_id].setdefault(read.event.event_id, to_json(read.event))
+    return {run_id: list(lines.values()) for run_id, lines in events.items()}
 
 
 def test_two_kills_archive_everything_once(new_broker: NewBroker, new_endpoint: NewEndpoint, tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from pilothouse.events.errors import RestartRequired, StackNotRunning
 from pilothouse.events.topics import CONTROL, TELEMETRY, partition_of
 from pilothouse.stream_processors.broker_watch import BrokerWatch
 from pilothouse.stream_processors.log import Layout
-from pilothouse.tests.broker_fixture import NewBroker
-from pilothouse.tests.dying_worker import PARTITIONS, DyingWorker, Feed, fact
+from pilothouse.tests.broker_fixture import PARTITIONS, NewBroker
+from pilothouse.tests.dying_worker import DyingWorker, Feed, fact
 from pilothouse.tests.log_reader import read_all
 
 UNAVAILABLE, RESTART = 69, 75

@@ -1,51 +1,67 @@
-"""A committed history: the records of a run as they were judged, and the decisions they led to.
+"""Committed histories: the records of runs as they were judged, and the decisions they led to.
 
-    python -m pilothouse.tests.replay.history            decide the committed records anew, on purpose
-    python -m pilothouse.tests.replay.history --records  tell the records anew too (tests/governed_run.py)
+`demo` is a run of `pilothouse demo`, real from end to end: the records are what `storage.history.read_log` gave, the
+decisions what stood on the control topic. It is renewed from a demo that keeps its stack up:
 
-Both files are JSON lines, gzipped: a record is {"place": [epoch, partition, offset], "event": ...}, a decision is an
-event. The history is that of four ranks with a spike, a NaN on one rank, the rollbacks that followed, and an end.
+    pilothouse demo --ranks 2 --steps 160 --keep-stack --json --data-dir DIR
+    python -m pilothouse.tests.replay.history --from-stack DIR RUN    RUN is the governed one
+
+`four_ranks` is simulated (tests/governed_run.py), and has what a demo does not: four ranks, a spike, a NaN on one of
+them.
+
+    python -m pilothouse.tests.replay.history              decide its records anew, on purpose
+    python -m pilothouse.tests.replay.history --records    tell its records anew too
+
+All files are JSON lines, gzipped: a record is {"place": [epoch, partition, offset], "event": ...}, a decision is an
+event.
 """
 
 import gzip
 import json
 import math
 import sys
+import time
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 from pilothouse.events.codec import from_json, to_json
-from pilothouse.events.envelope import LogPlace
+from pilothouse.events.envelope import Decision, LogPlace
+from pilothouse.events.topics import CONTROL
 from pilothouse.events.union import AnyDecision, AnyInput, Record
+from pilothouse.settings import Settings, load_settings
 from pilothouse.stream_processors.replay import replay
 from pilothouse.tests.governed_run import GovernedRun
+from pilothouse.tests.log_reader import Reader
 from pilothouse.tests.run_builder import quiet_loss
 
-RECORDS = Path(__file__).with_name("four_ranks.records.jsonl.gz")
-DECISIONS = Path(__file__).with_name("four_ranks.decisions.jsonl.gz")
+DEMO, FOUR_RANKS = "demo", "four_ranks"
+HISTORIES = (DEMO, FOUR_RANKS)
+SETTLED_SECONDS, DEADLINE_SECONDS = 2.0, 60.0
 
 
-def records() -> Iterator[Record]:
+def records(history: str) -> Iterator[Record]:
     """The committed records, in the order in which they were judged."""
-    for line in _lines(RECORDS):
+    for line in _lines(_records_file(history)):
         told = json.loads(line)
         event = from_json(json.dumps(told["event"]))
         assert isinstance(event, AnyInput), event.kind
         yield Record(LogPlace(*told["place"]), event)
 
 
-def run_id() -> str:
-    return next(record.event.run_id for record in records() if record.event.kind != "tick")
-
-
-def committed_decisions() -> list[str]:
+def committed_decisions(history: str) -> list[str]:
     """As JSON, one line each."""
-    return list(_lines(DECISIONS))
+    return _lines(_decisions_file(history))
 
 
-def decisions_now() -> list[AnyDecision]:
+def decisions_now(history: str) -> list[AnyDecision]:
     """What the core decides of the committed records today."""
-    return list(replay(run_id(), records()))
+    return decided(list(records(history)))
+
+
+def decided(log: list[Record]) -> list[AnyDecision]:
+    run_id = next(record.event.run_id for record in log if record.event.kind != "tick")
+    return list(replay(run_id, log))
 
 
 def _tell() -> list[Record]:
@@ -55,6 +71,46 @@ def _tell() -> list[Record]:
         return quiet_loss(step, rank) + (1.5 if 120 <= position < 150 else 0.0)
 
     return GovernedRun(loss=loss).begin().train(260, steps_per_tick=3).end().records
+
+
+def renew_from_stack(data_dir: str, run_id: str) -> None:
+    """Write the history of a run that ended on a stack which is still up."""
+    from pilothouse.storage.connect import connect
+    from pilothouse.storage.history import read_log
+
+    settings = load_settings({"PILOTHOUSE_DATA_DIR": data_dir})
+    log, told = read_log(connect(settings), run_id), list(map(to_json, on_control_topic(settings, run_id)))
+    now = list(map(to_json, decided(log)))
+    if now != told:
+        sys.exit(f"{len(told)} decisions stand on {CONTROL.name}, and the archived log leads to {len(now)} others")
+    _write(_records_file(DEMO), map(_record_line, log))
+    _write(_decisions_file(DEMO), told)
+
+
+def on_control_topic(settings: Settings, run_id: str) -> list[AnyDecision]:
+    """What was decided of a run until it ended, in the order of the topic; what stands there twice counts once."""
+    decisions: dict[str, AnyDecision] = {}
+    settled = deadline = time.monotonic() + DEADLINE_SECONDS
+    with closing(Reader(settings.kafka, CONTROL.name, settings.partitions)) as reader:
+        # The embedded broker does not say where its log ends: it ends when nothing comes for a while.
+        while time.monotonic() < settled:
+            for read in reader.more():
+                settled = min(deadline, time.monotonic() + SETTLED_SECONDS)
+                if isinstance(read.event, Decision) and read.event.run_id == run_id:
+                    decisions.setdefault(read.event.decision_id, read.event)
+    return list(decisions.values())
+
+
+def _record_line(record: Record) -> str:
+    return f'{{"place":{json.dumps(record.place)},"event":{to_json(record.event)}}}'
+
+
+def _records_file(history: str) -> Path:
+    return Path(__file__).with_name(f"{history}.records.jsonl.gz")
+
+
+def _decisions_file(history: str) -> Path:
+    return Path(__file__).with_name(f"{history}.decisions.jsonl.gz")
 
 
 def _lines(file: Path) -> list[str]:
@@ -68,9 +124,15 @@ def _write(file: Path, lines: Iterable[str]) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    if "--records" in arguments:
-        _write(RECORDS, (f'{{"place":{json.dumps(place)},"event":{to_json(event)}}}' for place, event in _tell()))
-    _write(DECISIONS, map(to_json, decisions_now()))
+    match arguments:
+        case ["--from-stack", data_dir, run_id]:
+            renew_from_stack(data_dir, run_id)
+        case ["--records"] | []:
+            if arguments:
+                _write(_records_file(FOUR_RANKS), map(_record_line, _tell()))
+            _write(_decisions_file(FOUR_RANKS), map(to_json, decisions_now(FOUR_RANKS)))
+        case _:
+            sys.exit(__doc__)
 
 
 if __name__ == "__main__":

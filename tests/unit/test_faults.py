@@ -32,7 +32,7 @@ def test_a_plan_is_read_as_it_is_written() -> None:
 FAULTS = st.builds(
     Fault,
     what=st.sampled_from(["nan_grad", "raise", "sigkill", "sigstop"]),
-    point=st.sampled_from(["batch", "forward", "grad", "optimizer", "safe_point", "checkpoint"]),
+    point=st.sampled_from(["batch", "forward", "grad", "optimizer", "safe_point", "checkpoint", "after_command"]),
     step=st.integers(0, 10**9),
     rank=st.none() | st.integers(0, 10_000),
     times=st.integers(1, 100),

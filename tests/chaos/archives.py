@@ -1,0 +1,62 @@
+"""Everything that can be read out of an archive, so that two of them can be compared."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pilothouse.events.codec import Malformed
+from pilothouse.events.topics import CONTROL, TELEMETRY
+from pilothouse.storage.archive import Archive, Archived, Poison
+from pilothouse.storage.migrate import migrate
+from pilothouse.tests.endpoint_fixture import EndpointProcess
+from pilothouse.tests.log_reader import Read
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.client import Client
+
+COLUMNS = """
+SELECT t.name, t.engine, groupArray((c.name, c.type))
+FROM system.tables AS t
+INNER JOIN (SELECT * FROM system.columns ORDER BY position) AS c ON c.database = t.database AND c.table = t.name
+WHERE t.database = {database:String} AND t.engine != 'MaterializedView' AND t.name != 'schema_migrations'
+GROUP BY ALL
+ORDER BY t.name
+"""
+CLOCK = "archived_at"
+"""When the archive took something in: the one column that may differ."""
+
+
+def new_archive(endpoint: EndpointProcess, database: str) -> "Client":
+    """A client of an empty archive."""
+    client = endpoint.client()
+    client.database = database
+    migrate(client)
+    return client
+
+
+def filled_once(client: "Client", told: Sequence[Read], decided: Sequence[Read]) -> Sequence[Poison]:
+    """Put what stands on both topics into an archive, at one go."""
+    records = [
+        Archived(topic, read.place, read.event)
+        for topic, reads in ((TELEMETRY.name, told), (CONTROL.name, decided))
+        for read in reads
+        if not isinstance(read.event, Malformed)
+    ]
+    return Archive(client).insert(records)
+
+
+def contents(client: "Client") -> dict[str, list[str]]:
+    """By table and view, its rows as a reader gets them, but for the archive's own clock."""
+    tables = client.query(COLUMNS, parameters={"database": client.database}).result_rows
+    return {name: _rows(client, name, engine, columns) for name, engine, columns in tables}
+
+
+def _rows(client: "Client", name: str, engine: str, columns: Sequence[tuple[str, str]]) -> list[str]:
+    shown = ", ".join(
+        f"finalizeAggregation({column})" if kind.startswith("AggregateFunction(") else column
+        for column, kind in columns
+        if column != CLOCK
+    )
+    final = "" if engine == "View" else "FINAL"
+    settings = {"output_format_json_quote_denormals": 1}
+    body = client.raw_query(f"SELECT {shown} FROM {name} {final}", fmt="JSONCompactEachRow", settings=settings)
+    return sorted(body.decode().splitlines())
