@@ -6,6 +6,8 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 EXTRAS := server,local,torch,dev
 ARGS   ?=
+# Most slow tests wait for a process to start or die: more workers than cores. The slow levels come first, a file a worker.
+SPREAD := -n 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check chaos bench-quiet format setup clean
@@ -17,7 +19,7 @@ demo: $(STAMP)  ## start the stack and train three small GPTs: healthy, broken, 
 	$(BIN)/pilothouse demo $(ARGS)
 
 test: $(STAMP)  ## every level of tests except the long kills
-	$(BIN)/pytest -m "not chaos_long" $(ARGS)
+	$(BIN)/pytest -m "not chaos_long" $(SPREAD) $(ARGS)
 
 check: $(STAMP)  ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff check .
