@@ -10,7 +10,7 @@ from rich.console import Console
 
 from .watch import Standing
 
-EVERY_SECONDS = 5.0
+EVERY_SECONDS = 2.0
 
 
 class Screen:

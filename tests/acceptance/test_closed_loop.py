@@ -177,7 +177,7 @@ def test_sql_clickhouse_connect_and_curl_read_the_same_archive(demo: Shown) -> N
 
 
 STANDING = re.compile(
-    r"^  step +-?\d+  (?P<phase>[A-Z]\w+) +margin +(?P<margin>\S+)  loss (?P<loss>\S+)$", re.MULTILINE
+    r"^  step +-?\d+  (?P<phase>[A-Z]\w+) +margin +(?P<margin>[^–\s]+)  loss (?P<loss>[^–\s]+)$", re.MULTILINE
 )
 
 
