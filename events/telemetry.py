@@ -161,7 +161,8 @@ class TelemetryGap(TrainerFact):
     """What this writer could not keep, counted by reason since its last `TelemetryGap`.
 
     `dropped` was telemetry; `refused` are calls that said nothing (a metric that is no number, a step that is none):
-    the script's mistakes, of which nothing is missing. `missing` lists sequence numbers (first, last inclusive) that were given to records nobody will ever see.
+    the script's mistakes, of which nothing is missing. `missing` lists sequence numbers (first, last inclusive) that
+    were given to records nobody will ever see.
     """
 
     kind: Literal["telemetry_gap"] = "telemetry_gap"
