@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 EXTRAS := server,local,torch,dev
 ARGS   ?=
 # Most slow tests wait for a process to start or die: more workers than cores. The slow levels come first, a file a worker.
-SPREAD := -n 4 --dist loadfile --no-loadscope-reorder
+SPREAD := -n 3 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check chaos bench-quiet format setup clean

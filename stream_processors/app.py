@@ -130,7 +130,7 @@ def _governor(app: faust.App, settings: Settings, layout: Layout, parts: Parts) 
         await governor.assign(numbers, restore(table.data, numbers))
 
     worker = Worker(app, governor, asyncio.get_running_loop().create_future())
-    worker.finish = governor.flush
+    worker.finish = governor.finish
     worker.background = [ticker.run, lambda: _flush(governor, settings.state_flush_seconds)]
     _attach(worker, _Feed((TELEMETRY.name,), GOVERNOR_WITHIN, TAKE_RECORDS, assign))
     return worker

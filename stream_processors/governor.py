@@ -2,8 +2,9 @@
 
 The order is the whole of it: a batch's decisions are delivered, then the states are written (behind, every
 `state_flush_seconds`), then the records are acknowledged, in offset order. `app` composes it with Faust through the
-`Log` port and calls `assign` when partitions were assigned, `take` for every batch, `flush` by the clock. The judging
-is `fold`'s, reached through `live_runs`; what the log has lost comes back through `rebuilding`.
+`Log` port and calls `assign` when partitions were assigned, `take` for every batch, `flush` by the clock and `finish`
+at an orderly stop. The judging is `fold`'s, reached through `live_runs`; what the log has lost comes back through
+`rebuilding`.
 """
 
 import asyncio
@@ -56,6 +57,7 @@ class Governor:
         self._partitions: dict[int, tuple[LivePartition, Position]] = {}
         self._folding = asyncio.Lock()
         self._flushing = asyncio.Lock()
+        self._finished = False
 
     @property
     def assigned(self) -> list[int]:
@@ -98,6 +100,8 @@ class Governor:
             BrokerUnavailable: the broker does not take the decisions.
         """
         async with self._folding:
+            if self._finished:
+                return
             try:
                 effects: list[Outgoing] = []
                 for record in batch:
@@ -107,6 +111,12 @@ class Governor:
             except BaseException:
                 self.revoke()  # a flush that waits may not write states whose decisions nobody has
                 raise
+
+    async def finish(self) -> None:
+        """The last flush. What comes after it is passed over, for the next governor: decided here, it would be decided
+        again there."""
+        self._finished = True
+        await self.flush()
 
     async def flush(self) -> None:
         """Write the states that changed, then acknowledge what they contain."""

@@ -22,7 +22,7 @@ from ...events.errors import UserMistake
 from ..extras import LOCAL, require
 from ..rendering import json_line, out, print_line
 from .account import Account
-from .plan import FEWEST_STEPS, RANKS, STEPS, Name, Setting
+from .plan import FEWEST_STEPS, HEADS, LAYERS, RANKS, STEPS, WIDTH, Name, Scope, Setting
 from .questions import questions_about
 from .report import losses, show_answer, show_report, show_verdict
 from .screen import Screen
@@ -38,7 +38,7 @@ OPEN, INTERRUPTED = 1, 130
 class Wishes:
     """What is asked of the demo besides its size."""
 
-    with_faults: bool
+    scope: Scope
     keep_stack: bool
     as_json: bool
     kafka_home: Path | None
@@ -48,6 +48,9 @@ Steps = Annotated[int, typer.Option(min=FEWEST_STEPS, help="Optimizer steps of e
 Ranks = Annotated[int, typer.Option(min=1, max=16, help="Processes that train together")]
 Seed = Annotated[int, typer.Option(help="Of the weights and of the order of the data")]
 NoFaults = Annotated[bool, typer.Option("--no-faults", help="Break nothing: a governed run must be left alone")]
+GovernedOnly = Annotated[bool, typer.Option("--governed-only", help="Only the governed run, compared with none")]
+Width = Annotated[int, typer.Option(min=8, help="Of the model")]
+Layers = Annotated[int, typer.Option(min=1, help="Of the model")]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Keep everything here [default: a temporary one]")]
 KeepStack = Annotated[bool, typer.Option("--keep-stack", help="Leave the stack up to look around, until Ctrl-C")]
 KafkaHome = Annotated[Path | None, typer.Option(help="Run the Apache Kafka unpacked here as the stack's broker")]
@@ -59,6 +62,9 @@ def demo(  # noqa: PLR0913, PLR0917  # one argument for each option
     ranks: Ranks = RANKS,
     seed: Seed = 0,
     no_faults: NoFaults = False,
+    governed_only: GovernedOnly = False,
+    width: Width = WIDTH,
+    layers: Layers = LAYERS,
     data_dir: DataDir = None,
     keep_stack: KeepStack = False,
     kafka_home: KafkaHome = None,
@@ -66,11 +72,16 @@ def demo(  # noqa: PLR0913, PLR0917  # one argument for each option
 ) -> None:
     """Train three small GPTs: healthy, broken, broken and governed; and prove from the archive what was done."""
     require((*LOCAL, "torch"), "`pilothouse demo`")
+    if no_faults and governed_only:
+        raise UserMistake("give one of --no-faults (a governed run, nothing broken) and --governed-only (broken)")
+    if width % HEADS:
+        raise UserMistake(f"--width {width} is not a multiple of {HEADS}, the number of attention heads")
+    scope: Scope = "quiet" if no_faults else "governed" if governed_only else "all"
     console = out(stderr=as_json)
-    setting = Setting(tag=uuid4().hex[:6], steps=steps, ranks=ranks, seed=seed)
+    setting = Setting(tag=uuid4().hex[:6], steps=steps, ranks=ranks, seed=seed, width=width, layers=layers)
     try:
         with _signals_interrupt(), _directory(data_dir) as directory:
-            closed = _run(setting, directory, console, Wishes(not no_faults, keep_stack, as_json, kafka_home))
+            closed = _run(setting, directory, console, Wishes(scope, keep_stack, as_json, kafka_home))
     except KeyboardInterrupt:
         console.print("stopped")
         raise typer.Exit(INTERRUPTED) from None
@@ -83,7 +94,7 @@ def _run(setting: Setting, directory: Path, console: Console, wishes: Wishes) ->
         screen.busy("starting the stack…")
         with DemoStack(directory, wishes.kafka_home) as stack:
             screen.say(f"the stack is up: log {stack.settings.kafka}, everything in {directory}")
-            accounts = tell_story(stack, setting, screen, with_faults=wishes.with_faults)
+            accounts = tell_story(stack, setting, screen, wishes.scope)
             screen.stop()
             found = findings(setting, accounts)
             show_report(console, accounts)

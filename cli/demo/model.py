@@ -16,10 +16,10 @@ from .text import VOCABULARY
 class Shape:
     """How large the model is. `length` is the longest context, in characters."""
 
+    width: int
+    layers: int
+    heads: int
     length: int = 64
-    width: int = 96
-    heads: int = 4
-    layers: int = 2
 
 
 class Block(nn.Module):

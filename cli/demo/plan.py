@@ -10,9 +10,12 @@ from ...events.decisions import Mode
 from ...producers.faults import Fault, Plan
 
 Name = Literal["fault-free", "ungoverned", "governed", "quiet"]
+Scope = Literal["all", "governed", "quiet"]
+"""Which of the runs: all three, the governed one alone, or a governed one in which nothing is broken."""
 
-STEPS, RANKS = 200, 4
+STEPS, RANKS, WIDTH, LAYERS = 200, 4, 96, 2
 """The demo's own size, where nobody asks for another."""
+HEADS = 4
 
 GLOBAL_BATCH = 32
 """Windows of text a step, shared among the ranks."""
@@ -37,13 +40,15 @@ class Leg:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """How large the demo is. `tag` tells its runs from those of another demo in the same archive."""
+    """How large the demo and its model are. `tag` tells its runs from those of another demo in the same archive."""
 
     tag: str
     steps: int
     ranks: int
     seed: int
     step_seconds: float = STEP_SECONDS
+    width: int = WIDTH
+    layers: int = LAYERS
 
     @property
     def checkpoint_every(self) -> int:
@@ -83,9 +88,14 @@ def faults_of(setting: Setting) -> Plan:
     )
 
 
-def legs_of(setting: Setting, *, with_faults: bool) -> tuple[Leg, ...]:
-    """The runs, in their order. Without faults there is one, governed for real: it must be left alone."""
-    if not with_faults:
+def legs_of(setting: Setting, scope: Scope = "all") -> tuple[Leg, ...]:
+    """The runs, in their order. One without faults and governed for real must be left alone."""
+    if scope == "quiet":
         return (Leg("quiet", "enforce"),)
     faults = faults_of(setting)
-    return (Leg("fault-free", "observe"), Leg("ungoverned", "observe", faults), Leg("governed", "enforce", faults))
+    governed = Leg("governed", "enforce", faults)
+    return (
+        (governed,)
+        if scope == "governed"
+        else (Leg("fault-free", "observe"), Leg("ungoverned", "observe", faults), governed)
+    )

@@ -4,10 +4,13 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Self
 
+from .plan import HEADS, LAYERS, WIDTH
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Everything that a run of the demo depends on. Batch sizes are per rank; a step takes at least `step_seconds`."""
+    """Everything that a run of the demo depends on. Batch sizes are per rank; a step takes at least `step_seconds`;
+    `width`, `layers` and `heads` are the model's."""
 
     run_id: str
     checkpoints: str
@@ -22,6 +25,9 @@ class Recipe:
     evaluate_every: int = 50
     validation_windows: int = 32
     step_seconds: float = 0.0
+    width: int = WIDTH
+    layers: int = LAYERS
+    heads: int = HEADS
 
     def text(self) -> str:
         """As an argument of a command line."""

@@ -15,7 +15,7 @@ from ...producers.kafka import send_fact
 from ...stream_processors.policy_text import PolicyText
 from .account import Account, is_complete, read_account
 from .launch import Ranks
-from .plan import Leg, Name, Setting, legs_of
+from .plan import Leg, Name, Scope, Setting, legs_of
 from .recipe import Recipe
 from .screen import Screen
 from .stack import DemoStack
@@ -40,10 +40,10 @@ class LoopOpen(PilothouseError):
     """Something of the loop did not come in time; the message says what."""
 
 
-def tell_story(stack: DemoStack, setting: Setting, screen: Screen, *, with_faults: bool) -> dict[Name, Account]:
+def tell_story(stack: DemoStack, setting: Setting, screen: Screen, scope: Scope) -> dict[Name, Account]:
     """Train every run of the plan, one after the other; what the archive knows of each."""
     accounts: dict[Name, Account] = {}
-    legs = legs_of(setting, with_faults=with_faults)
+    legs = legs_of(setting, scope)
     for number, leg in enumerate(legs, start=1):
         screen.title(f"Run {number} of {len(legs)}: {TITLES[leg.name]}  [dim]{setting.run_id(leg)}[/]")
         accounts[leg.name] = train_leg(stack, setting, leg, screen)
@@ -92,6 +92,8 @@ def recipe_of(setting: Setting, leg: Leg, folder: Path) -> Recipe:
         evaluate_every=setting.evaluate_every,
         validation_windows=setting.validation_windows,
         step_seconds=setting.step_seconds,
+        width=setting.width,
+        layers=setting.layers,
     )
 
 

@@ -31,7 +31,7 @@ from .text import python_sources
 
 def train(recipe: Recipe) -> None:
     """One rank of one run, inside its process group."""
-    rank, shape = dist.get_rank(), Shape()
+    rank, shape = dist.get_rank(), Shape(width=recipe.width, layers=recipe.layers, heads=recipe.heads)
     text = python_sources(shape.length)
     model = DistributedDataParallel(GPT(shape))
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.1)

@@ -32,13 +32,17 @@ def findings(setting: Setting, accounts: Mapping[Name, Account]) -> list[Finding
     found = [finding for name, account in accounts.items() for finding in _watched(name, account, setting)]
     if "quiet" in accounts:
         return [*found, *_left_alone("quiet", accounts["quiet"])]
-    healthy, broken, governed = (accounts[name] for name in ("fault-free", "ungoverned", "governed"))
+    governed = accounts["governed"]
+    if len(accounts) == 1:
+        return [*found, *_acted_upon(governed, setting), *_healed(governed), _finite("governed", governed)]
+    healthy, broken = accounts["fault-free"], accounts["ungoverned"]
     return [
         *found,
         *_left_alone("fault-free", healthy),
         *_really_broken(broken, healthy),
         *_acted_upon(governed, setting),
-        *_healed(governed, healthy),
+        *_healed(governed),
+        _as_good(governed, healthy),
     ]
 
 
@@ -63,8 +67,7 @@ def _left_alone(name: str, account: Account) -> Iterator[Finding]:
     count, incidents = len(account.interventions), len(account.incidents)
     seen = f"{count} interventions, {incidents} incidents"
     yield Finding(f"{name}: no intervention, not even proposed", count == 0 and incidents == 0, seen)
-    finite = math.isfinite(account.validation_loss)
-    yield Finding(f"{name}: ends finite", finite, f"validation loss {number(account.validation_loss)}")
+    yield _finite(name, account)
 
 
 def _really_broken(broken: Account, healthy: Account) -> Iterator[Finding]:
@@ -99,16 +102,24 @@ def _together(row: Mapping[str, Any], ranks: int) -> tuple[bool, str]:
     return len(by_step) == 1 and all(who == list(range(ranks)) for who in by_step.values()), seen
 
 
-def _healed(governed: Account, healthy: Account) -> Iterator[Finding]:
+def _healed(governed: Account) -> Iterator[Finding]:
     verified = [row["verification"] for row in governed.interventions if row["verification"]]
     seen = f"verified: {', '.join(verified) or 'none'}"
     yield Finding("governed: an intervention was verified to have helped", "recovered" in verified, seen)
     outcomes = [row["outcome"] or "open" for row in governed.incidents]
     seen = f"incidents: {', '.join(outcomes) or 'none'}"
     yield Finding("governed: every incident was resolved", bool(outcomes) and set(outcomes) == {"recovered"}, seen)
+
+
+def _finite(name: str, account: Account) -> Finding:
+    finite = math.isfinite(account.validation_loss)
+    return Finding(f"{name}: ends finite", finite, f"validation loss {number(account.validation_loss)}")
+
+
+def _as_good(governed: Account, healthy: Account) -> Finding:
     times = ratio(governed, healthy)
     promise = f"governed: ends finite, within {TOLERANCE}x of the fault-free run"
-    yield Finding(promise, times <= TOLERANCE, _loss(governed, times))
+    return Finding(promise, times <= TOLERANCE, _loss(governed, times))
 
 
 def _loss(account: Account, times: float) -> str:

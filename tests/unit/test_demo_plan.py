@@ -20,15 +20,20 @@ settings = st.builds(
 
 
 def test_governed_and_ungoverned_meet_the_same_faults_and_the_first_run_none() -> None:
-    healthy, broken, governed = legs_of(Setting("test", 200, 4, 0), with_faults=True)
+    healthy, broken, governed = legs_of(Setting("test", 200, 4, 0))
     assert healthy.faults == ()
     assert broken.faults == governed.faults != ()
     assert [leg.mode for leg in (healthy, broken, governed)] == ["observe", "observe", "enforce"]
 
 
 def test_without_faults_one_run_is_governed_for_real() -> None:
-    [quiet] = legs_of(Setting("test", 200, 4, 0), with_faults=False)
+    [quiet] = legs_of(Setting("test", 200, 4, 0), "quiet")
     assert (quiet.mode, quiet.faults) == ("enforce", ())
+
+
+def test_the_governed_run_alone_is_the_one_of_all_three() -> None:
+    setting = Setting("test", 200, 4, 0)
+    assert legs_of(setting, "governed") == legs_of(setting)[2:]
 
 
 @given(settings)
@@ -44,7 +49,7 @@ def test_a_good_checkpoint_lies_before_each_fault_whatever_the_size(setting: Set
 
 @given(settings)
 def test_a_rank_reads_the_plan_that_was_made(setting: Setting) -> None:
-    governed = legs_of(setting, with_faults=True)[2]
+    governed = legs_of(setting)[2]
     recipe = Recipe.of(recipe_of(setting, governed, Path("/nowhere")).text())
     assert read_faults(recipe.faults) == governed.faults
     assert recipe.run_id == setting.run_id(governed)

@@ -8,7 +8,7 @@ from pilothouse.cli.demo.recipe import Recipe
 from pilothouse.cli.demo.text import VOCABULARY, Windows, python_sources
 from pilothouse.cli.demo.train import warmup_and_cosine
 
-SHAPE = Shape(length=8, width=16, heads=2, layers=1)
+SHAPE = Shape(width=16, layers=1, heads=2, length=8)
 
 
 def test_each_character_is_guessed_once_and_a_window_begins_where_the_last_one_ended() -> None:

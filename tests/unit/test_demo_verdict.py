@@ -19,6 +19,13 @@ def test_an_open_loop_is_seen(way: str) -> None:
     assert any(promise in said for said in broken), broken
 
 
+def test_the_governed_run_alone_is_judged_by_what_it_is() -> None:
+    governed = CLOSED["governed"]
+    assert all(finding.held for finding in findings(SETTING, {"governed": governed}))
+    ruined = replace(governed, validation_losses=[(199, float("nan"))])
+    assert [one.promise for one in findings(SETTING, {"governed": ruined}) if not one.held] == ["governed: ends finite"]
+
+
 def test_without_faults_an_untouched_run_is_all_that_is_asked() -> None:
     assert all(finding.held for finding in findings(SETTING, {"quiet": QUIET}))
     touched = replace(QUIET, interventions=[proposal()])

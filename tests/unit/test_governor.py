@@ -127,6 +127,19 @@ def test_nothing_new_means_nothing_written(bench: Bench) -> None:
     assert [act for act, _ in bench.log.acts] == ["publish", "keep", "acknowledge"]
 
 
+def test_after_a_stop_in_order_nothing_is_decided_that_the_next_governor_will_decide(bench: Bench) -> None:
+    async def scenario() -> None:
+        await bench.start()
+        await bench.take(delivered(batch(1), 0))
+        await bench.governor.finish()
+        await bench.take(delivered(batch(2), 1))
+        await bench.start()
+        await bench.take(delivered(batch(2), 1))
+
+    asyncio.run(scenario())
+    assert bench.steps() == [100, 200]
+
+
 @pytest.mark.parametrize("flushed", [0, 1, 2, 3])
 def test_killed_anywhere_it_decides_the_same_again(bench: Bench, flushed: int) -> None:
     records = [delivered(batch(seq, float(seq)), seq - 1) for seq in (1, 2, 3)]

@@ -50,7 +50,7 @@ def bench(monkeypatch: pytest.MonkeyPatch, asked: list[Setting]) -> Bench:
         left = iter(accounts)
 
         def train(_stack: object, setting: Setting, leg: object, _screen: object) -> Account:
-            assert leg == legs_of(setting, with_faults=False)[0], "what `pilothouse demo --no-faults` trains"
+            assert leg == legs_of(setting, "quiet")[0], "what `pilothouse demo --no-faults` trains"
             asked.append(setting)
             return next(left)
 

@@ -107,7 +107,7 @@ def test_a_working_directory_that_is_gone_has_no_commit(tmp_path: Path, monkeypa
     gone.mkdir()
     monkeypatch.chdir(gone)
     gone.rmdir()
-    monkeypatch.setattr(sys.modules["__main__"], "__file__", None)
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", None, raising=False)
     assert git_commit(script_folder()) == ""
 
 
