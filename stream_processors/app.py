@@ -26,7 +26,7 @@ from .transport import Consumer, Transport
 from .troubles import Troubles
 
 TAKE_RECORDS = 500
-GOVERNOR_WITHIN = 0.01
+GOVERNOR_WITHIN = 0.02
 """How often the governor looks whether records came: half of it is added to every decision's latency."""
 SESSION_SECONDS = 6.0
 """The least that Apache Kafka accepts; a dead worker's partitions are free after it. A shorter one does not shorten the

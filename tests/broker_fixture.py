@@ -1,6 +1,6 @@
 """The brokers that tests run on: the embedded one always, an Apache Kafka where PILOTHOUSE_TEST_KAFKA names one.
 
-`broker` gives each test both, one after the other, started once a session and with our topics made. A test that kills
+`broker` gives each test both, one after the other, started once a module and with our topics made. A test that kills
 or restarts its broker takes `new_broker` instead: one of its own.
 """
 
@@ -45,9 +45,9 @@ def started(broker: LocalBroker) -> LocalBroker:
     return broker
 
 
-@pytest.fixture(scope="session", params=BROKERS)
+@pytest.fixture(scope="module", params=BROKERS)
 def broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalBroker]:
-    """A running broker with our topics, shared by the session: use run ids of your own."""
+    """A running broker with our topics, shared by the module: use run ids of your own."""
     one = started(broker_of_kind(request.param, tmp_path_factory.mktemp(request.param)))
     yield one
     one.stop()
@@ -67,7 +67,7 @@ def new_broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NewBr
         one.kill()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def embedded_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalBroker]:
     """The embedded broker alone, for what need not be shown twice."""
     one = started(EmbeddedBroker(tmp_path_factory.mktemp("embedded")))

@@ -22,6 +22,7 @@ import pytest
 
 from pilothouse.cli.main import app
 
+ANY_PORTS = ("--kafka-port", "0", "--http-port", "0")
 CLI = (sys.executable, "-P", "-m", "pilothouse.cli.main")
 UP_SECONDS = 120.0
 """Ten are enough on an idle laptop; CI's cores are shared."""
@@ -111,12 +112,20 @@ def typed(*arguments: str, data_dir: Path, more: Mapping[str, str] | None = None
     return subprocess.CompletedProcess(arguments, int(end.value.code or 0), out.getvalue(), err.getvalue())
 
 
+def refused(answer: "subprocess.CompletedProcess[str]") -> str:
+    """The one line that says why it did not start."""
+    assert answer.returncode == 2, answer.stdout + answer.stderr
+    [line] = answer.stderr.splitlines()
+    assert line.startswith("pilothouse: ")
+    return line
+
+
 @contextmanager
 def running_stack(data_dir: Path, *options: str) -> Iterator[RunningStack]:
     """A stack that is up; stopped at the end, if it still runs."""
     data_dir.mkdir(parents=True, exist_ok=True)
     printed = data_dir / "up.out"
-    ports = () if "--kafka-port" in options else ("--kafka-port", "0", "--http-port", "0")
+    ports = () if "--kafka-port" in options else ANY_PORTS
     with printed.open("wb") as output:
         process = subprocess.Popen(
             [*CLI, "up", *ports, *options], env=environ(data_dir), stdout=output, stderr=subprocess.STDOUT
@@ -134,8 +143,8 @@ def running_stack(data_dir: Path, *options: str) -> Iterator[RunningStack]:
             process.wait()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    """One stack for the session, on the embedded broker. Do not stop it."""
+    """One stack for the module, on the embedded broker. Do not stop it."""
     with running_stack(tmp_path_factory.mktemp("stack")) as running:
         yield running

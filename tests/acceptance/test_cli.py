@@ -23,7 +23,7 @@ from pilothouse.events.topics import TELEMETRY, partition_of
 from pilothouse.producers.connection import connected_producer
 from pilothouse.producers.kafka import send_fact
 from pilothouse.settings import load_settings
-from pilothouse.tests.stack_fixture import CLI, RunningStack, cli, typed
+from pilothouse.tests.stack_fixture import ANY_PORTS, CLI, RunningStack, cli, refused, typed
 
 RUN, OVER = "acceptance-cli-1", "acceptance-over-1"
 
@@ -292,3 +292,9 @@ def test_curl_reads_the_archive_as_the_banner_says(stack: RunningStack) -> None:
     [line] = [line for line in stack.printed.read_text().splitlines() if line.strip().startswith("curl ")]
     answer = subprocess.run(["sh", "-c", f"{line} -sS"], capture_output=True, text=True, timeout=30, check=False)
     assert "run_id" in answer.stdout, answer.stderr
+
+
+def test_a_second_up_on_the_same_directory_is_told_who_has_it(stack: RunningStack) -> None:
+    line = refused(cli("up", *ANY_PORTS, data_dir=stack.data_dir))
+    assert f"already runs on {stack.data_dir} (process {stack.process.pid})" in line
+    assert stack.query("SELECT 1 AS one") == [{"one": 1}], "the first one is as it was"

@@ -3,23 +3,21 @@
 import json
 import os
 import signal
-import subprocess
+import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from pilothouse.cli.brokers import EmbeddedBroker
 from pilothouse.cli.topic_reading import latest_records
 from pilothouse.events.codec import decode
 from pilothouse.events.commands import RunAnnotated
 from pilothouse.events.topics import TELEMETRY
 from pilothouse.producers.kafka import send_fact
 from pilothouse.settings import load_settings
-from pilothouse.tests.stack_fixture import RunningStack, cli, running_stack, typed
+from pilothouse.tests.stack_fixture import ANY_PORTS, RunningStack, refused, running_stack, typed
 
-ANY_PORTS = ("--kafka-port", "0", "--http-port", "0")
 PARTS = ("broker", "archive", "governor", "archiver")
 
 
@@ -113,26 +111,12 @@ def _kill_and_await(stack: RunningStack, parts: tuple[str, ...]) -> None:
     assert replaced == ({"broker", "governor", "archiver"} if "broker" in parts else set(parts))
 
 
-def refused(answer: "subprocess.CompletedProcess[str]") -> str:
-    """The one line that says why it did not start."""
-    assert answer.returncode == 2, answer.stdout + answer.stderr
-    [line] = answer.stderr.splitlines()
-    assert line.startswith("pilothouse: ")
-    return line
-
-
-def test_a_second_up_on_the_same_directory_is_told_who_has_it(stack: RunningStack) -> None:
-    line = refused(cli("up", *ANY_PORTS, data_dir=stack.data_dir))
-    assert f"already runs on {stack.data_dir} (process {stack.process.pid})" in line
-    assert stack.query("SELECT 1 AS one") == [{"one": 1}], "the first one is as it was"
-
-
 @pytest.mark.parametrize("option", ["--kafka-port", "--http-port"])
-def test_a_taken_port_is_one_line_that_names_the_option(
-    option: str, embedded_broker: EmbeddedBroker, tmp_path: Path
-) -> None:
-    line = refused(typed("up", *ANY_PORTS, option, str(embedded_broker.port), data_dir=tmp_path))
-    assert f"port {embedded_broker.port} is taken" in line
+def test_a_taken_port_is_one_line_that_names_the_option(option: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        line = refused(typed("up", *ANY_PORTS, option, str(port), data_dir=tmp_path))
+    assert f"port {port} is taken" in line
     assert option in line
 
 

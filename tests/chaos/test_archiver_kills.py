@@ -39,7 +39,7 @@ FAULTS = (
     "sigkill@before_insert/4",
     "sigkill@after_acknowledgement/3",
 )
-PACE = 100.0
+PACE = 60.0
 """Records a second."""
 
 
@@ -137,7 +137,7 @@ def die_and_come_back(worker: DyingWorker, feed: Feed, kills: int) -> None:
         worker.start()
         worker.until_running()
         fed = sent()
-        worker.until(lambda: sent() > fed + 200, "records after the last kill")
+        worker.until(lambda: sent() > fed + 120, "records after the last kill")
 
 
 def first_of_each(reads: list[Read]) -> dict[str, list[str]]:

@@ -33,7 +33,7 @@ FAULTS = (
     "sigkill@before_decisions/15",
     "sigkill@after_acknowledgement/5",
 )
-PACE = 150.0
+PACE = 100.0
 """Steps a second, of all runs together."""
 
 
@@ -97,7 +97,7 @@ def test_partitions_that_move_between_two_governors_change_no_decision(new_broke
                 other.start()
                 other.until_running()
                 both = sent()
-                other.until(lambda: sent() > both + 300, "both have judged")
+                other.until(lambda: sent() > both + 200, "both have judged")
                 shares = [set(worker.health()["last_offset"]) for worker in (one, other)]
                 assert all(shares), "each has partitions"
                 assert not shares[0] & shares[1], "none is read by both"
