@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .actions import Action, CheckpointRef
+from .actions import Action, CheckpointRef, Pause, Resume, Stop
 from .envelope import Count, Decision, Name, Numbers, Text
 
 ConditionType = Literal[
@@ -25,6 +25,8 @@ Status = Literal["True", "False", "Unknown"]
 Phase = Literal["Unknown", "Warmup", "Normal", "Stressed", "Unstable", "Diverged", "Stalled", "Recovering", "Ended"]
 Severity = Literal["page", "ticket", "info"]
 Mode = Literal["observe", "propose", "enforce"]
+OPERATOR = "operator"
+"""What stands as the rule of a person's own order; no rule of a policy may be called so."""
 VerificationOutcome = Literal["recovered", "ineffective", "inconclusive", "reverted"]
 
 
@@ -105,6 +107,11 @@ class InterventionIssued(Decision):
     action: Action
     expires_step: Annotated[int, Field(ge=0)]
     who: Name = "policy"
+
+    @property
+    def concerns_the_run(self) -> bool:
+        """Whether it is a person's order about the run itself, which holds whatever attempt has begun meanwhile."""
+        return self.rule == OPERATOR and isinstance(self.action, Pause | Resume | Stop)
 
 
 class InterventionExpired(Decision):

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from ..events.actions import Action, Rollback
 from ..events.commands import OperatorCommand
 from ..events.decisions import (
+    OPERATOR,
     InterventionApproved,
     InterventionDeclined,
     InterventionExpired,
@@ -208,7 +209,7 @@ def command(ledger: Ledger, order: OperatorCommand, situation: Situation, desk: 
         intervention_id,
         intervention_id=intervention_id,
         incident_id=situation.incident_id,
-        rule="operator",
+        rule=OPERATOR,
         severity="info",
         mode="enforce",
         action=action,
@@ -216,7 +217,7 @@ def command(ledger: Ledger, order: OperatorCommand, situation: Situation, desk: 
     )
     text = ACTION.dump_json(action).decode()
     touches = interventions.touches_trainer(action)
-    in_flight = InFlight(intervention_id, "operator", text, "proposed", situation.tick, touches=touches)
+    in_flight = InFlight(intervention_id, OPERATOR, text, "proposed", situation.tick, touches=touches)
     if obstacle is None and not interventions.has_room(ledger, in_flight):
         obstacle = NO_ROOM
     if obstacle is None:

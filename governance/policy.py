@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ..events.actions import Action
-from ..events.decisions import Mode, Severity
+from ..events.decisions import OPERATOR, Mode, Severity
 from ..events.errors import PolicyInvalid
 from . import expressions
 
@@ -98,6 +98,8 @@ class Policy(_Part):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"rule names must be unique, these stand twice: {', '.join(twice)}")
+        if OPERATOR in names:
+            raise ValueError(f"no rule may be called {OPERATOR!r}: that is how the orders of people are marked")
         return self
 
 

@@ -122,12 +122,20 @@ class Orders:
         """Why rank 0 does not even propose it; None when it may."""
         if (known := self.dealt_with.get(command.intervention_id)) is not None:
             return Refusal("rejected", f"Duplicate: this intervention was {known}")
-        if command.attempt_id != identity.attempt_id:
-            return Refusal("rejected", f"Stale: it is for attempt {command.attempt_id}, this is {identity.attempt_id}")
-        if self.obeyed is not None and command.basis.precedes(self.obeyed):
-            return Refusal("rejected", f"OutOfOrder: decided on {command.basis}, before the last obeyed {self.obeyed}")
+        if (overtaken := self.overtaken(command, identity)) is not None:
+            return Refusal("rejected", overtaken)
         if step > command.expires_step:
             return Refusal("expired", f"Expired: it was good until step {command.expires_step}, this is step {step}")
+        return None
+
+    def overtaken(self, command: InterventionIssued, identity: Identity) -> str | None:
+        """What has happened since it was decided on, and takes away its ground; None where nothing has."""
+        if command.concerns_the_run:
+            return None
+        if command.attempt_id != identity.attempt_id:
+            return f"Stale: it is for attempt {command.attempt_id}, this is {identity.attempt_id}"
+        if self.obeyed is not None and command.basis.precedes(self.obeyed):
+            return f"OutOfOrder: decided on {command.basis}, before the last obeyed {self.obeyed}"
         return None
 
     def remember(self, command: InterventionIssued, outcome: str, step: int) -> None:

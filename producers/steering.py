@@ -145,11 +145,8 @@ class Steering:
     def _judge(self, proposal: Proposal) -> str | None:
         """This rank's own, fresh word on a proposal."""
         command = self._command(proposal)
-        identity = self.run.identity
-        if command.attempt_id != identity.attempt_id:
-            return f"Stale: it is for attempt {command.attempt_id}, this rank is in {identity.attempt_id}"
-        if self.orders.obeyed is not None and command.basis.precedes(self.orders.obeyed):
-            return f"OutOfOrder: decided on {command.basis}, before the last obeyed {self.orders.obeyed}"
+        if (overtaken := self.orders.overtaken(command, self.run.identity)) is not None:
+            return overtaken
         if proposal.apply_at > command.expires_step:
             return f"Expired: good until step {command.expires_step}, proposed for step {proposal.apply_at}"
         return self.actuators.refusal(command.action)

@@ -21,6 +21,7 @@ import torch.distributed as dist
 from torch import nn
 
 from pilothouse.events.actions import CheckpointNow, Pause, Resume, Rollback, ScaleLr, SetClip, SkipBatches, Stop
+from pilothouse.events.decisions import OPERATOR
 from pilothouse.producers.ballots import find_ballots
 from pilothouse.producers.checkpoints import Checkpoints
 from pilothouse.producers.faults import Injector, read_faults
@@ -31,6 +32,8 @@ from pilothouse.tests.pilot_world import Order, Script, Tape, links_of
 
 STEPS = 300
 STEP_SECONDS = 0.004
+SLOW_RANK = 3
+"""Takes three times as long for a step as the others."""
 TOGETHER_STEPS, ALONE_STEPS = 50, 250
 HANGS_SECONDS = 90.0
 """A rank that takes longer says where it stands, and ends."""
@@ -87,14 +90,16 @@ ORDERS = [
     Order(3, SetClip(value=5.0)),  # i-2: refused by the limits of rank 2
     Order(4, SetClip(value=1.5)),  # i-3: the setter of rank 1 raises
     Order(5, SetClip(value=0.5)),  # i-4: applied
-    Order(6, SkipBatches(count=3)),  # i-5: applied
+    Order(5, SkipBatches(count=3)),  # i-5: at once with the one before; applied after it
     Order(100, refused_rollback),  # i-6: corrupt on rank 1
     Order(110, good_rollback),  # i-7: applied
     Order(42, ScaleLr(factor=0.5), {"attempt_id": "attempt-1"}),  # i-8: for the attempt that was given up
     Order(43, Pause(max_seconds=60.0)),  # i-9
     Order(43, Resume()),  # i-10
     Order(44, CheckpointNow()),  # i-11
-    Order(45, Stop()),  # i-12
+    Order(44, ScaleLr(factor=0.5), {"expires_step": 30}),  # i-12: heard after its time
+    # i-13: ordered before the rollback, heard after it; a person's word about the run
+    Order(45, Stop(), {"attempt_id": "attempt-1", "rule": OPERATOR}),
 ]
 
 
@@ -134,7 +139,7 @@ def steered(rank: int, world: int, folder: Path) -> dict[str, Any]:
         optimizer.step()
         own_rate = optimizer.param_groups[0]["lr"]
         scheduler.step()
-        time.sleep(STEP_SECONDS)
+        time.sleep(STEP_SECONDS * (3 if rank == SLOW_RANK else 1))
         checkpoints.spoil = rank == 1 and not tape.receipts("i-6")
         began = time.monotonic()
         signal = pilot.safe_point(step)

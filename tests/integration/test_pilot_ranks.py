@@ -14,7 +14,7 @@ import pytest
 
 from pilothouse.cli.brokers import free_port
 
-WORLD = 3
+WORLD = 4
 Seen = dict[str, Any]
 
 
@@ -93,7 +93,7 @@ def row_of(rank: Seen, column: int) -> Callable[[int], Any]:
     return lambda step: next(row[column] for row in rank["rows"] if row[0] == step)
 
 
-@pytest.mark.parametrize("number", [1, 4, 5, 7, 9, 10, 11, 12])
+@pytest.mark.parametrize("number", [1, 4, 5, 7, 9, 10, 11, 13])
 def test_every_rank_applies_it_at_the_same_step_and_says_so_once(ranks: list[Seen], number: int) -> None:
     given = [receipts(rank, f"i-{number}") for rank in ranks]
     assert [[receipt["outcome"] for receipt in mine] for mine in given] == [["applied"]] * WORLD
@@ -174,6 +174,24 @@ def test_a_command_for_the_attempt_that_was_given_up_is_refused_by_rank_0(ranks:
     assert (receipt["outcome"], receipt["reason"].partition(":")[0]) == ("rejected", "Stale")
 
 
+def test_of_two_commands_at_once_every_rank_applies_the_first_and_then_the_second(ranks: list[Seen]) -> None:
+    for rank in ranks:
+        assert receipts(rank, "i-4")[0]["step"] < receipts(rank, "i-5")[0]["step"] < 60
+
+
+def test_a_command_that_is_heard_after_its_time_is_applied_by_nobody(ranks: list[Seen]) -> None:
+    (receipt,) = receipts(ranks[0], "i-12")
+    assert (receipt["outcome"], receipt["reason"].partition(":")[0]) == ("expired", "Expired")
+    assert not any(receipts(rank, "i-12") for rank in ranks[1:])
+    assert {rank["rows"][-1][5] for rank in ranks} == {0.25}
+
+
+def test_a_persons_stop_that_a_rollback_overtook_still_stops_every_rank(ranks: list[Seen]) -> None:
+    given = [receipts(rank, "i-13")[0] for rank in ranks]
+    assert [receipt["outcome"] for receipt in given] == ["applied"] * WORLD
+    assert len({receipt["attempt_id"] for receipt in given} - {"attempt-1"}) == 1
+
+
 def test_a_pause_holds_all_ranks_and_resume_lets_them_go_at_the_step_where_they_stood(ranks: list[Seen]) -> None:
     for rank in ranks:
         assert "paused" in rank["stages"]
@@ -182,7 +200,7 @@ def test_a_pause_holds_all_ranks_and_resume_lets_them_go_at_the_step_where_they_
 
 
 def test_a_stop_ends_the_loop_of_every_rank_at_the_same_step_with_a_last_checkpoint(ranks: list[Seen]) -> None:
-    agreed = receipts(ranks[0], "i-12")[0]["step"]
+    agreed = receipts(ranks[0], "i-13")[0]["step"]
     assert [rank["rows"][-1][0] for rank in ranks] == [agreed] * WORLD
     assert [rank["outcome"] for rank in ranks] == ["stopped"] * WORLD
     assert told(ranks[0], "checkpoint_saved")[-1]["step"] == agreed

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilothouse.events.actions import ScaleLr, SkipBatches
+from pilothouse.events.actions import Action, Pause, Resume, ScaleLr, SkipBatches, Stop
 from pilothouse.events.codec import encode
-from pilothouse.events.decisions import InterventionIssued, PhaseChanged
+from pilothouse.events.decisions import OPERATOR, InterventionIssued, PhaseChanged
 from pilothouse.events.envelope import LogPlace
 from pilothouse.producers.context import Identity
 from pilothouse.producers.control import Inbox, Orders
@@ -94,6 +94,17 @@ def test_what_is_late_stale_out_of_order_or_known_is_refused_by_its_name() -> No
     assert word(orders, issued(ScaleLr(factor=0.5), number=4)) == "rejected OutOfOrder"
     assert word(orders, issued(ScaleLr(factor=0.5), number=5)) == "rejected Duplicate"
     assert word(orders, issued(ScaleLr(factor=0.5), number=6, basis=LogPlace(0, 0, 5))) == ""
+
+
+@pytest.mark.parametrize("action", [Stop(), Pause(), Resume()])
+def test_what_a_person_orders_for_the_run_outlives_the_attempt_it_was_ordered_in(action: Action) -> None:
+    orders = Orders()
+    orders.remember(issued(ScaleLr(factor=0.5), number=5), "applied", 9)
+    old = {"number": 4, "attempt_id": "attempt-0"}
+    assert word(orders, issued(action, rule=OPERATOR, **old)) == ""
+    assert word(orders, issued(action, **old)) == "rejected Stale"
+    assert word(orders, issued(ScaleLr(factor=0.5), rule=OPERATOR, **old)) == "rejected Stale"
+    assert word(orders, issued(action, rule=OPERATOR, expires_step=9, **old)) == "expired Expired"
 
 
 def test_a_log_that_was_lost_begins_a_new_epoch_which_is_later_than_all_before() -> None:

@@ -104,6 +104,7 @@ rules:
         (policy(when="margin"), "gives float, must be true or false"),
         (policy(when="1 +"), "Syntax error"),
         (policy() + RULE.format(when="'true'", action="{action: stop}"), "must be unique, these stand twice: r"),
+        (policy().replace("name: r", "name: operator"), "no rule may be called 'operator'"),
         (policy(head="name: p\nmode: enforce\nmode: observe\n"), "the key 'mode' stands twice"),
         (policy(head="name: p\n\tx: y\n"), "the policy is not YAML"),
         ("", "a policy is a mapping with the keys name, mode, description, budget, rules"),
