@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
@@ -100,7 +100,7 @@ def test_what_is_late_stale_out_of_order_or_known_is_refused_by_its_name() -> No
 def test_what_a_person_orders_for_the_run_outlives_the_attempt_it_was_ordered_in(action: Action) -> None:
     orders = Orders()
     orders.remember(issued(ScaleLr(factor=0.5), number=5), "applied", 9)
-    old = {"number": 4, "attempt_id": "attempt-0"}
+    old: dict[str, Any] = {"number": 4, "attempt_id": "attempt-0"}
     assert word(orders, issued(action, rule=OPERATOR, **old)) == ""
     assert word(orders, issued(action, **old)) == "rejected Stale"
     assert word(orders, issued(ScaleLr(factor=0.5), rule=OPERATOR, **old)) == "rejected Stale"
