@@ -4,7 +4,9 @@ Every decision depends on nothing but that log, so whatever may change a decisio
 who and why, the whole text of a policy, an advisor's answer, and time itself.
 """
 
-from typing import Annotated, Literal, Self
+import math
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
@@ -12,6 +14,45 @@ from .actions import Action
 from .envelope import Event, Fact, Name, Numbers, Text
 
 CommandVerb = Literal["approve", "decline", "pause", "resume", "stop", "intervene", "silence"]
+PipelineFact = Literal[
+    "artifacts",
+    "bias_test",
+    "data_freshness",
+    "drift_alert",
+    "held_out_evaluation",
+    "latency",
+    "promotion",
+    "reproduction",
+    "retrain_trigger",
+]
+
+
+class FactShape(NamedTuple):
+    """The numbers that a fact of the pipeline must have and those that it may have. None is negative, but for
+    `anything`.
+    """
+
+    needs: tuple[str, ...] = ()
+    may: tuple[str, ...] = ()
+    anything: tuple[str, ...] = ()
+
+
+PIPELINE_FACTS: Mapping[PipelineFact, FactShape] = {
+    "artifacts": FactShape(needs=("available", "expected")),
+    "bias_test": FactShape(needs=("passed", "failed")),
+    "data_freshness": FactShape(needs=("age_hours",)),
+    "drift_alert": FactShape(may=("score", "threshold", "acted_upon")),
+    "held_out_evaluation": FactShape(
+        needs=("value",), may=("baseline", "delta"), anything=("value", "baseline", "delta")
+    ),
+    "latency": FactShape(needs=("p95_ms",), may=("p50_ms", "p99_ms", "requests")),
+    "promotion": FactShape(),
+    "reproduction": FactShape(needs=("attempted", "reproduced")),
+    "retrain_trigger": FactShape(),
+}
+"""The closed list. `held_out_evaluation`: `value` of the metric named in `subject`, the `baseline` it is held against
+and the `delta` that was declared. `data_freshness`: hours from capture to training. `bias_test`, `artifacts`,
+`reproduction`: counts. `acted_upon` is 0 or 1."""
 
 
 class OperatorCommand(Fact):
@@ -69,6 +110,48 @@ class RunAnnotated(Fact):
     about: str = ""
     rating: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
     numbers: Numbers = {}
+
+
+class PipelineReported(Fact):
+    """A fact from the pipeline around the run, which only its owner knows: what the service levels are computed on.
+
+    `subject` is what it is about (a model version, a data set, a metric, a protected group); `at` when it happened.
+    The attempt and the rank are known where the training script itself reports.
+    """
+
+    kind: Literal["pipeline_reported"] = "pipeline_reported"
+    fact: PipelineFact
+    who: Name
+    subject: Annotated[str, Field(max_length=200)] = ""
+    numbers: Numbers = {}
+    note: Text = ""
+    attempt_id: Annotated[str, Field(max_length=200)] = ""
+    attempt: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    rank: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+
+    @model_validator(mode="after")
+    def _numbers_fit(self) -> Self:
+        if said := wrong_numbers(self.fact, self.numbers):
+            raise ValueError(said)
+        return self
+
+
+def wrong_numbers(fact: PipelineFact, numbers: Mapping[str, float]) -> str:
+    """What is wrong with a fact's numbers, and what they should be; empty where nothing is."""
+    shape = PIPELINE_FACTS[fact]
+    known = (*shape.needs, *shape.may)
+    takes = f"{fact} takes {_listed(known)}" + (f" and needs {_listed(shape.needs)}" if shape.needs else "")
+    for name, value in numbers.items():
+        if name not in known:
+            return f"{takes}; got {name!r:.100}"
+        if not (math.isfinite(value) and (value >= 0 or name in shape.anything)):
+            return f"{name} of {fact} must be a number{'' if name in shape.anything else ' from 0'}, got {value}"
+    missing = [name for name in shape.needs if name not in numbers]
+    return f"{takes}; {_listed(missing)} is missing" if missing else ""
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) or "no numbers"
 
 
 class Tick(Event):

@@ -5,9 +5,9 @@ ordinary values here. Sizes are bounded, so that one careless call cannot make a
 """
 
 import math
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, JsonValue, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
 from .actions import ActionKind
 from .envelope import Count, Micros, Name, Numbers, Step, Text, TrainerFact
@@ -16,6 +16,7 @@ Stage = Literal["prepare", "compile", "warmup", "train", "evaluate", "checkpoint
 AttemptReason = Literal["start", "restart", "rollback"]
 Outcome = Literal["completed", "stopped", "crashed", "out_of_memory", "preempted", "diverged"]
 ReceiptOutcome = Literal["applied", "rejected", "expired", "failed"]
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 Seconds = Annotated[float, Field(ge=0.0)]
 Labels = Annotated[dict[Name, Annotated[str, Field(max_length=2_000)]], Field(max_length=100)]
 MAX_CONFIG_DEPTH = 50
@@ -59,8 +60,12 @@ class RunStarted(TrainerFact):
     """Rank 0 begins an attempt: a first start, a restart, or the continuation after a rollback.
 
     `steers` lists the actions this trainer can carry out; nothing else is ever asked of it. `cost_per_hour` is for
-    the whole run, in the currency of the reader. `world_size` ranks are expected to report.
+    the whole run, in the currency of the reader. `world_size` ranks are expected to report. `environment` is what the
+    trainer found by itself: command, host, versions, commit, devices, launcher, seeds (`producers.environment`). An
+    attempt may be announced again when more is known of it; the last announcement counts.
     """
+
+    schema_version: ClassVar[int] = 2
 
     kind: Literal["run_started"] = "run_started"
     reason: AttemptReason
@@ -69,8 +74,13 @@ class RunStarted(TrainerFact):
     parent_attempt_id: str | None = None
     config: Config = {}
     code_version: Text = ""
+    dataset: Text = ""
     dataset_version: Text = ""
     model: Text = ""
+    model_family: Text = ""
+    cluster: Text = ""
+    team: Text = ""
+    environment: Config = {}
     cost_per_hour: Annotated[float, Field(ge=0.0)] | None = None
     tags: Labels = {}
     links: Labels = {}
@@ -119,7 +129,7 @@ class SampleRecorded(TrainerFact):
 
 class ResourcesSampled(TrainerFact):
     """Utilisation of one rank's devices and host, by the field's names (`gpu_util`, `gpu_memory_bytes`,
-    `energy_kwh`).
+    `energy_kwh`); `producers.resources` lists them with their units.
     """
 
     kind: Literal["resources_sampled"] = "resources_sampled"
@@ -162,13 +172,17 @@ class TelemetryGap(TrainerFact):
 
     `dropped` was telemetry; `refused` are calls that said nothing (a metric that is no number, a step that is none):
     the script's mistakes, of which nothing is missing. `missing` lists sequence numbers (first, last inclusive) that
-    were given to records nobody will ever see.
+    were given to records nobody will ever see. `thinned` counts values that the run's own rule left out (its tag
+    `thinning` tells the rule): nothing is lost with them.
     """
+
+    schema_version: ClassVar[int] = 2
 
     kind: Literal["telemetry_gap"] = "telemetry_gap"
     dropped: Annotated[dict[Name, Count], Field(max_length=100)]
     refused: Annotated[dict[Name, Count], Field(max_length=100)] = {}
     missing: Annotated[tuple[tuple[int, int], ...], Field(max_length=1_000)] = ()
+    thinned: Count = 0
 
 
 class StageChanged(TrainerFact):
@@ -202,7 +216,14 @@ class RecipeChanged(TrainerFact):
 
 
 class DataProfiled(TrainerFact):
-    """The distribution of one chosen input over a window of batches: `counts[i]` values below `edges[i]`."""
+    """The distribution of one chosen input over the batches since the last profile, up to `step`.
+
+    `counts[0]` values are at most `edges[0]`, `counts[i]` lie above `edges[i - 1]` and at most at `edges[i]`, the last
+    are above the last edge: one count more than edges. Of `values_seen` values `values_sampled` were looked at;
+    `non_finite` of those are in no bin. `numbers` has `mean`, `std`, `least` and `greatest` of the finite ones.
+    """
+
+    schema_version: ClassVar[int] = 2
 
     kind: Literal["data_profiled"] = "data_profiled"
     step: Step
@@ -210,6 +231,31 @@ class DataProfiled(TrainerFact):
     data_schema: Text = ""
     edges: tuple[float, ...] = ()
     counts: tuple[Count, ...] = ()
+    batches: Count = 0
+    values_seen: Count = 0
+    values_sampled: Count = 0
+    non_finite: Count = 0
+    numbers: Numbers = {}
+
+
+class LogLine(BaseModel):
+    """One line of the job's own log, as its `logging` record said it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    at: Micros
+    step: Step
+    level: LogLevel
+    logger: Name
+    text: Text
+
+
+class LogLines(TrainerFact):
+    """Lines of the job's log since the last `LogLines` of this rank; `dropped` were over its bounds, by reason."""
+
+    kind: Literal["log_lines"] = "log_lines"
+    lines: Annotated[tuple[LogLine, ...], Field(max_length=10_000)] = ()
+    dropped: Annotated[dict[Name, Count], Field(max_length=100)] = {}
 
 
 class InterventionReceipt(TrainerFact):

@@ -8,7 +8,7 @@ from typing import Annotated, NamedTuple, get_args
 
 from pydantic import Field, TypeAdapter
 
-from .commands import AdviceGiven, OperatorCommand, PolicyActivated, RunAnnotated, Tick
+from .commands import AdviceGiven, OperatorCommand, PipelineReported, PolicyActivated, RunAnnotated, Tick
 from .decisions import (
     AdviceRequested,
     CheckpointRejected,
@@ -33,6 +33,7 @@ from .telemetry import (
     EvalCompleted,
     Heartbeat,
     InterventionReceipt,
+    LogLines,
     RecipeChanged,
     ResourcesSampled,
     RunEnded,
@@ -57,10 +58,11 @@ AnyTelemetry = (
     | Heartbeat
     | RecipeChanged
     | DataProfiled
+    | LogLines
     | InterventionReceipt
     | RunEnded
 )
-AnyCommand = OperatorCommand | PolicyActivated | AdviceGiven | RunAnnotated | Tick
+AnyCommand = OperatorCommand | PolicyActivated | AdviceGiven | RunAnnotated | PipelineReported | Tick
 AnyDecision = (
     ConditionChanged
     | PhaseChanged

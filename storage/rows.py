@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, assert_never
 
 from ..events.codec import to_json
-from ..events.commands import Tick
+from ..events.commands import PipelineReported, Tick
 from ..events.envelope import Decision, Fact, LogPlace, TrainerFact
 from ..events.telemetry import RunStarted, StepBatch
 from ..events.union import AnyEvent
@@ -97,7 +97,7 @@ def _event_row(record: Archived) -> Row:
 
 def _lineage(event: AnyEvent) -> tuple[str, int, int | None]:
     match event:
-        case TrainerFact():
+        case TrainerFact() | PipelineReported():
             return event.attempt_id, event.attempt, event.rank
         case Decision():
             return event.attempt_id, event.attempt, None

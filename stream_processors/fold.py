@@ -8,7 +8,7 @@ and is reported.
 
 from typing import NamedTuple
 
-from ..events.commands import AdviceGiven, OperatorCommand, PolicyActivated, RunAnnotated, Tick
+from ..events.commands import AdviceGiven, OperatorCommand, PipelineReported, PolicyActivated, RunAnnotated, Tick
 from ..events.errors import PolicyInvalid
 from ..events.telemetry import (
     CheckpointSaved,
@@ -124,7 +124,7 @@ def _take(state: RunState, record: Record, desk: Desk) -> None:
             desk.header.policy_hash = state.policy_hash
         case OperatorCommand() as order:
             decide.command(state.ledger, order, judging.situation(state, desk), desk)
-        case AdviceGiven() | RunAnnotated():
+        case AdviceGiven() | RunAnnotated() | PipelineReported():
             pass  # evidence for people: no advisor is asked yet, so no answer can propose anything
         case fact:
             _trainer_fact(state, fact, desk)

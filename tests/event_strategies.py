@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, JsonValue
 from pydantic.fields import FieldInfo
 
-from pilothouse.events.commands import OperatorCommand
+from pilothouse.events.commands import PIPELINE_FACTS, OperatorCommand, PipelineFact, PipelineReported
 from pilothouse.events.envelope import Event, LogPlace
 from pilothouse.events.telemetry import StepBatch
 from pilothouse.events.union import KINDS, AnyEvent
@@ -43,7 +43,15 @@ def event(kind: type[Event]) -> st.SearchStrategy[Any]:
                 lambda action: action is not None
             ),
         )
+    if kind is PipelineReported:
+        return st.sampled_from(sorted(PIPELINE_FACTS)).flatmap(_pipeline_fact)
     return model(kind)
+
+
+def _pipeline_fact(fact: PipelineFact) -> st.SearchStrategy[PipelineReported]:
+    shape, number = PIPELINE_FACTS[fact], st.floats(0, 1e12)
+    numbers = st.fixed_dictionaries(dict.fromkeys(shape.needs, number), optional=dict.fromkeys(shape.may, number))
+    return model(PipelineReported, fact=st.just(fact), numbers=numbers)
 
 
 def _batch(rows: int) -> st.SearchStrategy[StepBatch]:
