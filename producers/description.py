@@ -3,7 +3,7 @@
 Called by `producers.run.start_run`. What can only be a slip in the call is refused at once (`refuse_mistakes`). What
 stands inside a configuration may be anything (a dict, a dataclass, argparse's Namespace, a pydantic model, OmegaConf);
 people read it later, so `producers.plain` makes it text, cuts what is too long, and marks what cannot be read: all that
-is said in one line of the log, and the run goes on.
+is said in one line of the log, and the run goes on. What looks like a secret is redacted (`producers.redaction`).
 """
 
 import logging
@@ -18,6 +18,7 @@ from ..events.errors import UserMistake
 from ..settings import Settings
 from .bad_calls import caller
 from .plain import NAME_CHARS, Reading, shown
+from .redaction import redacted, redacted_text
 
 logger = logging.getLogger("pilothouse")
 
@@ -41,13 +42,25 @@ class Description(TypedDict, total=False):
     tags: Mapping[str, object]
     links: Mapping[str, object]
     code_version: str
+    dataset: str
     dataset_version: str
     model: str
+    model_family: str
+    cluster: str
+    team: str
     cost_per_hour: float
 
 
 KNOWN = frozenset(Description.__annotations__)
-TEXTS: tuple[Literal["code_version", "dataset_version", "model"], ...] = ("code_version", "dataset_version", "model")
+TEXTS: tuple[Literal["code_version", "dataset", "dataset_version", "model", "model_family", "cluster", "team"], ...] = (
+    "code_version",
+    "dataset",
+    "dataset_version",
+    "model",
+    "model_family",
+    "cluster",
+    "team",
+)
 _LABELS = (Mapping | None, "a mapping of names to texts, such as {'team': 'vision'}")
 _WANTED: Mapping[str, tuple[Any, str]] = {
     "name": (str, "a text"),
@@ -88,7 +101,8 @@ def _cost(given: Any) -> float:
 def described(description: Description) -> dict[str, Any]:
     """The fields of `RunStarted` that describe the run. What could not be told as it was given is said once."""
     reading = Reading()
-    texts = {name: reading.text(value, name) for name in TEXTS if (value := description.get(name)) is not None}
+    given = {name: value for name in TEXTS if (value := description.get(name)) is not None}
+    texts = {name: redacted_text(reading.text(value, name)) for name, value in given.items()}
     fields: dict[str, Any] = {name: text for name, text in texts.items() if text}
     labels = {"tags": description.get("tags"), "links": description.get("links")}
     fields |= {name: _labels(given, name, reading) for name, given in labels.items() if given is not None}
@@ -105,7 +119,7 @@ def _config(config: object, reading: Reading) -> dict[str, Any]:
     """`config` as plain data of at most 64 KB; what was cut is marked in place."""
     if config is None:
         return {}
-    whole = reading.plain(config, "config")
+    whole = redacted(reading.plain(config, "config"))
     fields = whole if isinstance(whole, dict) else {"config": whole}
     kept: dict[str, Any] = {}
     room = CONFIG_BYTES - 1_024
@@ -123,7 +137,7 @@ def _config(config: object, reading: Reading) -> dict[str, Any]:
 
 def _labels(given: Mapping[Any, object], place: str, reading: Reading) -> dict[str, str]:
     """Tags or links as text; as many as one run may have."""
-    labels = reading.labels(given, place, LABEL_CHARS)
+    labels = redacted(reading.labels(given, place, LABEL_CHARS))
     kept: dict[str, str] = {}
     room = LABELS_BYTES
     for name, text in labels.items():
@@ -137,4 +151,4 @@ def _labels(given: Mapping[Any, object], place: str, reading: Reading) -> dict[s
 
 def name_label(name: str) -> str:
     """The run's name as a label can say it."""
-    return Reading().text(name, "name")[:NAME_CHARS]
+    return redacted_text(Reading().text(name, "name"))[:NAME_CHARS]

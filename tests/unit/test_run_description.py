@@ -234,7 +234,7 @@ def test_a_text_that_cannot_be_read_is_a_mark(caplog: pytest.LogCaptureFixture) 
         ({"run_id": 17}, "run_id must be a text, got int 17"),
         ({"settings": {"kafka": "x"}}, "settings must be a pilothouse.settings.Settings"),
         ({"sidecar": 3}, "sidecar must be the path of a file, got int 3"),
-        ({"colour": "red"}, "start_run does not know colour; it takes code_version, config, "),
+        ({"colour": "red"}, "start_run does not know colour; it takes cluster, code_version, config, "),
     ],
 )
 def test_an_argument_of_a_kind_that_it_cannot_be_is_refused_in_one_line(given: dict[str, object], message: str) -> None:
