@@ -39,6 +39,20 @@ class SetClip(_Action):
     value: Annotated[float, Field(gt=0.0, le=1_000.0)]
 
 
+class SetWeightDecay(_Action):
+    """Set `weight_decay` of every parameter group that decays (the knob `weight_decay`)."""
+
+    action: Literal["set_weight_decay"] = "set_weight_decay"
+    value: Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class SetDropout(_Action):
+    """Set the probability of every dropout layer that drops (the knob `dropout`)."""
+
+    action: Literal["set_dropout"] = "set_dropout"
+    value: Annotated[float, Field(ge=0.0, le=0.9)]
+
+
 class CheckpointNow(_Action):
     """Save a checkpoint at the next safe point."""
 
@@ -93,10 +107,30 @@ class Notify(_Action):
 
 
 Action = Annotated[
-    ScaleLr | SetClip | CheckpointNow | SkipBatches | Rollback | Pause | Resume | Stop | Notify,
+    ScaleLr
+    | SetClip
+    | SetWeightDecay
+    | SetDropout
+    | CheckpointNow
+    | SkipBatches
+    | Rollback
+    | Pause
+    | Resume
+    | Stop
+    | Notify,
     Field(discriminator="action"),
 ]
 
 ActionKind = Literal[
-    "scale_lr", "set_clip", "checkpoint_now", "skip_batches", "rollback", "pause", "resume", "stop", "notify"
+    "scale_lr",
+    "set_clip",
+    "set_weight_decay",
+    "set_dropout",
+    "checkpoint_now",
+    "skip_batches",
+    "rollback",
+    "pause",
+    "resume",
+    "stop",
+    "notify",
 ]

@@ -9,7 +9,20 @@ from typing import Literal, assert_never
 
 import msgspec
 
-from ..events.actions import Action, CheckpointNow, Notify, Pause, Resume, Rollback, ScaleLr, SetClip, SkipBatches, Stop
+from ..events.actions import (
+    Action,
+    CheckpointNow,
+    Notify,
+    Pause,
+    Resume,
+    Rollback,
+    ScaleLr,
+    SetClip,
+    SetDropout,
+    SetWeightDecay,
+    SkipBatches,
+    Stop,
+)
 from .policy import Policy, Rule
 
 Stage = Literal["proposed", "issued", "applied"]
@@ -82,7 +95,9 @@ def touches_trainer(action: Action) -> bool:
     match action:
         case Notify() | CheckpointNow():
             return False
-        case ScaleLr() | SetClip() | SkipBatches() | Rollback() | Pause() | Resume() | Stop():
+        case ScaleLr() | SetClip() | SetWeightDecay() | SetDropout():
+            return True
+        case SkipBatches() | Rollback() | Pause() | Resume() | Stop():
             return True
         case _ as unreachable:
             assert_never(unreachable)
@@ -91,7 +106,7 @@ def touches_trainer(action: Action) -> bool:
 def is_verified(action: Action) -> bool:
     """Whether an action is meant to heal, so that its effect is measured."""
     match action:
-        case ScaleLr() | SetClip() | SkipBatches() | Rollback():
+        case ScaleLr() | SetClip() | SetWeightDecay() | SetDropout() | SkipBatches() | Rollback():
             return True
         case Notify() | CheckpointNow() | Pause() | Resume() | Stop():
             return False

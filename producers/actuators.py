@@ -6,6 +6,7 @@ here are those of this trainer.
 """
 
 import logging
+from collections.abc import Collection
 from typing import assert_never
 
 from ..events.actions import (
@@ -18,18 +19,26 @@ from ..events.actions import (
     Rollback,
     ScaleLr,
     SetClip,
+    SetDropout,
+    SetWeightDecay,
     SkipBatches,
     Stop,
 )
 from ..events.decisions import InterventionIssued
 from ..events.errors import CheckpointError
 from .effects import Effect
+from .knobs import CLIP, DROPOUT, WEIGHT_DECAY
 from .learning_rate import MULTIPLIER_MAX, MULTIPLIER_MIN
 from .rollback import Trainer, remembered, roll_back
 from .transaction import all_or_none
 
-CLIP = "clip"
 KNOB_SECONDS = 60.0
+TURNED_BY: tuple[tuple[str, ActionKind], ...] = (
+    (CLIP, "set_clip"),
+    (WEIGHT_DECAY, "set_weight_decay"),
+    (DROPOUT, "set_dropout"),
+)
+"""By the knob that must be there."""
 
 log = logging.getLogger(__name__)
 
@@ -37,17 +46,20 @@ log = logging.getLogger(__name__)
 class Actuators:
     """Carries out actions on one rank's trainer."""
 
-    def __init__(self, trainer: Trainer) -> None:
+    def __init__(self, trainer: Trainer, only: Collection[ActionKind] | None = None) -> None:
         self._trainer = trainer
+        self._only = only
 
     @property
     def steers(self) -> tuple[ActionKind, ...]:
-        """The actions that this trainer can carry out."""
+        """The actions that this trainer can carry out, of those that it was given (`only`; None: all)."""
+        return tuple(kind for kind in self._possible() if self._only is None or kind in self._only)
+
+    def _possible(self) -> tuple[ActionKind, ...]:
         kinds: list[ActionKind] = []
         if self._trainer.lr.learning_rate is not None:
             kinds.append("scale_lr")
-        if CLIP in self._trainer.knobs:
-            kinds.append("set_clip")
+        kinds += [kind for knob, kind in TURNED_BY if knob in self._trainer.knobs]
         if self._trainer.saving is not None:
             kinds += ["checkpoint_now", "rollback"]
         return (*kinds, "skip_batches", "pause", "resume", "stop", "notify")
@@ -62,6 +74,10 @@ class Actuators:
                 reason = self._beyond(action.factor)
             case SetClip():
                 reason = self._trainer.knobs.refusal(CLIP, action.value)
+            case SetWeightDecay():
+                reason = self._trainer.knobs.refusal(WEIGHT_DECAY, action.value)
+            case SetDropout():
+                reason = self._trainer.knobs.refusal(DROPOUT, action.value)
             case Rollback():
                 named = action.checkpoint is not None
                 reason = self._beyond(action.lr_factor) if named else "NoCheckpoint: the command does not name one"
@@ -83,7 +99,11 @@ class Actuators:
             case ScaleLr():
                 return self._scale_lr(action)
             case SetClip():
-                return self._set_clip(command, action)
+                return self._turn(command, CLIP, action.value)
+            case SetWeightDecay():
+                return self._turn(command, WEIGHT_DECAY, action.value)
+            case SetDropout():
+                return self._turn(command, DROPOUT, action.value)
             case CheckpointNow():
                 return self._checkpoint(step)
             case SkipBatches():
@@ -117,25 +137,25 @@ class Actuators:
         rate = self._trainer.lr.learning_rate
         return {"lr_multiplier": self._trainer.lr.value} | ({"lr": rate} if rate is not None else {})
 
-    def _set_clip(self, command: InterventionIssued, action: SetClip) -> Effect:
+    def _turn(self, command: InterventionIssued, name: str, value: float) -> Effect:
         """A setter is somebody else's code and may raise on one rank: then it is set back on all."""
         knobs, trainer = self._trainer.knobs, self._trainer
-        was = knobs.value(CLIP)
+        was, undo = knobs.value(name), knobs.undoing(name)
         committed = False
         try:
             verdict = all_or_none(
                 trainer.ballots,
                 f"t/{command.intervention_id}",
-                lambda: knobs.turn(CLIP, action.value),
+                lambda: knobs.turn(name, value),
                 KNOB_SECONDS,
             )
             committed = verdict.commit
         finally:
             if not committed:
-                knobs.turn_back(CLIP, was)
+                undo()
         if not committed:
             return Effect("failed", verdict.reason)
-        return Effect("applied", before={} if was is None else {CLIP: was}, after={CLIP: action.value})
+        return Effect("applied", before={} if was is None else {name: was}, after={name: value})
 
     def _checkpoint(self, step: int) -> Effect:
         saving, trainer = self._trainer.saving, self._trainer

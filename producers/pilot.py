@@ -9,7 +9,7 @@ steering fails, it says so and is gone.
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from ..events.actions import ActionKind
@@ -20,6 +20,7 @@ from .ballots import BallotsLost, LocalBallots, find_ballots
 from .checkpoints import Checkpoints
 from .control import Follower, follow
 from .course import Course, Signal
+from .found_knobs import found_knobs
 from .knobs import Knob, Knobs
 from .learning_rate import LrMultiplier
 from .rollback import Trainer, remembered, restore_latest
@@ -56,7 +57,8 @@ class Pilot:
     """Lets a training be steered. Every rank makes one, and calls the same methods at the same steps.
 
     `optimizer` and `scheduler` may each be one or several. `knobs` are named setters, `Knob`s or numbers
-    (`producers.knobs`). `checkpoints` is a folder, or `Checkpoints` with how often and how many; without it nothing can
+    (`producers.knobs`); weight decay and dropout are found without being named. `only` narrows what may be steered to
+    some actions. `checkpoints` is a folder, or `Checkpoints` with how often and how many; without it nothing can
     be rolled back.
     """
 
@@ -71,6 +73,7 @@ class Pilot:
         scaler: Any = None,
         knobs: Mapping[str, Knob | Callable[[float], object] | float] | None = None,
         checkpoints: str | os.PathLike[str] | Checkpoints | None = None,
+        only: Collection[ActionKind] | None = None,
         links: Callable[[Teller, Settings], Links] = open_links,
     ) -> None:
         self._run = run
@@ -85,11 +88,11 @@ class Pilot:
             run=run,
             ballots=self._links.ballots,
             lr=LrMultiplier(optimizers),
-            knobs=Knobs(knobs or {}),
+            knobs=Knobs(found_knobs(model, optimizers) | dict(knobs or {})),
             course=Course(run),
             saving=saving,
         )
-        actuators = Actuators(self._trainer)
+        actuators = Actuators(self._trainer, only)
         self._steering = Steering(run, self._links, actuators)
         self._last_step = 0
         self._open = True

@@ -65,6 +65,7 @@ def roll_back(trainer: Trainer, saving: Saving, command: InterventionIssued, act
         return Effect("failed", verdict.reason)
     trainer.lr.settle()
     saving.install(prepared[0][1])
+    trainer.knobs.turn_again()
     trainer.lr.value = before * action.lr_factor
     effect = Effect(
         "applied",

@@ -19,6 +19,8 @@ START = 1_790_000_000 * SECOND
 ALL_ACTIONS = (
     "scale_lr",
     "set_clip",
+    "set_weight_decay",
+    "set_dropout",
     "checkpoint_now",
     "rollback",
     "skip_batches",

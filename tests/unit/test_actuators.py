@@ -16,12 +16,15 @@ from pilothouse.events.actions import (
     Rollback,
     ScaleLr,
     SetClip,
+    SetDropout,
+    SetWeightDecay,
     SkipBatches,
     Stop,
 )
 from pilothouse.producers.actuators import Actuators
 from pilothouse.producers.ballots import LocalBallots
 from pilothouse.producers.course import Course
+from pilothouse.producers.found_knobs import found_knobs
 from pilothouse.producers.knobs import Knob, Knobs
 from pilothouse.producers.learning_rate import LrMultiplier
 from pilothouse.producers.rollback import Trainer
@@ -183,6 +186,81 @@ def test_a_setter_that_raises_fails_and_is_set_back() -> None:
     assert (effect.outcome, effect.reason) == ("failed", "KeyError: 'max_norm' (rank 0)")
     assert values[-1] == 1.0
     assert trainer.knobs.turned == {}
+
+
+def model_with_dropout() -> torch.nn.Sequential:
+    return torch.nn.Sequential(
+        torch.nn.Linear(2, 2), torch.nn.Dropout(0.1), torch.nn.Dropout1d(0.3), torch.nn.Dropout(0.0)
+    )
+
+
+def decaying(*decays: float) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(
+        [{"params": [torch.nn.Parameter(torch.ones(1))], "weight_decay": decay} for decay in decays]
+    )
+
+
+def decays(optimizer: torch.optim.Optimizer) -> list[float]:
+    return [group["weight_decay"] for group in optimizer.param_groups]
+
+
+def test_weight_decay_is_set_where_there_is_some_and_biases_keep_none() -> None:
+    optimizer = decaying(0.1, 0.0, 0.05)
+    actuators, _ = hands(dict(found_knobs(None, [optimizer])))
+    effect = actuators.carry_out(issued(SetWeightDecay(value=0.2)), 1)
+    assert (effect.before, effect.after) == ({"weight_decay": 0.1}, {"weight_decay": 0.2})
+    assert decays(optimizer) == [0.2, 0.0, 0.2]
+
+
+def test_weight_decay_is_set_everywhere_where_there_was_none_at_all() -> None:
+    optimizer = decaying(0.0, 0.0)
+    hands(dict(found_knobs(None, [optimizer])))[0].carry_out(issued(SetWeightDecay(value=0.2)), 1)
+    assert decays(optimizer) == [0.2, 0.2]
+
+
+def test_dropout_is_set_in_every_layer_that_drops() -> None:
+    model = model_with_dropout()
+    actuators, _ = hands(dict(found_knobs(model, [])))
+    effect = actuators.carry_out(issued(SetDropout(value=0.5)), 1)
+    assert (effect.before, effect.after) == ({"dropout": 0.1}, {"dropout": 0.5})
+    assert [layer.p for layer in list(model)[1:]] == [0.5, 0.5, 0.0]
+
+
+def test_a_model_without_dropout_and_optimizers_without_decay_have_no_such_knobs() -> None:
+    assert found_knobs(torch.nn.Linear(1, 1), []) == {}
+    assert str(hands()[0].refusal(SetDropout(value=0.5))).startswith("NotSteerable")
+    assert str(hands()[0].refusal(SetWeightDecay(value=0.5))).startswith("NotSteerable")
+
+
+def test_an_undone_turn_leaves_every_group_and_layer_with_the_value_of_its_own() -> None:
+    optimizer, model = decaying(0.1, 0.0, 0.05), model_with_dropout()
+    knobs = Knobs(found_knobs(model, [optimizer]))
+    for name in ("weight_decay", "dropout"):
+        undo = knobs.undoing(name)
+        knobs.turn(name, 0.4)
+        undo()
+    assert decays(optimizer) == [0.1, 0.0, 0.05]
+    assert [layer.p for layer in list(model)[1:]] == [0.1, 0.3, 0.0]
+    assert knobs.turned == {}
+
+
+def test_an_undone_turn_leaves_the_one_before_it_in_force() -> None:
+    knobs = Knobs({"clip": 1.0})
+    knobs.turn("clip", 0.5)
+    undo = knobs.undoing("clip")
+    knobs.turn("clip", 0.25)
+    undo()
+    assert (knobs.value("clip"), knobs.turned) == (0.5, {"clip": 0.5})
+
+
+def test_a_trainer_that_may_do_some_things_only_refuses_the_rest() -> None:
+    tape = Tape()
+    trainer = Trainer(
+        tape, LocalBallots(), LrMultiplier([weight_and(lr=0.1)[1]]), Knobs({"clip": 1.0}), Course(tape), None
+    )
+    actuators = Actuators(trainer, only=("set_clip", "notify"))
+    assert actuators.steers == ("set_clip", "notify")
+    assert str(actuators.refusal(ScaleLr(factor=0.5))).startswith("NotSteerable")
 
 
 def test_a_knob_refuses_what_lies_outside_its_own_limits() -> None:

@@ -13,8 +13,10 @@ from pilothouse.events.decisions import (
     InterventionIssued,
     InterventionProposed,
 )
+from pilothouse.events.errors import PolicyInvalid
 from pilothouse.governance.decide import EXPIRY_GRACE_STEPS
-from pilothouse.governance.policy import policy_hash
+from pilothouse.governance.interventions import is_verified, touches_trainer
+from pilothouse.governance.policy import load_policy, policy_hash
 from pilothouse.tests.governed_run import GovernedRun
 from pilothouse.tests.run_builder import activated, quiet_loss
 
@@ -63,6 +65,18 @@ def test_a_rule_that_holds_is_proposed_and_issued_with_its_reason_and_evidence()
     assert issued.action == SetClip(value=1.0)
     assert issued.who == "policy"
     assert issued.expires_step == 50
+
+
+@pytest.mark.parametrize("action", ["set_weight_decay", "set_dropout"])
+def test_a_policy_sets_weight_decay_and_dropout_within_bounds_and_verifies_them(
+    action: str,
+) -> None:
+    run = running(policy(rule(f"{{action: {action}, value: 0.25}}")), 3)
+    (issued,) = run.of(InterventionIssued)
+    assert (issued.action.action, issued.action.value) == (action, 0.25)
+    assert (touches_trainer(issued.action), is_verified(issued.action)) == (True, True)
+    with pytest.raises(PolicyInvalid, match="value"):
+        load_policy(policy(rule(f"{{action: {action}, value: 1.5}}")))
 
 
 def test_the_policy_that_decided_is_stamped_on_what_was_decided() -> None:

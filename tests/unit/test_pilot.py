@@ -18,6 +18,7 @@ from pilothouse.events.actions import (
     Rollback,
     ScaleLr,
     SetClip,
+    SetWeightDecay,
     SkipBatches,
     Stop,
 )
@@ -118,6 +119,14 @@ def test_a_rollback_brings_back_weights_momentum_schedule_and_chance(tmp_path: P
     assert world.tape.receipt("i-1")["step"] == 16
     now = (world.weights(), repr(world.optimizer.state_dict()), torch.rand(3).tolist(), random.random())
     assert (*now, repr(world.scheduler.state_dict())) == at_save
+
+
+def test_weight_decay_that_was_set_outlives_a_rollback_to_a_checkpoint_before_it(tmp_path: Path) -> None:
+    back = Order(16, lambda tape: Rollback(checkpoint=tape.saved()[0], lr_factor=0.5))
+    orders = [Order(8, SetWeightDecay(value=0.25)), back]
+    world = World(orders, tmp_path, every=5).train(24)
+    assert [world.tape.receipt(f"i-{number}")["outcome"] for number in (1, 2)] == ["applied", "applied"]
+    assert world.optimizer.param_groups[0]["weight_decay"] == 0.25
 
 
 def test_a_rollback_is_answered_in_the_attempt_that_it_ends_and_told_in_the_one_it_begins(tmp_path: Path) -> None:
