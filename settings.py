@@ -30,7 +30,8 @@ class Settings(BaseModel):
     """Where things are and how they are paced. Seconds are floats, sizes are bytes.
 
     `kafka` is a list of host:port, comma separated. `clickhouse_url` is http(s)://user:password@host:port/database.
-    `log_epoch` counts how often the log was lost and begun anew. `slot` names this worker among its equals.
+    `log_epoch` counts how often the log was lost and begun anew. `slot` names this worker among its equals. A trainer
+    samples its machine every `resources_seconds`; 0 is never.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
@@ -53,6 +54,7 @@ class Settings(BaseModel):
     spool_dir: Path | None = None
     spool_bytes: Annotated[int, Field(ge=0)] = 256 * 1024 * 1024
     close_seconds: Annotated[float, Field(gt=0)] = 10.0
+    resources_seconds: Annotated[float, Field(ge=0)] = 10.0
 
     @field_validator("data_dir", "spool_dir", "policy_file", mode="after")
     @classmethod
