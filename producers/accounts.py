@@ -7,7 +7,7 @@ Kept by `producers.outbox`. *Sent* is confirmed by the broker, *queued* is in me
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .bad_calls import LOSSES
 
@@ -29,8 +29,10 @@ class Ledger:
         self.taken = 0
         self.sent = 0
         self.dropped: Counter[str] = Counter()
+        self.thinned = 0
         self._untold: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
+        self._told_thinned = 0
 
     def drop(self, reason: str, entries: int, *, told: bool = False) -> None:
         """Calls are gone; `told` where the log says so already."""
@@ -43,8 +45,15 @@ class Ledger:
         for reason, count in counts.items():
             (self._untold if reason in LOSSES else self._refused)[reason] += count
 
-    def take_untold(self) -> dict[str, dict[str, int]]:
-        """The fields of a `TelemetryGap` about what happened since the last call; empty when nothing did."""
+    def take_untold(self, *, last: bool = False) -> dict[str, Any]:
+        """The fields of a `TelemetryGap` about what happened since the last call; empty when nothing did.
+
+        What the run's own rule left out is told when it has doubled, and at the `last` of all.
+        """
         untold, self._untold, self._refused = (self._untold, self._refused), Counter(), Counter()
         dropped, refused = ({reason: count for reason, count in counts.items() if count} for counts in untold)
-        return {"dropped": dropped, "refused": refused} if dropped or refused else {}
+        gap: dict[str, Any] = {"dropped": dropped, "refused": refused} if dropped or refused else {}
+        if (thinned := self.thinned - self._told_thinned) and (gap or last or thinned >= self._told_thinned):
+            self._told_thinned = self.thinned
+            gap = {"dropped": {}, **gap, "thinned": thinned}
+        return gap

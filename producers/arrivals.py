@@ -37,10 +37,12 @@ def with_numbers(entry: Entry, bad_calls: BadCalls) -> Entry | None:
     return entry._replace(metrics=metrics, deferred=()) if metrics else None
 
 
-def _read(metrics: Mapping[str, Number], bad_calls: BadCalls) -> dict[str, float]:
+def _read(metrics: Mapping[str, Number | None], bad_calls: BadCalls) -> dict[str, float]:
     numbers: dict[str, float] = {}
     for name, number in metrics.items():
         try:
+            if number is None:
+                continue
             if isinstance(number, float | int):
                 numbers[name] = number
             elif number.ready():

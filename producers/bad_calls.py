@@ -16,7 +16,7 @@ from .plain import on_one_line
 
 logger = logging.getLogger("pilothouse")
 
-LOSSES = frozenset({"queue_full", "device_value"})
+LOSSES = frozenset({"queue_full", "device_limit", "device_value"})
 """Reasons for which telemetry was lost; with any other a call said nothing that could be kept."""
 
 _HERE = str(Path(__file__).parent) + os.sep

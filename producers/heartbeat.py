@@ -15,14 +15,6 @@ RECORDS_PER_SECOND = 500
 
 
 @dataclass(slots=True)
-class Moment:
-    """What the training thread last said it was doing."""
-
-    stage: Stage = "prepare"
-    step: int = 0
-
-
-@dataclass(slots=True)
 class Pulse:
     """When the next beat is due; times are the caller's clock, in seconds."""
 
@@ -42,11 +34,11 @@ def interval_at_scale(seconds: float, rank: int, world_size: int) -> float:
     return seconds if rank == 0 else max(seconds, world_size / RECORDS_PER_SECOND)
 
 
-def heartbeat_fields(moment: Moment, counts: Counts) -> dict[str, object]:
+def heartbeat_fields(stage: Stage, step: int, counts: Counts) -> dict[str, object]:
     """The fields of a `Heartbeat`."""
     return {
-        "stage": moment.stage,
-        "step": moment.step,
+        "stage": stage,
+        "step": step,
         "queued": counts.queued,
         "sent": counts.sent,
         "spooled": counts.spooled,

@@ -17,17 +17,18 @@ from typing import Any, Protocol
 
 from ..events.envelope import TrainerFact
 from ..events.errors import BrokerUnavailable
-from ..events.telemetry import Heartbeat, RunEnded, TelemetryGap
+from ..events.telemetry import Heartbeat, RunEnded, Stage, TelemetryGap
 from .accounts import Counts, Ledger
 from .arrivals import has_arrived, with_numbers
 from .backlog import Backlog
 from .bad_calls import BadCalls
-from .batching import MAX_ROWS, Draft, Entry, Outgoing, Told, TooLarge, drafts, encoded
+from .batching import MAX_ROWS, Draft, Entry, Outgoing, Raw, Told, TooLarge, drafts, encoded, entry_of
 from .context import Identity
-from .heartbeat import Moment, Pulse, heartbeat_fields
+from .heartbeat import Pulse, heartbeat_fields
 from .kafka import Outcome, State
 from .spool import Lost, Spool
 from .telling import fault
+from .values import Admission
 
 logger = logging.getLogger("pilothouse")
 
@@ -35,6 +36,9 @@ CAPACITY = 20_000
 """Rows that wait unread; beyond it new ones are dropped. Told facts are few, and get through for longer."""
 
 TOLD_CAPACITY = 25_000
+COUNT_SECONDS = 0.1
+"""How long who asks for the accounts waits for a round that is at work, be it at a disk that hangs."""
+
 SPILL_SECONDS = 1.0
 """A record that waits longer in memory is put on disk: a kill loses no more than that."""
 
@@ -74,20 +78,30 @@ class Pace:
 class Outbox:
     """One writer of one run. `identity` is who speaks where the outbox speaks for itself, until an entry shows
     another.
+
+    `run.log` appends the usual row to `queue` by itself, as a bare tuple (`producers.batching.Raw`), where a row with
+    so many metrics was looked at before (`widths`: empty until the first one, after the end and in a forked child) and
+    the queue is shorter than `room`. Everything else goes through `append`. `stage` and `step` are what the training
+    thread last said it was doing.
     """
 
     def __init__(self, identity: Identity, writer_id: str, sender: Sender, spool: Spool, pace: Pace) -> None:
         self.writer_id = writer_id
-        self.moment = Moment()
         self.bad_calls = BadCalls()
         self.wake = threading.Event()
+        self.queue: deque[Entry | Raw] = deque()
+        self.room = MAX_ROWS
+        self.widths: set[int] = set()
+        self.stage: Stage = "prepare"
+        self.step = 0
+        self.admission = Admission(self.bad_calls)
         self.sender = sender
         self.backlog = Backlog(spool, self._lost_on_disk)
         self._identity = identity
         self._pace = pace
         self._pulse = Pulse(pace.heartbeat, pace.seconds() + pace.heartbeat)
-        self._queue: deque[Entry] = deque()
         self._ledger = Ledger()
+        self._counted = Counts()
         self._lock = threading.Lock()
         self._overflow_lock = threading.Lock()
         self._overflowed = 0
@@ -98,23 +112,28 @@ class Outbox:
     def append(self, entry: Entry) -> None:
         """Take one entry; from any thread, and at once. Told facts are sent without waiting for the next flush."""
         told = isinstance(entry, Told)
-        if len(self._queue) >= (TOLD_CAPACITY if told else CAPACITY):
+        if len(self.queue) >= (TOLD_CAPACITY if told else CAPACITY):
             self._overflow()
             return
-        self._queue.append(entry)
-        if told or len(self._queue) >= MAX_ROWS:
+        self.queue.append(entry)
+        if told or len(self.queue) >= self.room:
             self._urgent = True
+            self.room = min(len(self.queue) + MAX_ROWS, CAPACITY)  # `run.log` looks again when so many more wait
             if not self.wake.is_set():
                 self.wake.set()
 
     def counts(self) -> Counts:
-        """The accounts, now."""
-        with self._lock:
+        """The accounts, now; while a round is at work for long, those of its beginning."""
+        if not self._lock.acquire(timeout=COUNT_SECONDS):
+            return self._counted
+        try:
             return self._counts()
+        finally:
+            self._lock.release()
 
     def empty(self) -> bool:
         """Whether everything that was accepted is sent or dropped."""
-        return not self._queue and not self.backlog
+        return not self.queue and not self.backlog
 
     def pump(self, *, flush: bool = False) -> None:
         """One round: settle what the broker answered, drain what waits if it is time (or `flush`), beat, spill,
@@ -122,6 +141,7 @@ class Outbox:
         """
         now = self._pace.seconds()
         with self._lock:
+            self._counted = self._counts()
             self._settle()
             if flush or self._urgent or now >= self._flush_at:
                 self._flush_at = now + self._pace.flush
@@ -137,19 +157,19 @@ class Outbox:
         """At the end, where the broker did not take all: the rest to disk. How many calls even that could not save."""
         with self._lock:
             self.backlog.rewind()
-            while self._queue or self.backlog.in_memory:
+            while self.queue or self.backlog.in_memory:
                 self._drain(self._pace.seconds(), last=True)
                 if not self.backlog.spill():
                     break
-            unsaved = self.backlog.discard_memory() + len(self._queue)
-            self._ledger.taken += len(self._queue)
-            self._queue.clear()
+            unsaved = self.backlog.discard_memory() + len(self.queue)
+            self._ledger.taken += len(self.queue)
+            self.queue.clear()
             self._ledger.drop("closed", unsaved)
             self.backlog.spool.close()
         return unsaved
 
     def _counts(self) -> Counts:
-        waiting, overflowed, ledger = len(self._queue), self._overflowed, self._ledger
+        waiting, overflowed, ledger = len(self.queue), self._overflowed, self._ledger
         return Counts(
             accepted=ledger.taken + waiting + overflowed,
             sent=ledger.sent,
@@ -185,25 +205,40 @@ class Outbox:
             whole = [whole for entry in entries if (whole := self._arrived(entry)) is not None]
             for draft in drafts(whole):
                 self._record(draft, now)
+        self.room = MAX_ROWS
 
     def _next_entries(self, last: bool) -> list[Entry]:
         """The head of the queue, up to the first entry that waits for a device."""
         entries: list[Entry] = []
-        while self._queue and len(entries) < MAX_ROWS and (last or has_arrived(self._queue[0], self._pace.micros())):
-            entries.append(self._queue.popleft())
+        now = self._pace.micros()
+        while self.queue and len(entries) < MAX_ROWS:
+            entry = entry_of(self.queue[0])
+            if not last and not has_arrived(entry, now):
+                break
+            self.queue.popleft()
+            entries.append(entry)
         return entries
 
     def _arrived(self, entry: Entry) -> Entry | None:
+        """The entry as it is told: its numbers there, its names good, thinned by the run's rule; None if nothing is."""
         whole = with_numbers(entry, self.bad_calls)
         if whole is None:
             self._ledger.drop("device", 1)
-        return whole
+            return None
+        if isinstance(whole, Told):
+            return whole
+        kept, left_out = self.admission.told(whole.step, whole.metrics)
+        self._ledger.thinned += whole.thinned + left_out
+        if not kept:
+            self._ledger.drop("metric_name", 1, told=True)
+            return None
+        return whole if kept is whole.metrics else whole._replace(metrics=kept)
 
     def _record(self, draft: Draft, now: float) -> None:
         first = draft.told or draft.rows[0]
         self._identity = first.identity
         if draft.told is not None and draft.told.fact is RunEnded:
-            self._tell_losses(now)
+            self._tell_losses(now, last=True)
         try:
             records = encoded(draft, self.writer_id, self._seq + 1)
         except Exception as error:  # noqa: BLE001  # one entry that cannot be told must not keep the others
@@ -229,15 +264,15 @@ class Outbox:
         self.backlog.push(self._own(self._seq + 1, fact, fields), now)
         self._seq += 1
 
-    def _tell_losses(self, now: float) -> None:
+    def _tell_losses(self, now: float, *, last: bool = False) -> None:
         self._ledger.note(self.bad_calls.take())
-        if not self.backlog.full and (gap := self._ledger.take_untold()):
+        if not self.backlog.full and (gap := self._ledger.take_untold(last=last)):
             self._tell(TelemetryGap, gap, now)
 
     def _beat(self, now: float) -> None:
         # An old pulse is worth nothing: while the broker is away, or its past is still being sent, there is none.
         if self.sender.state == "ready" and not self.backlog.spool and not self.backlog.full:
-            self._tell(Heartbeat, heartbeat_fields(self.moment, self._counts()), now)
+            self._tell(Heartbeat, heartbeat_fields(self.stage, self.step, self._counts()), now)
 
     def _refused(self) -> None:
         """The broker will never take the first of the window: a gap with its number goes instead."""

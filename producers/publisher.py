@@ -55,6 +55,7 @@ class Publisher:
     def forked(self) -> None:
         """This is a child's copy: its thread is the parent's, and so is everything it would send."""
         self.inert = True
+        self._outbox.widths.clear()
         self._outbox.sender.forget()
 
     def _work(self) -> None:

@@ -11,11 +11,11 @@ import atexit
 import logging
 import os
 import sys
-import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from time import time_ns
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex, Unpack
 
@@ -64,7 +64,7 @@ class Run:
         self._description = dict(description)
         self._outbox = outbox
         self._publisher = Publisher(outbox, interval_at_scale(settings.producer_flush_seconds, *identity[3:]))
-        self._admission = Admission(outbox.bad_calls)
+        self._admission = outbox.admission
         self._preemption = Preemption()
         self._started: dict[str, Any] = {}
         self._outcome: Outcome = "completed"
@@ -80,15 +80,35 @@ class Run:
         on a GPU is copied asynchronously. Steps may repeat and go back: all is kept, and of one step the first call of
         each rank is what the run is judged by, so give `loss` and `grad_norm` in one call.
         """
+        # Floats and ints are appended as they are; the rest of the work is another thread's. After a training step each
+        # object that is touched here is a cache miss or two, so there are few.
+        outbox = self._outbox
+        if type(step) is int and 0 <= step < STEP_LIMIT and len(metrics) in outbox.widths and not unexpected:
+            for value in metrics.values():
+                kind = type(value)
+                if kind is not float and (kind is not int or not -PLAIN_INT < value < PLAIN_INT):
+                    break
+            else:
+                if len(outbox.queue) < outbox.room:
+                    outbox.step = step
+                    outbox.queue.append((self.identity, time_ns(), step, metrics))
+                    return
+        self._look_at(step, unexpected, metrics)
+
+    def _look_at(self, step: object, unexpected: tuple[object, ...], metrics: dict[str, Any]) -> None:
+        """What `log` does with any other call: a first name, a tensor, a mistake, a long queue, a run that is over."""
         if self._closed or self._publisher.inert:
             return
+        width, outbox = len(metrics), self._outbox
         admitted = self._admission.admit(step, unexpected, metrics)
-        if admitted is not None:
-            moment = self._outbox.moment
-            moment.step = admitted.step
-            if moment.stage == "prepare":
-                self.stage("train", admitted.step)  # who logs steps is training, said or not
-            self._outbox.append(Row(self.identity, time.time_ns() // 1_000, *admitted))
+        if admitted is None:
+            return
+        outbox.step = admitted.step
+        if outbox.stage == "prepare":
+            self.stage("train", admitted.step)  # who logs steps is training, said or not
+        outbox.append(Row(self.identity, time_ns() // 1_000, *admitted))
+        if len(admitted.metrics) + admitted.thinned >= width:
+            outbox.widths.add(width)  # nothing was refused
 
     def evaluated(self, step: SupportsIndex | None = None, /, split: str = "validation", **metrics: Any) -> None:
         """Publish the result of an evaluation on held-out data."""
@@ -103,15 +123,16 @@ class Run:
         """Say that the job does something else from here on, so that an evaluation is not taken for a hang."""
         if (known := self._one_of(STAGES, stage, "stage")) is None:
             return
-        moment = self._outbox.moment
-        moment.stage = known
+        self._outbox.stage = known
+        if known == "prepare":
+            self._outbox.widths.clear()  # whoever logs a step next is training again: `log` must look
         whole = self._admission.step(step) if step is not None else None
-        self.tell(StageChanged, stage=known, step=moment.step if whole is None else whole)
+        self.tell(StageChanged, stage=known, step=self.last_step if whole is None else whole)
 
     @contextmanager
     def evaluating(self, step: int | None = None) -> Iterator[None]:
         """`with run.evaluating(step): ...`: stage `evaluate`, and back to the stage before."""
-        before = self._outbox.moment.stage
+        before = self._outbox.stage
         self.stage("evaluate", step)
         try:
             yield
@@ -161,7 +182,7 @@ class Run:
     @property
     def last_step(self) -> int:
         """The last step that was logged."""
-        return self._outbox.moment.step
+        return self._outbox.step
 
     @property
     def inert(self) -> bool:
@@ -178,6 +199,7 @@ class Run:
         known = self._one_of(OUTCOMES, outcome, "outcome") if outcome is not None else None
         self._announce(RunEnded, outcome=known or self._outcome, step=self.last_step, error=last_words(error))
         self._closed = True
+        self._outbox.widths.clear()
         self._preemption.disarm()
         atexit.unregister(self._at_exit)
         self._publisher.close(self.settings.close_seconds)
@@ -220,7 +242,7 @@ class Run:
     def _append(self, fact: type[TrainerFact], fields: Mapping[str, Any], deferred: tuple[Any, ...] = ()) -> None:
         if self._closed or self._publisher.inert:
             return
-        told = Told(self.identity, time.time_ns() // 1_000, fact, fields, deferred)
+        told = Told(self.identity, time_ns() // 1_000, fact, fields, deferred)
         if (why := refusal(told)) is None:
             self._outbox.append(told)
         else:
@@ -247,6 +269,7 @@ def start_run(
     run_id: str | None = None,
     settings: Settings | None = None,
     sidecar: str | Path | None = None,
+    every: Every = 1,
     **description: Unpack[Description],
 ) -> Run:
     """Begin to publish a run. Use it as a context manager, or call `close` at the end.
@@ -254,10 +277,16 @@ def start_run(
     The run's id is `run_id`, or PILOTHOUSE_RUN_ID, or the scheduler's job, or that of the checkpoint whose `sidecar` is
     given, or the name with a random ending from rank 0. Needs no broker: what cannot be sent yet is kept.
 
+    Loss, gradient norm and learning rate are told by every rank at every step, so that judging never changes. Of
+    everything else rank 0 tells all, other ranks times, throughput and norms; `every=10` makes that every tenth step,
+    `every={"layer/*": 100}` gives names a number of their own on all ranks. What is left out is counted
+    (`producers.thinning`).
+
     Raises:
         UserMistake: a setting or argument is wrong, or the ranks cannot agree on a run id.
     """
     refuse_mistakes({"name": name, "run_id": run_id, "settings": settings, "sidecar": sidecar, **description})
+    refuse_wrong_thinning(every)
     settings = settings if settings is not None else load_settings(os.environ)
     lineage = read_lineage(Path(sidecar)) if sidecar is not None else None
     place = place_of(os.environ)
@@ -265,7 +294,8 @@ def start_run(
     resumed = lineage if lineage is not None and known == lineage.run_id else None
     ordinal = (resumed.attempt if resumed is not None else restarts(os.environ)) + 1
     identity = first_identity(name, known, place, os.environ, ordinal)
-    return _run(identity, settings, _told(name, description)).start(0, *_reason(resumed, ordinal))
+    told = _told(name, description, said(every, identity.world_size))
+    return _run(identity, settings, told, Thinning(every, identity.rank)).start(0, *_reason(resumed, ordinal))
 
 
 def _reason(resumed: Lineage | None, ordinal: int) -> tuple[AttemptReason, str | None]:
@@ -274,14 +304,14 @@ def _reason(resumed: Lineage | None, ordinal: int) -> tuple[AttemptReason, str |
     return ("restart" if ordinal > 1 else "start"), None
 
 
-def _told(name: str, description: Description) -> dict[str, Any]:
+def _told(name: str, description: Description, rule: Mapping[str, str]) -> dict[str, Any]:
     fields = described(description)
-    fields["tags"] = {"name": name_label(name), "host": host()} | fields.get("tags", {})
+    fields["tags"] = {"name": name_label(name), "host": host(), **rule} | fields.get("tags", {})
     fields.setdefault("code_version", git_commit(script_folder()))
     return fields
 
 
-def _run(identity: Identity, settings: Settings, description: Mapping[str, Any]) -> Run:
+def _run(identity: Identity, settings: Settings, description: Mapping[str, Any], thinning: Thinning) -> Run:
     writer_id = uuid.uuid4().hex
     rank, world_size = identity.rank, identity.world_size
     pace = Pace(
@@ -291,5 +321,6 @@ def _run(identity: Identity, settings: Settings, description: Mapping[str, Any])
     sender = KafkaSender(settings.kafka, identity.run_id)
     spool = Spool(spool_folder(settings.spool, identity.run_id, writer_id), settings.spool_bytes)
     outbox = Outbox(identity, writer_id, sender, spool, pace)
+    outbox.admission = Admission(outbox.bad_calls, thinning)
     sender.on_news(outbox.wake.set)
     return Run(identity, settings, description, outbox)

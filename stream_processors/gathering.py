@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from ..events.metric_names import GRAD_NAMES, LOSS_NAMES, LR_NAMES
 from ..events.telemetry import RunStarted, StepBatch
 from .features import StepSample
 from .run_state import (
@@ -29,9 +30,6 @@ PATIENCE_TICKS = 15
 """A rank that has not reported a step so long after the first did is not waited for until it reports again."""
 BACK_ROWS = 3
 """So many rows in a row behind a rank's last step are no late word but a loop that counts from the beginning again."""
-LOSS_NAMES = ("loss", "train_loss", "train/loss")
-GRAD_NAMES = ("grad_norm", "train/grad_norm")
-LR_NAMES = ("lr", "learning_rate", "train/lr")
 
 
 class Row(NamedTuple):

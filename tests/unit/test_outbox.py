@@ -75,7 +75,7 @@ def test_consecutive_rows_travel_in_one_record(bench: Bench) -> None:
 
 
 def test_the_heart_beats_with_what_the_run_is_doing(bench: Bench) -> None:
-    bench.outbox.moment.stage, bench.outbox.moment.step = "train", 41
+    bench.outbox.stage, bench.outbox.step = "train", 41
     log(bench, 41)
     bench.settle()
     bench.clock.now += 2.1

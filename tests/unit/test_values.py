@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from pilothouse.producers.bad_calls import BadCalls
+from pilothouse.producers.devices import InFlight
 from pilothouse.producers.values import MAX_NAME_LENGTH, MAX_NAMES, Admission, Admitted, Refused, read
 
 
@@ -71,12 +72,12 @@ def admission(bad_calls: BadCalls) -> Admission:
     ],
 )
 def test_every_kind_of_real_scalar_is_a_number(value: object, number: float) -> None:
-    assert read(value) == number
+    assert read(value, InFlight()) == number
 
 
 def test_nan_is_a_number_like_any_other() -> None:
-    assert math.isnan(read(float("nan")))  # type: ignore[arg-type]
-    assert math.isnan(read(torch.tensor(float("nan"))))  # type: ignore[arg-type]
+    assert math.isnan(read(float("nan"), InFlight()))  # type: ignore[arg-type]
+    assert math.isnan(read(torch.tensor(float("nan")), InFlight()))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +99,7 @@ def test_nan_is_a_number_like_any_other() -> None:
     ],
 )
 def test_what_is_no_real_scalar_is_refused_with_its_reason(value: object, reason: str) -> None:
-    refused = read(value)
+    refused = read(value, InFlight())
     assert isinstance(refused, Refused)
     assert refused.reason == reason
 
