@@ -11,7 +11,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from . import operator, query_commands, stack_commands
+from . import attach, operator, query_commands, stack_commands
+from . import spool as spool_commands
 
 MISTAKE, BUG, RESTART = 2, 70, 75
 DEBUG = "PILOTHOUSE_DEBUG"
@@ -48,12 +49,14 @@ def _assemble() -> None:
     commands.command(rich_help_panel=stack)(stack_commands.up)
     if importlib.util.find_spec(f"{__package__}.demo.command") is not None:
         commands.command(rich_help_panel=stack, context_settings=_PASS_ON, add_help_option=False)(demo)
+    commands.command(rich_help_panel=stack, context_settings={"allow_interspersed_args": False})(attach.run)
     for command in query_commands.COMMANDS:
         commands.command(rich_help_panel=look)(command)
     commands.command(rich_help_panel=act)(operator.stop)
     commands.command(rich_help_panel=operate)(stack_commands.worker)
     commands.command(rich_help_panel=operate)(stack_commands.migrate)
     commands.add_typer(stack_commands.topics, name="topics", rich_help_panel=operate)
+    commands.add_typer(spool_commands.spool, name="spool", rich_help_panel=operate)
 
 
 # The demo has options of its own, and is imported only when it is asked for.

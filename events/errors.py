@@ -7,6 +7,7 @@ PilothouseError
 │   ├── UnknownRun         no such run: which ones there are
 │   ├── StackNotRunning    nothing answers: how to start it
 │   ├── DirectoryInUse     another process owns the data directory: which one
+│   ├── SpoolInUse         the process that spooled this lives: which one
 │   ├── QueryRefused       the SQL cannot be run: why, with ClickHouse's code
 │   └── MigrationRefused   the archive's schema is not one this code may touch: which file, what to do
 ├── Unavailable            try again later; nothing is lost meanwhile
@@ -46,6 +47,10 @@ class StackNotRunning(UserMistake):
 
 class DirectoryInUse(UserMistake):
     """Another process owns this data directory."""
+
+
+class SpoolInUse(UserMistake):
+    """What waits on disk is the business of a process that lives."""
 
 
 class QueryRefused(UserMistake):

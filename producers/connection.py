@@ -46,7 +46,10 @@ def connected_producer(bootstrap: str, seconds: float) -> tuple[Any, int]:
     except (KafkaError, OSError) as error:
         for client in clients:
             client.close()
-        raise BrokerUnavailable(f"Kafka at {bootstrap} does not answer as a broker: {error}") from error
+        raise BrokerUnavailable(
+            f"Kafka at {bootstrap} does not answer as a broker ({error}): is it one, and does it let clients in "
+            "without a password and without TLS?"
+        ) from error
     producer._unregister_cleanup()  # at exit it would close before the run has sent what it still has
     try:
         partitions = producer.partitions_for(TELEMETRY.name)

@@ -59,14 +59,15 @@ class _Link(NamedTuple):
 
 
 class KafkaSender:
-    """Sends one run's records in order."""
+    """Sends one run's records in order. `clock` counts seconds: of retries, and of what is not confirmed."""
 
-    def __init__(self, bootstrap: str, run_id: str) -> None:
+    def __init__(self, bootstrap: str, run_id: str, clock: Callable[[], float] = time.monotonic) -> None:
         logging.getLogger("kafka").setLevel(
             logging.CRITICAL
         )  # some ten lines a second while a broker is away; we say it once
         self._bootstrap = bootstrap
         self._run_id = run_id
+        self._clock = clock
         self._notify: Callable[[], None] = lambda: None
         self._key = run_id.encode()
         self._arrivals: SimpleQueue[_Link | BrokerUnavailable] = SimpleQueue()
@@ -75,6 +76,7 @@ class KafkaSender:
         self._connecting = False
         self._failures = 0
         self._all_failures = 0
+        self._trouble = ""
         self._retry_at = 0.0
         self._away_since: float | None = None
         self._closed = False
@@ -94,6 +96,11 @@ class KafkaSender:
     def failures(self) -> int:
         """How many attempts to connect have failed, ever."""
         return self._all_failures
+
+    @property
+    def trouble(self) -> str:
+        """Why the last attempt failed; empty before the first."""
+        return self._trouble
 
     def hurry(self) -> None:
         """Try again now, and soon after that: the run is ending."""
@@ -144,7 +151,7 @@ class KafkaSender:
         except (KafkaError, AssertionError, ValueError, RuntimeError) as error:
             raise self._lost(f"{type(error).__name__}: {error}") from error
         future.add_both(self._on_future)
-        self._tickets.append(_Ticket(future, time.monotonic()))
+        self._tickets.append(_Ticket(future, self._clock()))
 
     def close(self) -> None:
         """Let go of the connection at once; what is unconfirmed stays so."""
@@ -173,7 +180,7 @@ class KafkaSender:
     def _give_up_if_hopeless(self, first: _Ticket) -> None:
         if first.future.is_done:
             raise self._lost(f"{type(first.future.exception).__name__}: {first.future.exception}")
-        if time.monotonic() - first.since > STALL_SECONDS:
+        if self._clock() - first.since > STALL_SECONDS:
             raise self._lost(f"nothing was confirmed for {STALL_SECONDS:.0f} s")
 
     def _lost(self, why: str) -> BrokerUnavailable:
@@ -187,11 +194,12 @@ class KafkaSender:
     def _failed(self, why: str) -> None:
         self._failures += 1
         self._all_failures += 1
+        self._trouble = why
         first, most = RETRY_SECONDS
         pause = min(most, first * 2 ** min(self._failures - 1, 10)) * random.uniform(0.8, 1.2)
-        self._retry_at = time.monotonic() + pause
+        self._retry_at = self._clock() + pause
         if self._away_since is None:
-            self._away_since = time.monotonic()
+            self._away_since = self._clock()
             logger.warning("Kafka at %s cannot be reached (%s); telemetry is kept and sent later", self._bootstrap, why)
 
     def _connect(self) -> None:
@@ -202,7 +210,7 @@ class KafkaSender:
                 self._failed(str(arrival))
             else:
                 self._arrived(arrival)
-        elif not self._connecting and not self._closed and time.monotonic() >= self._retry_at:
+        elif not self._connecting and not self._closed and self._clock() >= self._retry_at:
             self._connecting = True
             with contextlib.suppress(RuntimeError):  # the interpreter is shutting down: no new threads, no connection
                 threading.Thread(target=self._fetch_link, name="pilothouse-connect", daemon=True).start()
@@ -211,9 +219,7 @@ class KafkaSender:
         self._link = link
         self._failures = 0
         if self._away_since is not None:
-            logger.warning(
-                "Kafka at %s answers again after %.0f s", self._bootstrap, time.monotonic() - self._away_since
-            )
+            logger.warning("Kafka at %s answers again after %.0f s", self._bootstrap, self._clock() - self._away_since)
             self._away_since = None
 
     def _fetch_link(self) -> None:

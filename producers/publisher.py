@@ -57,6 +57,7 @@ class Publisher:
         self.inert = True
         self._outbox.widths.clear()
         self._outbox.sender.forget()
+        self._outbox.backlog.spool.forget()
 
     def _work(self) -> None:
         while not self._closing.is_set():

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex, Unpack
 
 from ..events.actions import ActionKind
-from ..events.envelope import TrainerFact
+from ..events.envelope import TrainerFact, derived_attempt_id
 from ..events.telemetry import AttemptReason, EvalCompleted, Outcome, RunEnded, RunStarted, Stage, StageChanged
 from ..settings import Settings, load_settings
 from .accounts import Counts
@@ -46,7 +46,7 @@ from .plain import shown
 from .publisher import Publisher
 from .signals import Preemption
 from .spool import Spool, spool_folder
-from .telling import OUTCOMES, STAGES, Word, known_word, refusal, trimmed
+from .telling import OUTCOMES, REASONS, STAGES, Word, known_word, refusal, trimmed
 from .values import Admission
 
 if TYPE_CHECKING:
@@ -148,13 +148,20 @@ class Run:
     def begin_attempt(
         self, reason: AttemptReason, first_step: int, parent: str | None = None, attempt_id: str | None = None
     ) -> Identity:
-        """Everything appended from here on belongs to a new attempt; rank 0 announces it.
+        """Say that this script goes back, or begins anew, by itself: a new attempt begins at `first_step`.
 
-        Without `attempt_id` one is minted, which is right for a single rank only: several must be given the same.
+        `run.begin_attempt("rollback", first_step=400)` after the checkpoint of step 399 was restored. Every rank calls
+        it, with the same words, before it logs step 400 again: the new attempt's id is derived from the old one's, so
+        that all ranks get the same without asking each other. Rank 0 announces it. What `producers.pilot` restores
+        begins its attempts by itself. A wrong word is counted, changes nothing and never raises.
         """
         old = self.identity
-        self.identity = old._replace(attempt_id=attempt_id or uuid.uuid4().hex, attempt=old.attempt + 1)
-        self._begin(reason=reason, first_step=first_step, parent_attempt_id=parent or old.attempt_id)
+        known, whole = self._one_of(REASONS, reason, "reason"), self._admission.step(first_step)
+        if known is None or whole is None:
+            return old
+        derived = derived_attempt_id(old.attempt_id, f"attempt {old.attempt + 1}")
+        self.identity = old._replace(attempt_id=attempt_id or derived, attempt=old.attempt + 1)
+        self._begin(reason=known, first_step=whole, parent_attempt_id=parent or old.attempt_id)
         return self.identity
 
     def steers(self, actions: tuple[ActionKind, ...]) -> None:

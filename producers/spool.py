@@ -6,6 +6,9 @@ torn or damaged frame ends its file for the reader, who is told which numbers ar
 disk: when full it takes nothing more, so that what it holds has no holes, and it is *new* rows that are dropped, before
 they get a number (`queue_full`).
 
+While its process lives the folder is locked (`producers.spool_lock`); what a dead one left is opened again by
+`Spool.left_in`, for `producers.leftovers`.
+
 Frames are handed to the kernel at once but not synced: they survive the process, which is what dies here, not the
 machine.
 """
@@ -17,6 +20,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import IO, NamedTuple
 from zlib import crc32
@@ -26,6 +30,7 @@ from crc32c import crc32c
 
 from ..events.topics import MAX_RECORD_BYTES
 from .batching import Outgoing
+from .spool_lock import SpoolLock
 
 SEGMENT_BYTES = 4 * 1024 * 1024
 SUFFIX = ".spool"
@@ -74,10 +79,15 @@ def spool_folder(root: Path, run_id: str, writer_id: str) -> Path:
 
 def read_folder(folder: Path) -> Iterator[Outgoing]:
     """What an earlier process left in `folder`, in order, each file up to its first damaged frame."""
-    for path in sorted(folder.glob(f"*{SUFFIX}")):
+    for path in segment_files(folder):
         with path.open("rb") as file:
             while (record := _read_frame(file)) is not None:
                 yield record
+
+
+def segment_files(folder: Path) -> list[Path]:
+    """The files of a writer, in order."""
+    return sorted(path for path in folder.glob(f"*{SUFFIX}") if path.stem.isdecimal())
 
 
 class Spool:
@@ -93,6 +103,28 @@ class Spool:
         self._reader: IO[bytes] | None = None
         self._ahead: deque[_Ahead] = deque()
         self._at = _Cursor()
+        self._lock: SpoolLock | None = None
+
+    @classmethod
+    def left_in(cls, folder: Path) -> "Spool":
+        """What a dead process left in `folder`, owned by this one from now on: to be read and released.
+
+        A torn tail is a loss of one record at least, a hole between two files one of all numbers in it.
+
+        Raises:
+            BlockingIOError: its process lives, or another one sends it.
+            OSError: it cannot be locked or read.
+        """
+        spool = cls(folder, 0)
+        spool._lock = SpoolLock.take(folder)
+        try:
+            spool._segments.extend(_segments_in(folder))
+        except BaseException:
+            spool.close()
+            raise
+        spool.bytes = sum(segment.size for segment in spool._segments)
+        spool.entries = sum(segment.entries for segment in spool._segments)
+        return spool
 
     def __bool__(self) -> bool:
         """Whether anything is in it that was not released."""
@@ -106,7 +138,7 @@ class Spool:
         try:
             segment = self._writable(record.seq)
             assert self._writer is not None
-            self._writer.write(frame)
+            _write_whole(self._writer, frame)
         except OSError:
             self._close_writer()  # what was half written lies behind the segment's size, where nobody reads
             return False
@@ -155,18 +187,35 @@ class Spool:
             self._close_reader()
 
     def close(self) -> None:
-        """Let go of the files; what is in them stays."""
+        """Let go of the files and the folder; what is in them stays."""
         self._close_writer()
         self._close_reader()
+        self.forget()
+
+    def forget(self) -> None:
+        """In a forked child: the folder is the parent's, also after its death, whatever its children do then."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
     def _writable(self, seq: int) -> _Segment:
         if self._writer is None or self._segments[-1].size >= SEGMENT_BYTES:
             self._close_writer()
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._own()
             path = self.folder / f"{seq:020d}{SUFFIX}"
             self._writer = path.open("wb", buffering=0)
             self._segments.append(_Segment(path, seq))
         return self._segments[-1]
+
+    def _own(self) -> None:
+        if self._lock is None:
+            try:
+                self._lock = SpoolLock.take(self.folder)
+            except BlockingIOError:
+                raise  # somebody looks whether we live; it takes him a moment
+            except OSError:
+                return  # a file system without locks: telemetry is kept all the same
 
     def _frame_here(self, segment: _Segment) -> Outgoing | Lost:
         expected = self._at.seq or segment.first
@@ -187,6 +236,9 @@ class Spool:
         self._close_reader()
         if not self._segments:
             self._close_writer()
+        if not self._segments and self._lock is not None:
+            self._lock.remove()
+            self._lock = None
         with suppress(OSError):
             segment.path.unlink()
             if not self._segments:
@@ -216,6 +268,37 @@ class _Cursor:
     index: int = 0
     offset: int = 0
     seq: int = 0
+
+
+def _write_whole(file: IO[bytes], frame: bytes) -> None:
+    """All of it or an error: a disk that becomes full takes the beginning of a frame, and calls that a success."""
+    view = memoryview(frame)
+    while view:
+        view = view[file.write(view) :]
+
+
+def _segments_in(folder: Path) -> Iterator[_Segment]:
+    """The files in `folder`, each with what can be read of it and, as a last frame, what cannot."""
+    paths = segment_files(folder)
+    for path, behind in zip_longest(paths, paths[1:]):
+        segment = _Segment(path, _first_of(path), last=_first_of(path) - 1)
+        with path.open("rb") as file:
+            while (record := _read_frame(file)) is not None:
+                segment.last, segment.size = record.seq, file.tell()
+                segment.entries += record.entries
+            torn = file.seek(0, os.SEEK_END) - segment.size
+        last = segment.last + bool(torn) if behind is None else _first_of(behind) - 1
+        if last > segment.last:
+            segment.entries += last - segment.last  # how many calls they carried is not known: one each at least
+            segment.last, segment.size = last, segment.size + max(torn, 1)
+        if segment.size:
+            yield segment
+        else:
+            path.unlink()  # its process died before the first frame
+
+
+def _first_of(path: Path) -> int:
+    return int(path.stem)
 
 
 def _payload(record: Outgoing) -> bytes:

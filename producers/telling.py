@@ -9,13 +9,14 @@ from typing import NamedTuple, TypeVar
 from pydantic import ValidationError
 
 from ..events.codec import first_fault
-from ..events.telemetry import Outcome, Stage
+from ..events.telemetry import AttemptReason, Outcome, Stage
 from .batching import Draft, Told, encoded
 from .plain import why
 
 STAGES: tuple[Stage, ...] = ("prepare", "compile", "warmup", "train", "evaluate", "checkpoint", "paused", "stop")
 OUTCOMES: tuple[Outcome, ...] = ("completed", "stopped", "crashed", "out_of_memory", "preempted", "diverged")
-Word = TypeVar("Word", Stage, Outcome)
+REASONS: tuple[AttemptReason, ...] = ("start", "restart", "rollback")
+Word = TypeVar("Word", Stage, Outcome, AttemptReason)
 _WRITER = "0" * 32
 
 

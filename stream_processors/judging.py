@@ -212,7 +212,8 @@ def turned(state: RunState, turn: Turn, desk: Desk) -> None:
     if turn.back:
         message = (
             f"rank 0 goes on with step {turn.step} after step {turn.after}, in the same attempt; nothing is judged "
-            "until it comes past it. Steps count up through the whole run; a loop that starts anew calls start_run anew"
+            "until it comes past it. Steps count up through an attempt: a loop that goes back calls run.begin_attempt, "
+            "on all ranks"
         )
         verdict = Verdict("Unknown", "StepsWentBack", message, {"step": float(turn.step), "after": float(turn.after)})
     else:

@@ -1,21 +1,17 @@
 """How real processes end: by an error, a signal, a kill; with children that were forked; as several ranks."""
 
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
 from pilothouse.cli.brokers import LocalBroker, free_port
 from pilothouse.events.codec import decode
-from pilothouse.events.envelope import TrainerFact
-from pilothouse.events.telemetry import RunEnded, StepBatch
+from pilothouse.events.telemetry import StepBatch
 from pilothouse.producers.spool import read_folder
 from pilothouse.tests.broker_fixture import PARTITIONS
 from pilothouse.tests.log_reader import read_run
+from pilothouse.tests.training_script import Script, steps_of
 
 TRAIN = """
 import os, signal, sys, time
@@ -26,50 +22,9 @@ for step in range(50):
 """
 
 
-class Script:
-    """Runs a training script against a broker; `facts` reads what it published."""
-
-    def __init__(self, address: str, folder: Path) -> None:
-        self.address = address
-        self.run_id = f"run-{uuid4().hex[:8]}"
-        self.environ = {name: value for name, value in os.environ.items() if not name.startswith("PILOTHOUSE_")}
-        self.environ |= {
-            "PILOTHOUSE_KAFKA": address,
-            "PILOTHOUSE_DATA_DIR": str(folder),
-            "PILOTHOUSE_RUN_ID": self.run_id,
-            "PILOTHOUSE_PRODUCER_FLUSH_SECONDS": "0.05",
-        }
-
-    def start(self, text: str, **environ: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-c", text],
-            env=self.environ | environ,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def run(self, text: str) -> subprocess.CompletedProcess[str]:
-        with self.start(text) as process:
-            out, err = process.communicate(timeout=60)
-        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
-
-    def facts(self) -> list[TrainerFact]:
-        return read_run(self.address, self.run_id, PARTITIONS)
-
-    def ended(self) -> RunEnded:
-        last = self.facts()[-1]
-        assert isinstance(last, RunEnded)
-        return last
-
-
 @pytest.fixture
 def script(embedded_broker: LocalBroker, tmp_path: Path) -> Script:
     return Script(embedded_broker.address, tmp_path)
-
-
-def steps_of(facts: list[TrainerFact]) -> list[int]:
-    return [step for fact in facts if isinstance(fact, StepBatch) for step in fact.steps]
 
 
 def test_a_script_that_never_closes_its_run_is_completed_when_it_ends(script: Script) -> None:

@@ -104,3 +104,61 @@ def test_a_damaged_byte_is_found_and_says_which_numbers_are_lost(bodies: list[tu
     assert one.entries == 0
     one.close()
     shutil.rmtree(folder)
+
+
+@settings(max_examples=50)
+@given(BODIES, st.integers(1, 600), st.integers(0, 30))
+def test_what_a_dead_process_left_is_read_in_order_by_the_next(
+    bodies: list[tuple[bytes, int]], segment: int, released: int
+) -> None:
+    folder = Path(tempfile.mkdtemp())
+    one = Spool(folder / "run" / "writer", 10**9)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spool, "SEGMENT_BYTES", segment)
+        for record in records(bodies):
+            one.append(record)
+    for _ in range(min(released, len(bodies) - 1)):
+        one.read()
+        one.release()
+    one.close()
+    again = Spool.left_in(one.folder)
+    found = list(iter(again.read, None))
+    assert found == records(bodies)[len(bodies) - len(found) :]
+    assert len(found) >= len(bodies) - released, "at most what the dead had released is missing"
+    assert again.entries == sum(record.entries for record in found if isinstance(record, Outgoing))
+    for _ in found:
+        again.release()
+    assert not again
+    assert not (folder / "run").exists()
+    shutil.rmtree(folder)
+
+
+@settings(max_examples=100)
+@given(BODIES, st.integers(1, 600), st.integers(0), st.sampled_from(["damaged", "torn", "deleted"]))
+def test_every_number_of_a_damaged_leftover_is_read_or_known_to_be_lost(
+    bodies: list[tuple[bytes, int]], segment: int, at: int, harm: str
+) -> None:
+    folder = Path(tempfile.mkdtemp())
+    one = Spool(folder / "run" / "writer", 10**9)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spool, "SEGMENT_BYTES", segment)
+        for record in records(bodies):
+            one.append(record)
+    one.close()
+    paths = spool.segment_files(one.folder)
+    path = paths[at % len(paths)]
+    content = path.read_bytes()
+    place = at % len(content)
+    if harm == "deleted":
+        path.unlink()
+    else:
+        path.write_bytes(content[:place] + (bytes([content[place] ^ 1]) + content[place + 1 :]) * (harm == "damaged"))
+    last = int(paths[-1].stem) - 1
+    again = Spool.left_in(one.folder)
+    numbers: list[int] = []
+    while (found := again.read()) is not None:
+        numbers += range(found.seq, (found.last if isinstance(found, Lost) else found.seq) + 1)
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers))) if numbers else len(paths) == 1
+    assert not numbers or numbers[-1] >= last, "only the end of the last file can be lost unsaid, but for one record"
+    again.close()
+    shutil.rmtree(folder)

@@ -226,7 +226,7 @@ def test_a_loop_that_counts_from_the_beginning_again_is_unknown_not_stalled_and_
     [back] = [found for found in run.of(ConditionChanged) if found.reason == "StepsWentBack"]
     assert back.status == "Unknown"
     assert "step 2 after step 79" in back.message
-    assert "start_run" in back.message
+    assert "run.begin_attempt" in back.message
     assert phases(run)[-1] == "Unknown"
     assert run.of(ConditionChanged)[-1] == back, "neither stalled nor diverged"
     assert run.of(InterventionProposed) == []
