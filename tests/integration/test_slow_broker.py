@@ -1,0 +1,220 @@
+"""A broker that is slow, hangs, refuses or was away for an hour: the loop goes on, and all that was said arrives."""
+
+import gc
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+import pilothouse
+from pilothouse.cli.brokers import KafkaBroker, LocalBroker, free_port, listens
+from pilothouse.cli.topic_admin import create_topics
+from pilothouse.events.envelope import TrainerFact
+from pilothouse.events.telemetry import RunEnded, StepBatch
+from pilothouse.producers import kafka as kafka_module
+from pilothouse.producers.batching import Row, Told
+from pilothouse.producers.context import Identity
+from pilothouse.producers.kafka import KafkaSender
+from pilothouse.producers.outbox import Outbox, Pace
+from pilothouse.producers.publisher import Publisher
+from pilothouse.producers.run import Run
+from pilothouse.producers.spool import Spool, read_folder
+from pilothouse.settings import Settings
+from pilothouse.tests.broker_fixture import PARTITIONS, broker_of_kind, named_kafka, started
+from pilothouse.tests.log_reader import read_run
+from pilothouse.tests.outbox_bench import HandClock, wait_until
+from pilothouse.tests.slow_network import FarBroker
+
+# kafka-python leaves the socket of each refused reconnection to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+
+HOUR = 3_600
+LONGEST_CALL = 0.25
+"""Seconds. A call takes microseconds; what is looked for here are waits for the network, which take seconds."""
+
+
+@pytest.fixture(autouse=True)
+def _sockets_are_collected_here() -> Iterator[None]:
+    yield
+    gc.collect()
+
+
+@pytest.fixture
+def far_broker(tmp_path: Path) -> Iterator[FarBroker]:
+    broker = FarBroker(tmp_path / "broker")
+    started(broker)
+    yield broker
+    broker.network.close()
+    broker.kill()
+
+
+def begin(address: str, folder: Path, close_seconds: float = 20.0) -> Run:
+    settings = Settings(
+        kafka=address, data_dir=folder, producer_flush_seconds=0.02, heartbeat_seconds=0.2, close_seconds=close_seconds
+    )
+    return pilothouse.start_run("test", run_id=f"run-{uuid4().hex[:8]}", settings=settings)
+
+
+def log_steps(run: Run, first: int, last: int) -> float:
+    """Log them at the pace of a training loop; the longest that a call took."""
+    longest = 0.0
+    for step in range(first, last):
+        before = time.perf_counter()
+        run.log(step, loss=1.0)
+        longest = max(longest, time.perf_counter() - before)
+        time.sleep(0.002)
+    return longest
+
+
+def steps_of(facts: Sequence[TrainerFact]) -> list[int]:
+    return [step for fact in facts if isinstance(fact, StepBatch) for step in fact.steps]
+
+
+def test_a_slow_broker_slows_no_call_and_gets_everything_in_order(far_broker: FarBroker, tmp_path: Path) -> None:
+    far_broker.network.delay = 0.2
+    run = begin(far_broker.far_address, tmp_path)
+    longest = log_steps(run, 0, 1_000)
+    run.close()
+    far_broker.network.delay = 0.0
+    assert longest < LONGEST_CALL
+    facts = read_run(far_broker.address, run.identity.run_id, PARTITIONS)
+    assert steps_of(facts) == list(range(1_000))
+    assert run.counts().accepted == run.counts().sent
+
+
+def test_a_broker_that_hangs_stops_no_call_and_gets_everything_when_it_goes_on(
+    far_broker: FarBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka_module, "STALL_SECONDS", 1.0)
+    run = begin(far_broker.far_address, tmp_path)
+    log_steps(run, 0, 100)
+    wait_until(lambda: run.counts().sent >= 50, 30)
+    far_broker.network.hold()
+    longest = log_steps(run, 100, 1_500)
+    wait_until(lambda: run.counts().spooled > 0, 30)
+    far_broker.network.let_pass()
+    run.close()
+    assert longest < LONGEST_CALL
+    assert run.counts().accepted == run.counts().sent
+    facts = read_run(far_broker.address, run.identity.run_id, PARTITIONS)
+    assert steps_of(facts) == list(range(1_500))
+    assert [fact.seq for fact in facts] == list(range(1, len(facts) + 1))
+
+
+def test_a_run_ends_by_its_deadline_while_the_broker_hangs_and_keeps_what_it_has(
+    far_broker: FarBroker, tmp_path: Path
+) -> None:
+    run = begin(far_broker.far_address, tmp_path, close_seconds=1.0)
+    log_steps(run, 0, 100)
+    wait_until(lambda: run.counts().sent >= 50, 30)
+    far_broker.network.hold()
+    log_steps(run, 100, 300)
+    before = time.monotonic()
+    run.close()
+    assert time.monotonic() - before < 4.0
+    counts = run.counts()
+    assert counts.dropped == counts.queued == 0
+    assert counts.accepted == counts.sent + counts.spooled
+    (folder,) = (tmp_path / "spool").glob("*/*")
+    facts = [record.seq for record in read_folder(folder)]
+    assert facts == list(range(facts[0], facts[0] + len(facts)))
+
+
+def test_a_broker_that_is_back_after_an_hour_gets_the_hour_in_order(tmp_path: Path) -> None:
+    """The parts are those of `start_run`; the clock alone is moved by hand."""
+    broker = broker_of_kind("embedded", tmp_path / "broker")
+    who = Identity(f"run-{uuid4().hex[:8]}", "attempt-1", 1, 0, 1)
+    clock = HandClock(time.time())
+    sender = KafkaSender(broker.address, who.run_id, clock.seconds)
+    spool = Spool(tmp_path / "spool" / "run" / "writer", 10_000_000)
+    outbox = Outbox(who, "writer", sender, spool, Pace(0.01, 2.0, clock.seconds, clock.micros))
+    sender.on_news(outbox.wake.set)
+    publisher = Publisher(outbox, 0.01)
+    publisher.start()
+    try:
+        for step in range(HOUR // 2):
+            outbox.append(Row(who, clock.micros(), step, {"loss": 1.0}))
+            clock.now += 2.0
+            if step % 100 == 0:
+                time.sleep(0.02)  # the thread runs on the machine's time
+        wait_until(lambda: sender.failures > 0 and outbox.counts().spooled > 0, 30)
+        started(broker)
+        clock.now += 60.0
+        wait_until(lambda: outbox.counts().sent == HOUR // 2, 30)
+        outbox.append(Told(who, clock.micros(), RunEnded, {"outcome": "completed", "step": HOUR // 2 - 1}))
+        publisher.close(20.0)
+        facts = read_run(broker.address, who.run_id, PARTITIONS)
+    finally:
+        publisher.close(1.0)
+        broker.kill()
+    assert steps_of(facts) == list(range(HOUR // 2))
+    times = [at for fact in facts if isinstance(fact, StepBatch) for at in fact.times]
+    assert times[-1] - times[0] == (HOUR - 2) * 1_000_000, "each step has the time at which it was logged"
+    assert outbox.counts().dropped == 0
+
+
+def test_something_that_is_no_kafka_is_said_once_and_the_run_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent, caplog.at_level(logging.WARNING, logger="pilothouse"):
+        run = begin(f"127.0.0.1:{silent.getsockname()[1]}", tmp_path, close_seconds=0.5)
+        assert log_steps(run, 0, 100) < LONGEST_CALL
+        run.close()
+    (folder,) = (tmp_path / "spool").glob("*/*")
+    assert sum(record.entries for record in read_folder(folder)) == run.counts().accepted
+
+
+class GuardedBroker(KafkaBroker):
+    """An Apache Kafka that wants a password; whether it is up is seen by its port alone."""
+
+    def _command(self) -> Sequence[str]:
+        return [str(self.home), "run", str(self.log_dir), "--ports", str(self.port), "--auth"]
+
+    def _first_answer(self, deadline: float) -> str:
+        wait_until(lambda: listens(self.port) or not self.alive, deadline - time.monotonic())
+        assert self.alive, self.child.last_lines()
+        return ""
+
+
+def test_a_broker_that_refuses_us_is_said_and_everything_waits_on_disk(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    launcher = named_kafka()
+    if launcher.is_dir() or not os.access(launcher, os.X_OK):
+        pytest.skip("needs a launcher that understands --auth in PILOTHOUSE_TEST_KAFKA (CONTRIBUTING.md says more)")
+    broker = GuardedBroker(launcher, tmp_path / "kafka", free_port())
+    try:
+        broker.start()
+        with caplog.at_level(logging.WARNING, logger="pilothouse"):
+            run = begin(broker.address, tmp_path, close_seconds=12.0)
+            assert log_steps(run, 0, 300) < LONGEST_CALL
+            wait_until(lambda: "cannot be reached" in caplog.text, 30)
+            run.close()
+    finally:
+        broker.kill()
+    assert "password" in caplog.text
+    (folder,) = (tmp_path / "spool").glob("*/*")
+    assert sum(record.entries for record in read_folder(folder)) == run.counts().accepted
+
+
+def test_a_topic_that_is_made_later_gets_everything(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    broker: LocalBroker = broker_of_kind("kafka", tmp_path / "kafka")
+    try:
+        broker.start()
+        with caplog.at_level(logging.WARNING, logger="pilothouse"):
+            run = begin(broker.address, tmp_path)
+            assert log_steps(run, 0, 300) < LONGEST_CALL
+            wait_until(lambda: "pilothouse topics create" in caplog.text, 30)
+        wait_until(lambda: run.counts().spooled > 0, 30)
+        create_topics(broker.address, PARTITIONS, replication=1)
+        run.close()
+        facts = read_run(broker.address, run.identity.run_id, PARTITIONS)
+    finally:
+        broker.kill()
+    assert steps_of(facts) == list(range(300))
+    assert run.counts().accepted == run.counts().sent

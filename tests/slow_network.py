@@ -1,0 +1,86 @@
+"""A network that a test makes slow: a TCP proxy in front of an embedded broker, and a broker that sends clients there.
+
+Bytes are real and in order; what changes is when they go on. `delay` seconds are added to each way; while `held`,
+connections stand open and nothing passes, as behind a dead switch.
+"""
+
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from pilothouse.cli.brokers import HOST, EmbeddedBroker, free_port
+
+CHUNK = 65_536
+
+
+class SlowNetwork:
+    """Listens at `port`, forwards to `target`."""
+
+    def __init__(self, target: int) -> None:
+        self.delay = 0.0
+        self._passing = threading.Event()
+        self._passing.set()
+        self._target = target
+        self._open: list[socket.socket] = []
+        self._listener = socket.create_server((HOST, 0))
+        self.port = int(self._listener.getsockname()[1])
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def hold(self) -> None:
+        """From now on nothing passes, and nobody is told."""
+        self._passing.clear()
+
+    def let_pass(self) -> None:
+        """What was held goes on, and all that follows."""
+        self._passing.set()
+
+    def close(self) -> None:
+        self.let_pass()
+        # A close alone would leave a thread in accept, and the port with it.
+        for one in (self._listener, *self._open):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                try:
+                    broker = socket.create_connection((HOST, self._target))
+                except OSError:
+                    client.close()
+                    continue
+                self._open += [client, broker]
+                for ways in ((client, broker), (broker, client)):
+                    threading.Thread(target=self._forward, args=ways, daemon=True).start()
+
+    def _forward(self, source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while chunk := source.recv(CHUNK):
+                time.sleep(self.delay)
+                self._passing.wait()
+                sink.sendall(chunk)
+        for end in (source, sink):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
+class FarBroker(EmbeddedBroker):
+    """An embedded broker whose clients reach it through a `SlowNetwork`: that is the address it gives them."""
+
+    def __init__(self, data_dir: Path) -> None:
+        super().__init__(data_dir, free_port())
+        self.network = SlowNetwork(self.port)
+
+    @property
+    def far_address(self) -> str:
+        return f"{HOST}:{self.network.port}"
+
+    def _command(self) -> Sequence[str]:
+        command = list(super()._command())
+        command[command.index("--advertised-listener-url") + 1] = f"tcp://{self.far_address}"
+        return command
