@@ -37,6 +37,7 @@ RANK_KEYS = (
     # Not SLURM_NTASKS: a batch script that never calls srun has that too, and is one process.
     ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
 )
+LOCAL_RANK_KEYS = ("LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID")
 RESTART_KEYS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
 JOB_KEYS = ("SLURM_ARRAY_JOB_ID", "SLURM_JOB_ID", "TORCHELASTIC_RUN_ID", "PBS_JOBID", "LSB_JOBID")
 
@@ -97,6 +98,12 @@ def place_of(environ: Mapping[str, str]) -> Place:
         if rank.isdecimal() and size.isdecimal() and int(rank) < int(size):
             return Place(int(rank), int(size))
     return Place(0, 1)
+
+
+def local_rank(place: Place, environ: Mapping[str, str]) -> int:
+    """This process among those of its machine, as the launcher says; without a word of it, all are on one machine."""
+    told = next((environ[key] for key in LOCAL_RANK_KEYS if environ.get(key, "").isdecimal()), "")
+    return int(told) if told and len(told) <= MAX_DIGITS else place.rank
 
 
 def known_run_id(argument: str | None, environ: Mapping[str, str], lineage: Lineage | None) -> str | None:
@@ -184,14 +191,20 @@ def git_commit(start: Path) -> str:
     is none.
     """
     try:
-        folder = next((found for parent in (start, *start.parents) if (found := parent / ".git").exists()), None)
-        return _head(_git_folder(folder)) if folder is not None else ""
+        folder = git_folder(start)
+        return _head(folder) if folder is not None else ""
     except (OSError, ValueError, IndexError):
         return ""
 
 
-def _git_folder(dot_git: Path) -> Path:
-    if dot_git.is_dir():
+def git_folder(start: Path) -> Path | None:
+    """The repository's own folder of the checkout around `start`; None where there is none.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    dot_git = next((found for parent in (start, *start.parents) if (found := parent / ".git").exists()), None)
+    if dot_git is None or dot_git.is_dir():
         return dot_git
     # A worktree or submodule: a file that says where the folder is.
     return (dot_git.parent / dot_git.read_text().removeprefix("gitdir:").strip()).resolve()

@@ -1,0 +1,122 @@
+"""What a step is made of in time: waiting for data, computing, talking to other ranks. Logged as metrics of the step.
+
+Made by `Run.timed`, which `Pilot.batches` uses as well: a loader's iterator is timed, and `Run.log` takes what was
+measured since the row before. So the rows of a rank add up: `data_wait_s + compute_s` of all rows is the time between
+the first batch and the last row, less what the script spent in other stages (evaluation, checkpoints, pauses).
+
+It is the host's clock. On an accelerator work is only queued, and the time that the device needs shows where the host
+waits for it. `comm_s` is what PyTorch's DDP measures of its own accord at a few steps (its first ten, then every
+hundredth): how long the gradients' all-reduce took, most of it behind the backward pass, hence beside the other two
+and not a part of them. Nothing is hooked in for it: a communication hook would replace DDP's own by one in Python.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+DATA_WAIT, COMPUTE, COMM = "data_wait_s", "compute_s", "comm_s"
+AWAY = frozenset(("evaluate", "checkpoint", "paused"))
+NANOSECONDS = 1e-9
+
+
+class StepTimings:
+    """The time since the last row of this rank. Touched by the training thread alone; a call costs some 0.2 µs."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.clock = clock
+        self._began: float | None = None
+        self._waited = 0.0
+        self._away = 0.0
+        self._left: float | None = None
+        self._step: object = None
+        self._comm: Callable[[], float | None] | None = None
+
+    def watch(self, model: Any) -> None:
+        """Ask this model for its communication, if it is one that measures it."""
+        if callable(getattr(model, "_get_ddp_logging_data", None)):
+            self._comm = DdpCommunication(model)
+
+    def waited(self, since: float, until: float) -> None:
+        """The loop waited for data."""
+        if self._began is None:
+            self._began = since
+        self._waited += until - since
+
+    def stage(self, stage: str) -> None:
+        """The job does something else: evaluating is not computing a step."""
+        if stage in AWAY:
+            self._left = self.clock() if self._left is None else self._left
+        elif self._left is not None:
+            self._away += self.clock() - self._left
+            self._left = None
+
+    def take(self, step: object) -> dict[str, float]:
+        """The metrics of the row that is logged now; empty before the first batch, and for a step's second row."""
+        if self._began is None or step == self._step:
+            return {}
+        self._step = step
+        now = self.clock()
+        away = self._away + (now - self._left if self._left is not None else 0.0)
+        taken = {DATA_WAIT: self._waited, COMPUTE: max(0.0, now - self._began - self._waited - away)}
+        self._began, self._waited, self._away = now, 0.0, 0.0
+        self._left = now if self._left is not None else None
+        if self._comm is not None and (comm := self._comm()) is not None:
+            taken[COMM] = comm
+        return taken
+
+
+class TimedLoader:
+    """A loader whose batches are waited for on the clock. In everything else it is the loader itself."""
+
+    def __init__(self, loader: Any, timings: StepTimings) -> None:
+        self._loader = loader
+        self._timings = timings
+
+    def __iter__(self) -> Iterator[Any]:
+        clock, waited = self._timings.clock, self._timings.waited
+        began = clock()
+        iterator = iter(self._loader)  # starts the workers, which is waiting too
+        while True:
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                waited(began, clock())
+                return
+            waited(began, clock())
+            yield batch
+            began = clock()
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self._loader, name)
+
+
+class DdpCommunication:
+    """What DistributedDataParallel measured of its all-reduce, each measurement told once."""
+
+    FIRST, EVERY = 10, 50
+    """Asked at the first steps, which DDP measures all, then now and then: an answer takes some 0.1 ms."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._asked = 0
+        self._told = 0
+
+    def __call__(self) -> float | None:
+        """Seconds of the last measured step; None where there is none that was not told."""
+        self._asked += 1
+        if self._asked > self.FIRST and self._asked % self.EVERY:
+            return None
+        try:
+            told = self._model._get_ddp_logging_data()
+            measured, took = told.get("iteration", 0), float(told.get("backward_comm_time", 0))
+        except Exception:  # noqa: BLE001  # a private method, which may be another in another version
+            return None
+        if measured == self._told or took <= 0:
+            return None
+        self._told = measured
+        return took * NANOSECONDS
