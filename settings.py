@@ -21,9 +21,10 @@ CONFIG_KEY = "PILOTHOUSE_CONFIG"
 STACK_FILE = "stack.json"
 """Written into the data directory by `pilothouse up` while it runs: the addresses and tokens of its parts."""
 
-NOT_SETTINGS = frozenset({"CONFIG", "CORPUS", "DEBUG", "READER_TOKEN", "TEST_KAFKA", "RUN_ID"})
-"""Variables of our prefix that are read elsewhere: the file's own name, the tests' inputs, the run's name in a job,
-whether the command line shows tracebacks, and the password that only the archive's endpoint is given."""
+NOT_SETTINGS = frozenset({"ATTACH", "CONFIG", "CORPUS", "DEBUG", "READER_TOKEN", "TEST_KAFKA", "RUN_ID"})
+"""Variables of our prefix that are read elsewhere: what `pilothouse run` tells its script, the file's own name, the
+tests' inputs, the run's name in a job, whether the command line shows tracebacks, and the password that only the
+archive's endpoint is given."""
 
 
 class Settings(BaseModel):

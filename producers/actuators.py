@@ -55,6 +55,11 @@ class Actuators:
         """The actions that this trainer can carry out, of those that it was given (`only`; None: all)."""
         return tuple(kind for kind in self._possible() if self._only is None or kind in self._only)
 
+    def offer(self, kinds: Collection[ActionKind]) -> None:
+        """Do these as well, where only some may be done."""
+        if self._only is not None:
+            self._only = {*self._only, *kinds}
+
     def _possible(self) -> tuple[ActionKind, ...]:
         kinds: list[ActionKind] = []
         if self._trainer.lr.learning_rate is not None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..events.telemetry import DataWindowSkipped
-from .data import BatchStream
+from .data import BatchStream, length_of
 from .teller import Teller
 
 
@@ -36,13 +36,15 @@ class Course:
         self._to_skip: deque[tuple[int, str]] = deque()
         self._rolled_back_to: int | None = None
         self._position = 0
+        self._base = 0
+        self._reads_data = False
         self.next_step = 0
         self.stopping = False
 
     @property
     def position(self) -> int:
         """How many batches of this rank's data were drawn or dropped."""
-        return self._stream.position if self._stream is not None else self._position
+        return self._base + self._stream.position if self._stream is not None else self._position
 
     @property
     def rolled_back(self) -> bool:
@@ -68,6 +70,23 @@ class Course:
         finally:
             self._position, self._stream = stream.position, None
 
+    def data(self, loader: Iterable[Any], fresh: bool = False) -> Iterator[Any]:
+        """The batches alone, of one epoch, for a loop whose steps are counted elsewhere. `fresh`: the loader knows by
+        itself where a restart left off.
+        """
+        anew = fresh or (self._reads_data and length_of(loader) is None)
+        base = self._position if anew else 0
+        self._stream, self._base = BatchStream(loader, 0 if anew else self._position), base
+        stream, self._reads_data = self._stream, True
+        try:
+            while not self.stopping and self._dropped_what_is_due(stream):
+                drawn = stream.draw()
+                if drawn is None:
+                    return
+                yield drawn.batch
+        finally:
+            self._position, self._stream, self._base = base + stream.position, None, 0
+
     def skip(self, count: int, intervention_id: str) -> None:
         """Drop so many batches before the next is drawn."""
         if count:
@@ -86,7 +105,7 @@ class Course:
     def signal(self) -> Signal:
         """What the loop must know now; each order is given once."""
         back, self._rolled_back_to = self._rolled_back_to, None
-        if self._stream is not None:
+        if self._stream is not None or self._reads_data:  # a loader that reads ahead may be at its epoch's end already
             return Signal(self.stopping, back)
         skip = sum(count for count, _ in self._to_skip)
         self._to_skip.clear()
@@ -96,10 +115,27 @@ class Course:
         while self._to_skip:
             count, intervention_id = self._to_skip.popleft()
             first, last = stream.skip(count)
-            self._run.tell(
-                DataWindowSkipped,
-                step=self.next_step,
-                first_batch=first,
-                last_batch=last,
-                intervention_id=intervention_id,
-            )
+            self._tell_skipped(first, last, intervention_id)
+
+    def _dropped_what_is_due(self, stream: BatchStream) -> bool:
+        """Whether there was enough of it in this epoch; the rest of it is due in the next."""
+        while self._to_skip:
+            count, intervention_id = self._to_skip.popleft()
+            first, dropped = self.position, 0
+            while dropped < count and stream.draw() is not None:
+                dropped += 1
+            if dropped:
+                self._tell_skipped(first, first + dropped - 1, intervention_id)
+            if dropped < count:
+                self._to_skip.appendleft((count - dropped, intervention_id))
+                return False
+        return True
+
+    def _tell_skipped(self, first: int, last: int, intervention_id: str) -> None:
+        self._run.tell(
+            DataWindowSkipped,
+            step=self.next_step,
+            first_batch=first,
+            last_batch=last,
+            intervention_id=intervention_id,
+        )

@@ -71,7 +71,7 @@ class BatchStream:
         return first, self.position - 1
 
     def _seek(self, position: int) -> None:
-        length = _length(self._loader)
+        length = length_of(self._loader)
         if length:
             self._epoch, self.position = position // length, position - position % length
         if self.position < position:
@@ -90,7 +90,8 @@ class BatchStream:
         return iter(self._loader)
 
 
-def _length(loader: Iterable[Any]) -> int | None:
+def length_of(loader: Iterable[Any]) -> int | None:
+    """How many batches an epoch has, where the loader knows."""
     try:
         return len(loader)  # type: ignore[arg-type]  # many loaders have no length, and say so by raising
     except (TypeError, NotImplementedError):

@@ -34,7 +34,12 @@ def _weight_decay(optimizers: Sequence[Any]) -> Knob | None:
 
     def keep() -> Undo:
         values = [float(group["weight_decay"]) for group in now()]
-        return lambda: [_assign(group, value) for group, value in zip(now(), values, strict=True)]
+
+        def undo() -> None:
+            for group, value in zip(now(), values, strict=True):
+                _assign(group, value)
+
+        return undo
 
     return Knob(turn, lambda: float(now()[0]["weight_decay"]), low=0.0, high=1.0, keep=keep, restored=True)
 
@@ -58,7 +63,12 @@ def _dropout(model: Any) -> Knob | None:
 
     def keep() -> Undo:
         values = [layer.p for layer in meant]
-        return lambda: [setattr(layer, "p", value) for layer, value in zip(meant, values, strict=True)]
+
+        def undo() -> None:
+            for layer, value in zip(meant, values, strict=True):
+                layer.p = value
+
+        return undo
 
     return Knob(turn, lambda: float(meant[0].p), low=0.0, high=0.9, keep=keep)
 

@@ -18,15 +18,18 @@ class LrMultiplier:
 
     def __init__(self, optimizers: Sequence[Any], value: float = 1.0) -> None:
         self.value = value
-        self._optimizers = tuple(optimizers)
+        self._optimizers: list[Any] = []
         self._lent: dict[int, list[tuple[dict[str, Any], Any, Any]]] = {}
-        self._hooks = [
-            hook
-            for optimizer in self._optimizers
-            for hook in (
-                optimizer.register_step_pre_hook(self._begin_step),
-                optimizer.register_step_post_hook(self._end_step),
-            )
+        self._hooks: list[Any] = []
+        for optimizer in optimizers:
+            self.add(optimizer)
+
+    def add(self, optimizer: Any) -> None:
+        """Multiply this one's rate as well, from its next step on."""
+        self._optimizers.append(optimizer)
+        self._hooks += [
+            optimizer.register_step_pre_hook(self._begin_step),
+            optimizer.register_step_post_hook(self._end_step),
         ]
 
     @property

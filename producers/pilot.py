@@ -92,12 +92,28 @@ class Pilot:
             course=Course(run),
             saving=saving,
         )
-        actuators = Actuators(self._trainer, only)
-        self._steering = Steering(run, self._links, actuators)
+        self._actuators = Actuators(self._trainer, only)
+        self._steering = Steering(run, self._links, self._actuators)
         self._last_step = 0
         self._open = True
-        self.steers: tuple[ActionKind, ...] = () if self._lonely else actuators.steers
-        run.steers(self.steers)
+        self.steers: tuple[ActionKind, ...] = ()
+        self.offer()
+
+    # -------------------------------------------------------------- what `integrations` call for somebody else's loop
+
+    def offer(self, *kinds: ActionKind) -> None:
+        """Be steered in these ways as well, where only some were given; announced again if that is news."""
+        self._actuators.offer(kinds)
+        self.steers = () if self._lonely else self._actuators.steers
+        self._run.steers(self.steers)
+
+    def data(self, loader: Iterable[Any], fresh: bool = False) -> Iterator[Any]:
+        """The batches of one epoch, for a loop whose steps are counted elsewhere: some may be skipped, or it stops."""
+        return self._trainer.course.data(loader, fresh)
+
+    def add_optimizer(self, optimizer: Any) -> None:
+        """One that was made later: its learning rate is steered with the others'."""
+        self._trainer.lr.add(optimizer)
 
     # ------------------------------------------------------------------------------------ what a training loop calls
 

@@ -12,6 +12,7 @@ OPTIONS = {
     "events": ["--data-dir", "--json", "--kind", "--limit", "-k", "-n", "run"],
     "interventions": ["--data-dir", "--json", "run"],
     "migrate": ["--data-dir"],
+    "run": ["--name", "--norms", "--run-id", "--steer", "command"],
     "runs": ["--data-dir", "--json", "--limit", "-n"],
     "show": ["--data-dir", "--json", "run"],
     "spool drop": ["--data-dir", "--json", "--yes", "which"],

@@ -1,0 +1,106 @@
+"""What the framework adapters share: when the framework's training begins and ends, and whose run it is.
+
+`huggingface` and `lightning` turn their framework's callbacks into `begin`, `evaluated` and `finish`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+
+from ...events.actions import ActionKind
+from ...events.telemetry import Outcome
+from .watching import Steered, Watch
+
+if TYPE_CHECKING:
+    from ..pilot import Pilot
+    from ..run import Run
+
+
+class Wishes(Steered, total=False):
+    """The keywords of a framework's callback: as `integrations.torch.watch` takes them, and for a run of its own
+    `name`.
+    """
+
+    steer: bool | Sequence[ActionKind]
+    norms: bool
+    name: str
+
+
+class Parts(TypedDict):
+    """The framework's trainer, taken apart."""
+
+    model: Any
+    optimizers: list[Any]
+    scheduler: list[Any]
+    scaler: Any
+
+
+class Adapter:
+    """One training of a framework. `run` is the caller's; without one the training opens its own and ends it."""
+
+    def __init__(self, run: "Run | None" = None, **wishes: Unpack[Wishes]) -> None:
+        self._given = run
+        self._run: Run | None = None
+        self._wishes = wishes
+        self._watch: Watch | None = None
+
+    @property
+    def watch(self) -> Watch | None:
+        """While it trains: its watch, for `pilot.checkpoint` and the like."""
+        return self._watch
+
+    @property
+    def stopping(self) -> bool:
+        return self._watch is not None and self._watch.stopping
+
+    def pilot(self) -> "Pilot | None":
+        return self._watch.pilot if self._watch is not None else None
+
+    def begin(self, parts: Parts, drops: bool, name: str, config: object) -> None:
+        """Training starts. `drops`: its loader drops what is to be skipped. `name` and `config` are the run's, where
+        the caller gave none.
+        """
+        self.finish()
+        self._run = self._given if self._given is not None else _new_run(self._wishes.get("name") or name, config)
+        self._watch = watch = Watch(self._run, self._wishes.get("norms", True))
+        steer = self._wishes.get("steer", False)
+        if steer:
+            given = {key: self._wishes[key] for key in ("knobs", "checkpoints") if key in self._wishes}
+            only = None if steer is True else tuple(steer)
+            watch.steer(parts["model"], parts["optimizers"], only, **given, **_steered(parts))
+            watch.obeys("stop", *(("skip_batches",) if drops else ()))
+        watch.hang_on(parts["optimizers"])
+
+    def evaluated(self, metrics: Mapping[str, Any], prefix: str) -> None:
+        """The framework has evaluated: what begins with `prefix`, without it."""
+        numbers = {
+            name.removeprefix(prefix): value
+            for name, value in metrics.items()
+            if name.startswith(prefix) and not isinstance(value, str | bool | None)
+        }
+        if self._run is not None and self._watch is not None and numbers:
+            self._run.evaluated(max(0, self._watch.step - 1), **numbers)
+
+    def finish(self, outcome: Outcome | None = None, error: str = "") -> None:
+        """Training is over."""
+        if self._watch is not None:
+            self._watch.close()
+        if self._run is not None and self._given is None:
+            self._run.close(outcome, error)
+        self._watch = self._run = None
+
+
+def _new_run(name: str, config: object) -> "Run":
+    from ..run import start_run
+
+    return start_run(name, config=config)
+
+
+def _steered(parts: Parts) -> dict[str, Any]:
+    return {"scheduler": parts["scheduler"], "scaler": parts["scaler"]}
+
+
+def innermost(wrapped: Any, name: str) -> Any:
+    """What a wrapper wraps, by the attribute in which it keeps it."""
+    while (inner := getattr(wrapped, name, None)) is not None:
+        wrapped = inner
+    return wrapped

@@ -1,0 +1,401 @@
+"""A loop that is not ours, as its optimizer's steps tell it: what is logged, and what is obeyed."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pilothouse.events.actions import (
+    CheckpointNow,
+    Rollback,
+    ScaleLr,
+    SetClip,
+    SetDropout,
+    SetWeightDecay,
+    SkipBatches,
+    Stop,
+)
+from pilothouse.producers.integrations.torch import watch
+from pilothouse.tests.pilot_world import Order, Tape
+from pilothouse.tests.watched_tape import WatchedTape
+
+
+def small_model(dropout: float = 0.0) -> nn.Module:
+    torch.manual_seed(7)
+    return nn.Sequential(nn.Linear(3, 4), nn.Dropout(dropout), nn.Linear(4, 1))
+
+
+def loss_of(model: Any, batch: Tensor) -> Any:
+    return (model(batch) - 1.0).square().mean()
+
+
+def data(count: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    return [torch.randn(8, 3, generator=generator) for _ in range(count)]
+
+
+def norm_of(model: nn.Module) -> float:
+    return float(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).norm())
+
+
+@pytest.fixture(autouse=True)
+def untouched_torch() -> Iterator[None]:
+    """Whatever a watch does to PyTorch is gone when it is closed."""
+    before = functions()
+    yield
+    assert functions() == before
+
+
+def functions() -> list[Any]:
+    clip = torch.nn.utils.clip_grad
+    return [
+        torch.autograd.backward,
+        clip._get_total_norm,
+        clip._clip_grads_with_norm_,
+        torch.amp.GradScaler.scale,
+        torch.optim.Optimizer.zero_grad,
+        nn.Module.zero_grad,
+    ]
+
+
+def test_each_step_is_logged_with_what_the_script_never_said() -> None:
+    tape, model = WatchedTape(), small_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
+    truth = []
+    with watch(tape, model, optimizer):
+        for batch in data(4):
+            optimizer.zero_grad()
+            loss = loss_of(model, batch)
+            loss.backward()
+            truth.append((loss.item(), norm_of(model), optimizer.param_groups[0]["lr"]))
+            optimizer.step()
+            scheduler.step()
+    assert tape.steps == [0, 1, 2, 3]
+    seen = zip(tape.column("loss"), tape.column("grad_norm"), tape.column("lr"), strict=True)
+    assert list(seen) == [pytest.approx(row) for row in truth]
+    assert len(tape.column("step_time_s")) == 3
+
+
+def test_after_the_watch_nothing_is_logged_any_more() -> None:
+    tape, model = WatchedTape(), small_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with watch(tape, model, optimizer):
+        pass
+    loss_of(model, data(1)[0]).backward()
+    optimizer.step()
+    assert tape.rows == []
+
+
+def test_accumulated_gradients_are_one_step_whose_loss_is_the_mean_that_the_script_made_of_them() -> None:
+    tape, model = WatchedTape(), small_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    losses = []
+    with watch(tape, model, optimizer):
+        for number, batch in enumerate(data(6)):
+            loss = loss_of(model, batch)
+            (loss / 3).backward()
+            losses.append(loss.item())
+            if number % 3 == 2:
+                optimizer.step()
+                optimizer.zero_grad()
+    assert tape.column("loss") == pytest.approx([sum(losses[:3]) / 3, sum(losses[3:]) / 3])
+    assert tape.column("micro_batches") == [3, 3]
+
+
+def test_the_norm_is_the_one_before_the_scripts_own_clip_and_no_second_pass_is_made() -> None:
+    tape, model = WatchedTape(), small_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with watch(tape, model, optimizer, norms=False):  # so what is logged can only be the script's
+        loss_of(model, data(1)[0]).backward()
+        norm = nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
+        optimizer.step()
+    assert tape.column("grad_norm") == [float(norm)]
+
+
+def test_the_norm_of_a_part_of_the_gradients_is_not_taken_for_the_whole() -> None:
+    tape, model = WatchedTape(), small_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with watch(tape, model, optimizer):
+        loss_of(model, data(1)[0]).backward()
+        nn.utils.clip_grad_norm_([next(model.parameters())], 1e9)
+        whole = norm_of(model)
+        optimizer.step()
+    assert tape.column("grad_norm") == pytest.approx([whole])
+
+
+def test_gradients_that_were_thrown_away_count_for_no_loss() -> None:
+    tape, model = WatchedTape(), small_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with watch(tape, model, optimizer):
+        (loss_of(model, data(1)[0]) * float("nan")).backward()
+        optimizer.zero_grad()  # the script saw it, and made no step of it
+        loss = loss_of(model, data(1)[0])
+        loss.backward()
+        optimizer.step()
+    assert tape.rows[0][1]["loss"] == pytest.approx(loss.item())
+    assert tape.column("skipped_steps") == [1]
+
+
+def test_two_optimizers_have_losses_and_rates_of_their_own_and_the_first_counts_the_steps() -> None:
+    tape, critic, maker = WatchedTape(), small_model(), small_model()
+    first, second = torch.optim.SGD(critic.parameters(), lr=0.1), torch.optim.Adam(maker.parameters(), lr=0.2)
+    told = []
+    with watch(tape, critic, [first, second]):
+        for batch in data(3):
+            for model, optimizer in ((critic, first), (maker, second)):
+                optimizer.zero_grad()
+                losses = loss_of(model, batch), loss_of(model, -batch)
+                for loss in losses:
+                    loss.backward()
+                told.append(sum(loss.item() for loss in losses))
+                optimizer.step()
+    assert tape.steps == [0, 0, 1, 1, 2, 2]
+    assert tape.column("loss") == pytest.approx(told[::2])
+    assert tape.column("loss_1") == pytest.approx(told[1::2])
+    assert (set(tape.column("lr")), set(tape.column("lr_1"))) == ({0.1}, {0.2})
+
+
+def test_a_gradient_scaler_changes_no_number_and_a_step_it_skipped_is_no_step() -> None:
+    tape, model = WatchedTape(), small_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
+    told = []
+    with watch(tape, model, optimizer, scaler=scaler):
+        for number, batch in enumerate(data(4)):
+            optimizer.zero_grad()
+            loss = loss_of(model, batch)
+            scaled = scaler.scale(loss)
+            (scaled / 2 if number == 3 else scaled).backward()
+            if number == 1:
+                next(iter(model.parameters())).grad.fill_(float("inf"))  # type: ignore[union-attr]
+            else:
+                told.append((loss.item() / (2 if number == 3 else 1), norm_of(model) / scaler.get_scale()))
+            scaler.step(optimizer)
+            scaler.update()
+    assert tape.steps == [0, 1, 2]
+    seen = list(zip(tape.column("loss"), tape.column("grad_norm"), strict=True))
+    assert seen == [pytest.approx(row, rel=1e-4) for row in told]
+    assert tape.column("skipped_steps") == [1, 1]
+
+
+@pytest.mark.parametrize("keyword", [False, True])
+def test_a_closure_is_a_step_like_any_other(keyword: bool) -> None:
+    tape, model = WatchedTape(), small_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    (batch,) = data(1)
+    told = []
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = loss_of(model, batch)
+        loss.backward()
+        told.append((loss.item(), norm_of(model)))
+        return loss
+
+    with watch(tape, model, optimizer):
+        for _ in range(2):
+            answer = optimizer.step(closure=closure) if keyword else optimizer.step(closure)
+            assert answer.item() == told[-1][0]
+    assert list(zip(tape.column("loss"), tape.column("grad_norm"), strict=True)) == [pytest.approx(row) for row in told]
+
+
+def test_of_a_closure_that_is_called_many_times_the_first_call_is_the_step() -> None:
+    tape, model = WatchedTape(), small_model()
+    optimizer: Any = torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=4)
+    (batch,) = data(1)
+    told = []
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = loss_of(model, batch)
+        loss.backward()
+        told.append(loss.item())
+        return loss
+
+    with watch(tape, model, optimizer):
+        optimizer.step(closure)
+    assert len(told) > 1
+    assert tape.column("loss") == pytest.approx(told[:1])
+
+
+class Wrapping(torch.optim.Optimizer):
+    """As Lookahead or a sharding optimizer: its step is another's."""
+
+    def __init__(self, inner: torch.optim.Optimizer) -> None:
+        self.inner = inner
+        super().__init__(inner.param_groups, inner.defaults)
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        self.inner.step()
+        if closure is not None:
+            raise RuntimeError("no closures")
+
+
+def test_a_step_inside_of_a_step_is_one() -> None:
+    tape, model = WatchedTape(), small_model()
+    inner = torch.optim.SGD(model.parameters(), lr=0.1)
+    outer = Wrapping(inner)
+    with watch(tape, model, [outer, inner]):
+        for batch in data(2):
+            loss_of(model, batch).backward()
+            outer.step()
+        with pytest.raises(RuntimeError, match="no closures"):
+            outer.step(lambda: None)
+        inner.step()  # the outer one raised: this is a step of its own
+    assert tape.steps == [0, 1, 1]
+    assert "lr_1" in tape.rows[-1][1]
+
+
+def test_a_compiled_model_is_watched_like_any_other() -> None:
+    tape, model = WatchedTape(), small_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    compiled = torch.compile(model, backend="eager")
+    with watch(tape, model, optimizer):
+        for batch in data(2):
+            optimizer.zero_grad()
+            loss = loss_of(compiled, batch)
+            loss.backward()
+            optimizer.step()
+    assert tape.steps == [0, 1]
+    assert tape.column("loss")[-1] == pytest.approx(loss.item())
+
+
+def test_a_fault_of_ours_ends_the_watch_and_not_the_training(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(WatchedTape):
+        def log(self, step: int, /, **metrics: Any) -> None:  # noqa: ARG002  # a shape
+            raise OSError("no")
+
+    model = small_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    before = [p.detach().clone() for p in model.parameters()]
+    with caplog.at_level(logging.ERROR), watch(Broken(), model, optimizer):
+        for batch in data(3):
+            loss_of(model, batch).backward()
+            optimizer.step()
+    assert [record.message for record in caplog.records] == [
+        "pilothouse: watching is over after a fault of its own; training goes on"
+    ]
+    assert any(not torch.equal(p, was) for p, was in zip(model.parameters(), before, strict=True))
+
+
+# ------------------------------------------------------------------------------------------------------------- obeying
+
+
+class Loop:
+    """A steered loop, and what each step of it was made with."""
+
+    def __init__(self, orders: list[Order], own_clip: float | None = None, **steered: Any) -> None:
+        self.tape, self.model, self.own_clip = WatchedTape(orders), small_model(dropout=0.5), own_clip
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1, weight_decay=0.01)
+        self.scheduler = torch.optim.lr_scheduler.StepLR(self.optimizer, 5, 0.5)
+        self.applied: list[float] = []
+        self.batches: list[int] = []
+        self.watch = watch(
+            self.tape, self.model, self.optimizer, scheduler=self.scheduler, **({"steer": True} | steered)
+        )
+        # After those of the watch: the gradient and the rate that the step really uses.
+        self.optimizer.register_step_pre_hook(lambda *_: self.applied.append(norm_of(self.model)))
+
+    def train(self, count: int) -> "Loop":
+        batches = data(count)
+        with self.watch:
+            for number in self.watch.batches(range(count)):
+                self.batches.append(number)
+                self.optimizer.zero_grad()
+                loss_of(self.model, batches[number]).mul(3.0).backward()
+                if self.own_clip is not None:
+                    nn.utils.clip_grad_norm_(self.model.parameters(), self.own_clip)
+                self.optimizer.step()
+                self.scheduler.step()
+        return self
+
+
+def test_a_watch_that_may_steer_offers_all_that_an_optimizers_step_allows_and_the_loop_the_rest() -> None:
+    loop = Loop([])
+    always = ("pause", "resume", "notify")
+    assert set(loop.tape.steerable) == {"scale_lr", "set_clip", "set_weight_decay", "set_dropout", *always}
+    loop.train(1)
+    assert {"skip_batches", "stop"} <= set(loop.tape.steerable)
+
+
+def test_only_what_was_named_is_offered() -> None:
+    loop = Loop([], steer=("scale_lr",))
+    loop.train(1)
+    assert loop.tape.steerable == ("scale_lr",)
+
+
+def test_the_rate_that_is_logged_is_the_one_that_was_stepped_with() -> None:
+    loop = Loop([Order(0, ScaleLr(factor=0.5))]).train(5)
+    assert loop.tape.outcomes(1) == ["applied"]
+    assert loop.tape.column("lr") == pytest.approx([0.1, 0.1, 0.1, 0.1, 0.05])
+
+
+@pytest.mark.parametrize("own", [None, 5.0])
+def test_the_clip_takes_the_place_of_the_scripts_own_or_is_made_where_it_has_none(own: float | None) -> None:
+    loop = Loop([Order(0, SetClip(value=0.25))], own_clip=own).train(8)
+    assert loop.tape.receipt("i-1")["before"] == ({} if own is None else {"clip": 5.0})
+    at = loop.tape.receipt("i-1")["step"]
+    assert loop.applied[at + 1 :] == pytest.approx([0.25] * (len(loop.applied) - at - 1), rel=1e-3)
+    assert min(loop.applied[: at + 1]) > 0.3
+    assert min(loop.tape.column("grad_norm")) > 0.25
+
+
+def test_weight_decay_and_dropout_are_found_and_set() -> None:
+    loop = Loop([Order(0, SetWeightDecay(value=0.2)), Order(5, SetDropout(value=0.1))]).train(12)
+    assert loop.tape.outcomes(2) == ["applied", "applied"]
+    assert loop.tape.receipt("i-1")["before"] == {"weight_decay": 0.01}
+    assert (loop.optimizer.param_groups[0]["weight_decay"], loop.model[1].p) == (0.2, 0.1)  # type: ignore[index]
+
+
+def test_skipped_batches_and_a_stop_are_the_loops_part() -> None:
+    loop = Loop([Order(0, SkipBatches(count=3)), Order(8, Stop())]).train(50)
+    assert loop.tape.outcomes(2) == ["applied", "applied"]
+    at = loop.tape.receipt("i-1")["step"]
+    assert loop.batches[at : at + 2] == [at, at + 4]
+    assert loop.tape.of("data_window_skipped")[0]["first_batch"] == at + 1
+    assert loop.tape.steps[-1] == loop.tape.receipt("i-2")["step"]
+
+
+def test_batches_left_to_skip_at_the_end_of_an_epoch_are_skipped_in_the_next() -> None:
+    loop = Loop([Order(2, SkipBatches(count=6))])
+    batches = data(8)
+    with loop.watch:
+        for _ in range(2):
+            for number in loop.watch.batches(range(8)):
+                loop.batches.append(number)
+                loss_of(loop.model, batches[number]).backward()
+                loop.optimizer.step()
+    windows = [(told["first_batch"], told["last_batch"]) for told in loop.tape.of("data_window_skipped")]
+    at = loop.tape.receipt("i-1")["step"]
+    assert windows == [(at + 1, 7), (8, at + 6)]
+    assert loop.batches == [*range(at + 1), *range(at - 1, 8)]
+
+
+def test_a_rollback_inside_of_a_step_leaves_model_and_schedule_as_they_were_after_that_step(tmp_path: Path) -> None:
+    def back(tape: Tape) -> Rollback:
+        return Rollback(checkpoint=tape.saved()[0], lr_factor=1.0)
+
+    loop = Loop([Order(1, CheckpointNow()), Order(9, back)], checkpoints=tmp_path)
+    after: dict[int, tuple[list[Tensor], Any]] = {}
+    batches = data(20)
+    with loop.watch:
+        for number in loop.watch.batches(range(14)):
+            loop.optimizer.zero_grad()
+            loss_of(loop.model, batches[number]).backward()
+            loop.optimizer.step()
+            loop.scheduler.step()
+            done = loop.watch.step - 1
+            state = ([p.detach().clone() for p in loop.model.parameters()], loop.scheduler.state_dict())
+            before = after.setdefault(done, state)
+            if before is not state:
+                break
+    assert loop.tape.outcomes(2) == ["applied", "applied"]
+    saved = loop.tape.saved()[0].step
+    assert done == saved
+    assert all(torch.equal(*pair) for pair in zip(state[0], before[0], strict=True))
+    assert state[1]["last_epoch"] == before[1]["last_epoch"]

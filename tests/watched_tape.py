@@ -1,0 +1,45 @@
+"""A run for tests of the integrations: keeps the rows that were logged, and steers by scripted commands."""
+
+from typing import Any
+
+from pilothouse.producers.pilot import Pilot
+from pilothouse.settings import Settings
+from pilothouse.tests.pilot_world import Order, Script, Tape, links_of
+
+
+class WatchedTape(Tape):
+    """A `Tape` with the two calls that a watch makes of a run. `rows` are (step, numbers) as they were read at once."""
+
+    def __init__(self, orders: list[Order] | None = None) -> None:
+        super().__init__()
+        self.script = Script(self, orders or [])
+        self.rows: list[tuple[int, dict[str, float]]] = []
+        self.evaluations: list[tuple[int, dict[str, float]]] = []
+        self.pilots: list[Pilot] = []
+
+    @property
+    def last_step(self) -> int:
+        return self.rows[-1][0]
+
+    def log(self, step: int, /, **metrics: Any) -> None:
+        self.script.step = step
+        self.rows.append((step, {name: float(value) for name, value in metrics.items()}))
+
+    def evaluated(self, step: int, **metrics: Any) -> None:
+        self.evaluations.append((step, {name: float(value) for name, value in metrics.items()}))
+
+    def pilot(self, model: Any, optimizer: Any, **steered: Any) -> Pilot:
+        links = links_of(self.script)
+        self.pilots.append(Pilot(self, model, optimizer, settings=Settings(), links=links, **steered))
+        return self.pilots[-1]
+
+    def column(self, name: str) -> list[float]:
+        return [row[name] for _, row in self.rows if name in row]
+
+    @property
+    def steps(self) -> list[int]:
+        return [step for step, _ in self.rows]
+
+    def outcomes(self, count: int) -> list[str]:
+        """What became of the first commands."""
+        return [self.receipt(f"i-{number}")["outcome"] for number in range(1, count + 1)]
