@@ -24,8 +24,6 @@ BATCH_BYTES = 400_000
 ENVELOPE_BYTES = 4_096
 """What headers, key and the broker's own framing may add to a body."""
 
-_tuple = tuple.__new__  # a NamedTuple's own constructor is a Python function: three times the cost
-
 
 class Row(NamedTuple):
     """One `run.log`: who, when (microseconds UTC), which step, what; and how many values the run's rule left out."""
@@ -68,16 +66,35 @@ class Outgoing(NamedTuple):
         return len(self.body) + ENVELOPE_BYTES
 
 
+class Rows(NamedTuple):
+    """Rows of one rank and attempt, on their side: `metrics[i]` was logged of `steps[i]` at `times[i]`."""
+
+    identity: Identity
+    times: Sequence[int]
+    steps: Sequence[int]
+    metrics: Sequence[Mapping[str, Number | None]]
+
+    def part(self, first: int, last: int) -> "Rows":
+        """Rows `first` to `last`, the latter exclusive."""
+        return Rows(self.identity, self.times[first:last], self.steps[first:last], self.metrics[first:last])
+
+
 @dataclass(frozen=True, slots=True)
 class Draft:
     """A record before it has a number: either the rows of one batch or one told fact."""
 
-    rows: tuple[Row, ...] = ()
+    rows: Rows | None = None
     told: Told | None = None
 
     @property
     def entries(self) -> int:
-        return len(self.rows) + (self.told is not None)
+        return len(self.rows.steps) if self.rows is not None else 1
+
+    @property
+    def identity(self) -> Identity:
+        said = self.told or self.rows
+        assert said is not None
+        return said.identity
 
 
 class TooLarge(Exception):
@@ -89,54 +106,55 @@ def entry_of(waiting: Entry | Raw) -> Entry:
     if type(waiting) is not tuple:
         return waiting  # type: ignore[return-value]  # a bare tuple is the Raw
     identity, nanoseconds, step, metrics = waiting  # type: ignore[misc]  # as above
-    return _tuple(Row, (identity, nanoseconds // 1_000, step, metrics, (), 0))
+    return Row(identity, nanoseconds // 1_000, step, metrics)
 
 
-def drafts(entries: Iterable[Entry]) -> Iterator[Draft]:
+def rows_of(raws: Sequence[Raw]) -> Rows | None:
+    """Many at once; None where not all are of one identity."""
+    identities, nanoseconds, steps, metrics = zip(*raws, strict=True)
+    if len(set(map(id, identities))) > 1:
+        return None
+    return Rows(identities[0], [at // 1_000 for at in nanoseconds], steps, metrics)
+
+
+def drafts(entries: Iterable[Entry | Rows]) -> Iterator[Draft]:
     """The records that carry `entries`, in their order."""
     rows: list[Row] = []
-    columns = _Columns()
+    names: set[str] = set()
     for entry in entries:
-        if isinstance(entry, Told):
-            if rows:
-                yield Draft(rows=tuple(rows))
-                rows, columns = [], _Columns()
+        if rows and (not isinstance(entry, Row) or entry.identity != rows[0].identity or _full(rows, names, entry)):
+            yield _draft(rows)
+            rows, names = [], set()
+        if isinstance(entry, Row):
+            rows.append(entry)
+            names.update(entry.metrics)
+        elif isinstance(entry, Told):
             yield Draft(told=entry)
-            continue
-        wide = columns.with_those_of(entry)
-        if rows and (_differ(entry.identity, rows[0].identity) or _full(len(rows), wide)):
-            yield Draft(rows=tuple(rows))
-            rows, columns = [], _Columns()
-            columns.with_those_of(entry)
-        rows.append(entry)
+        else:
+            yield from _parts(entry)
     if rows:
-        yield Draft(rows=tuple(rows))
+        yield _draft(rows)
 
 
-class _Columns:
-    """Which columns the rows of a batch make together. Rows mostly have the same names in the same order: that is
-    seen by comparing two lists.
-    """
-
-    def __init__(self) -> None:
-        self._names: set[str] = set()
-        self._last: list[str] = []
-
-    def with_those_of(self, row: Row) -> int:
-        """How many there are with this row's."""
-        names = list(row.metrics)
-        if names != self._last:
-            self._names.update(names)
-            self._last = names
-        return len(self._names)
+def _draft(rows: list[Row]) -> Draft:
+    times, steps, metrics = zip(*[(row.at, row.step, row.metrics) for row in rows], strict=True)
+    return Draft(Rows(rows[0].identity, times, steps, metrics))
 
 
-def _differ(one: Identity, other: Identity) -> bool:
-    return one is not other and one != other
+def _full(rows: list[Row], names: set[str], entry: Row) -> bool:
+    columns = len(names) + sum(name not in names for name in entry.metrics)
+    return len(rows) >= MAX_ROWS or (len(rows) + 1) * _row_bytes(columns) > BATCH_BYTES
 
 
-def _full(rows: int, columns: int) -> bool:
-    return rows >= MAX_ROWS or (rows + 1) * (20 + 10 * columns) > BATCH_BYTES
+def _parts(rows: Rows) -> Iterator[Draft]:
+    widest = len(set().union(*set(map(tuple, rows.metrics))))
+    most = max(1, min(MAX_ROWS, BATCH_BYTES // _row_bytes(widest)))
+    for first in range(0, len(rows.steps), most):
+        yield Draft(rows.part(first, first + most))
+
+
+def _row_bytes(columns: int) -> int:
+    return 20 + 10 * columns
 
 
 def encoded(draft: Draft, writer_id: str, seq: int) -> list[Outgoing]:
@@ -150,42 +168,37 @@ def encoded(draft: Draft, writer_id: str, seq: int) -> list[Outgoing]:
     record = Outgoing(seq, draft.entries, wire.body, wire.headers)
     if record.size <= MAX_RECORD_BYTES:
         return [record]
-    if len(draft.rows) < 2:
+    if draft.rows is None or draft.entries < 2:
         kind = wire.headers[0][1].decode()
         raise TooLarge(f"{kind} of {len(wire.body)} bytes; a record holds {MAX_RECORD_BYTES}")
-    middle = len(draft.rows) // 2
-    first = encoded(Draft(rows=draft.rows[:middle]), writer_id, seq)
-    return first + encoded(Draft(rows=draft.rows[middle:]), writer_id, first[-1].seq + 1)
+    middle = draft.entries // 2
+    first = encoded(Draft(draft.rows.part(0, middle)), writer_id, seq)
+    return first + encoded(Draft(draft.rows.part(middle, draft.entries)), writer_id, first[-1].seq + 1)
 
 
 def _wire(draft: Draft, writer_id: str, seq: int) -> Encoded:
     if (told := draft.told) is not None:
         event = told.fact(**_signed(told.identity, told.at, writer_id, seq), **told.fields)
         return encode(event)  # type: ignore[arg-type]  # every concrete TrainerFact is a leaf of AnyEvent
-    last = draft.rows[-1]
+    assert draft.rows is not None
     # What `producers.values` lets through is valid, so that pydantic would only be asked what is known.
-    return encode_fields(StepBatch, _signed(last.identity, last.at, writer_id, seq) | columns(draft.rows))
+    signed = _signed(draft.rows.identity, draft.rows.times[-1], writer_id, seq)
+    return encode_fields(StepBatch, signed | columns(draft.rows))
 
 
-def columns(rows: Sequence[Row]) -> dict[str, Any]:
-    """Rows turned on their side, every number a float; None where a row has no such metric."""
-    metrics = [row.metrics for row in rows]
-    return {
-        "steps": [row.step for row in rows],
-        "times": [row.at for row in rows],
-        "metrics": _alike(metrics) or _various(metrics),
-    }
+def columns(rows: Rows) -> dict[str, Any]:
+    """The columns of a `StepBatch`: every number a float, None where a row has no such metric."""
+    shapes = set(map(tuple, rows.metrics))
+    metrics = _alike(rows.metrics) if len(shapes) == 1 else None
+    return {"steps": rows.steps, "times": rows.times, "metrics": metrics or _various(rows.metrics)}
 
 
 def _alike(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[float]] | None:
-    """The columns of rows that have the same names in the same order, and no name without a number."""
-    names = list(rows[0])
-    if any(list(row) != names for row in rows):
-        return None
+    """The columns of rows with the same names in the same order; None where a number was left out."""
     values = zip(*[row.values() for row in rows], strict=True)
     try:
-        return {name: list(map(float, column)) for name, column in zip(names, values, strict=True)}
-    except TypeError:  # a None: its value was left out
+        return {name: list(map(float, column)) for name, column in zip(rows[0], values, strict=True)}
+    except TypeError:  # a None
         return None
 
 

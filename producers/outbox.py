@@ -11,8 +11,9 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any, Protocol
 
 from ..events.envelope import TrainerFact
@@ -22,7 +23,21 @@ from .accounts import Counts, Ledger
 from .arrivals import has_arrived, with_numbers
 from .backlog import Backlog
 from .bad_calls import BadCalls
-from .batching import MAX_ROWS, Draft, Entry, Outgoing, Raw, Told, TooLarge, drafts, encoded, entry_of
+from .batching import (
+    MAX_ROWS,
+    Draft,
+    Entry,
+    Outgoing,
+    Raw,
+    Row,
+    Rows,
+    Told,
+    TooLarge,
+    drafts,
+    encoded,
+    entry_of,
+    rows_of,
+)
 from .context import Identity
 from .heartbeat import Pulse, heartbeat_fields
 from .kafka import Outcome, State
@@ -202,22 +217,30 @@ class Outbox:
     def _drain(self, now: float, *, last: bool = False) -> None:
         while not self.backlog.full and (entries := self._next_entries(last)):
             self._ledger.taken += len(entries)
-            whole = [whole for entry in entries if (whole := self._arrived(entry)) is not None]
-            for draft in drafts(whole):
+            for draft in drafts(self._told(entries)):
                 self._record(draft, now)
         self.room = MAX_ROWS
 
-    def _next_entries(self, last: bool) -> list[Entry]:
+    def _next_entries(self, last: bool) -> list[Entry | Raw]:
         """The head of the queue, up to the first entry that waits for a device."""
-        entries: list[Entry] = []
+        entries: list[Entry | Raw] = []
         now = self._pace.micros()
         while self.queue and len(entries) < MAX_ROWS:
-            entry = entry_of(self.queue[0])
-            if not last and not has_arrived(entry, now):
+            first = self.queue[0]
+            if isinstance(first, Row | Told) and not last and not has_arrived(first, now):
                 break
-            self.queue.popleft()
-            entries.append(entry)
+            entries.append(self.queue.popleft())
         return entries
+
+    def _told(self, entries: list[Entry | Raw]) -> Iterator[Entry | Rows]:
+        """What is told of them: the usual rows many at once, everything else one by one."""
+        for kind, group in groupby(entries, type):
+            waiting: list[Any] = list(group)
+            rows = rows_of(waiting) if kind is tuple else None
+            if rows is not None and self.admission.usual(rows.metrics):
+                yield rows
+            else:
+                yield from (whole for entry in waiting if (whole := self._arrived(entry_of(entry))) is not None)
 
     def _arrived(self, entry: Entry) -> Entry | None:
         """The entry as it is told: its numbers there, its names good, thinned by the run's rule; None if nothing is."""
@@ -235,8 +258,7 @@ class Outbox:
         return whole if kept is whole.metrics else whole._replace(metrics=kept)
 
     def _record(self, draft: Draft, now: float) -> None:
-        first = draft.told or draft.rows[0]
-        self._identity = first.identity
+        self._identity = draft.identity
         if draft.told is not None and draft.told.fact is RunEnded:
             self._tell_losses(now, last=True)
         try:

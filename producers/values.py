@@ -8,7 +8,7 @@ done. Neither PyTorch nor NumPy is imported here: who logs their values has load
 
 import operator
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from numbers import Real
 from typing import Any, NamedTuple
@@ -53,9 +53,10 @@ class Admission:
 
     def __init__(self, bad_calls: BadCalls, thinning: Thinning | None = None) -> None:
         self._names: set[str] = set()
-        self._shape: list[str] = []
+        self._shapes: set[tuple[str, ...]] = set()
         self._bad_calls = bad_calls
         self._thinning = thinning if thinning is not None else Thinning()
+        self._all_told = self._thinning.idle
         self._in_flight = InFlight()
 
     def admit(self, step: object, extra: tuple[object, ...], metrics: dict[str, Any]) -> Admitted | None:
@@ -73,23 +74,24 @@ class Admission:
             return None
         return self._admitted(whole, metrics)
 
-    def told(self, step: int, metrics: Mapping[str, Value]) -> tuple[Mapping[str, Value | None], int]:
-        """What of a row leaves this rank, and how many values the rule left out; for the outbox's thread.
-
-        Rows that `run.log` did not look into have their names looked at here, where the line that made a mistake is not
-        known any more. Mostly they are those of the row before.
+    def usual(self, rows: Sequence[Mapping[str, object]]) -> bool:
+        """Whether all is told of these rows, which `run.log` did not look into: only names that came through before,
+        and no rule that leaves any out. For the outbox's thread, as is `told`.
         """
-        names = list(metrics)
-        if names != self._shape:
-            good = [name for name in names if self._known(name, "run.log")]
-            if len(good) < len(names):
-                metrics = {name: metrics[name] for name in good}
-            else:
-                self._shape = names
-        if self._thinning.idle or not metrics:
-            return metrics, 0
-        kept = self._thinning.kept(step, metrics)
-        return kept, left_out(metrics, kept)
+        return self._all_told and self._shapes.issuperset(map(tuple, rows))
+
+    def told(self, step: int, metrics: Mapping[str, Value]) -> tuple[Mapping[str, Value | None], int]:
+        """What of a row leaves this rank, and how many values the rule left out.
+
+        A bad name is known here at the latest; the line that made the mistake is not, any more.
+        """
+        good = {name: value for name, value in metrics.items() if self._known(name, "run.log")}
+        if len(good) == len(metrics) and len(self._shapes) < MAX_NAMES:
+            self._shapes.add(tuple(metrics))
+        if self._all_told or not good:
+            return good, 0
+        kept = self._thinning.kept(step, good)
+        return kept, left_out(good, kept)
 
     def numbers(self, metrics: Mapping[str, Any]) -> tuple[dict[str, Number], tuple[Deferred, ...]]:
         """The good ones among `metrics`, and those of them that are on their way."""
@@ -116,7 +118,7 @@ class Admission:
         return None
 
     def _admitted(self, step: int, metrics: dict[str, Any]) -> Admitted | None:
-        kept = metrics if self._thinning.idle else self._thinning.kept(step, metrics)
+        kept = metrics if self._all_told else self._thinning.kept(step, metrics)
         if (thinned := left_out(metrics, kept)) == len(metrics):
             names = {name: None for name in kept if self._known(name)}
             return Admitted(step, names, (), thinned) if names else None
