@@ -77,7 +77,7 @@ class LogCapture(logging.Handler):
     """Keeps lines until somebody takes them. `who` and `step` are asked at each line; `share` of the usual rates."""
 
     def __init__(
-        self, level: int, who: Callable[[], Identity | None], step: Callable[[], int], share: float = 1.0
+        self, level: int | str, who: Callable[[], Identity | None], step: Callable[[], int], share: float = 1.0
     ) -> None:
         super().__init__(level)
         self._who, self._step = who, step

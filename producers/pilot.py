@@ -124,7 +124,7 @@ class Pilot:
         Until step number `steps` is reached, over as many epochs as that takes; without `steps`, to the end of the
         epoch.
         """
-        return self._trainer.course.batches(loader, steps)
+        return self._trainer.course.batches(self._run.timed(loader), steps)
 
     def safe_point(self, step: int) -> Signal:
         """Between two steps, on every rank: here interventions take effect. Returns what a loop without `batches` must

@@ -11,7 +11,6 @@ import atexit
 import logging
 import os
 import sys
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,34 +19,28 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex, Unpack
 
 from ..events.actions import ActionKind
+from ..events.commands import PipelineFact, PipelineReported
 from ..events.envelope import TrainerFact, derived_attempt_id
 from ..events.telemetry import AttemptReason, EvalCompleted, Outcome, RunEnded, RunStarted, Stage, StageChanged
 from ..settings import Settings, load_settings
 from .accounts import Counts
 from .batching import Row, Told
-from .context import (
-    Identity,
-    Lineage,
-    first_identity,
-    git_commit,
-    host,
-    known_run_id,
-    place_of,
-    read_lineage,
-    restarts,
-    script_folder,
-)
-from .description import Description, described, name_label, refuse_mistakes
+from .beside import FIND_SECONDS, Beside, Finding
+from .context import Identity, first_identity, known_run_id, person, place_of, read_lineage, restarts
+from .description import Description, refuse_mistakes
 from .ending import Ending, ending_of, last_words
 from .heartbeat import interval_at_scale
-from .kafka import KafkaSender
-from .outbox import Outbox, Pace
+from .opening import outbox_of, reason_of, told_of
+from .outbox import Outbox
 from .plain import shown
+from .profiles import WINDOW
 from .publisher import Publisher
 from .signals import Preemption
-from .spool import Spool, spool_folder
 from .telling import OUTCOMES, REASONS, STAGES, Word, known_word, refusal, trimmed
-from .values import Admission
+from .thinning import Every, Thinning, said
+from .thinning import refuse_mistakes as refuse_wrong_thinning
+from .timings import StepTimings, TimedLoader
+from .values import PLAIN_INT, STEP_LIMIT
 
 if TYPE_CHECKING:
     from .pilot import Pilot
@@ -66,7 +59,9 @@ class Run:
         self._publisher = Publisher(outbox, interval_at_scale(settings.producer_flush_seconds, *identity[3:]))
         self._admission = outbox.admission
         self._preemption = Preemption()
-        self._started: dict[str, Any] = {}
+        self._started: tuple[Identity, dict[str, Any]] = (identity, {})
+        self._timings = StepTimings()
+        self._beside = Beside(self, outbox.bad_calls)
         self._outcome: Outcome = "completed"
         self._closed = False
         self._pilots: list[Pilot] = []
@@ -127,6 +122,7 @@ class Run:
         if known == "prepare":
             self._outbox.widths.clear()  # whoever logs a step next is training again: `log` must look
         whole = self._admission.step(step) if step is not None else None
+        self._timings.stage(known)
         self.tell(StageChanged, stage=known, step=self.last_step if whole is None else whole)
 
     @contextmanager
@@ -142,6 +138,62 @@ class Run:
     def tell(self, fact: type[TrainerFact], **fields: Any) -> None:
         """Append any other fact; who, when and its number are filled in. Order with `log` is kept exactly."""
         self._append(fact, fields)
+
+    def pass_on(self, told: Told) -> None:
+        """Append a fact that says itself of which attempt and moment it is."""
+        if self._closed or self._publisher.inert:
+            return
+        if (refused := refusal(told)) is None:
+            self._outbox.append(told)
+        else:
+            name = getattr(told.fact, "__name__", "fact")
+            self._outbox.bad_calls.add(f"invalid {name}", f"{name} cannot be told and is dropped: {refused}")
+
+    # ------------------------------------------------------------------------------------- more that a script may say
+
+    def timed(self, loader: Any, model: Any = None) -> Any:
+        """`for batch in run.timed(loader)`: the loader, with `data_wait_s` and `compute_s` in the rows of `log`.
+
+        With a `DistributedDataParallel` model, `comm_s` as well (`producers.timings` says what each is).
+        `Pilot.batches` times its loader by itself.
+        """
+        self._timings.watch(model)
+        self.__dict__["log"] = self._timed_log  # who times nothing pays nothing
+        return TimedLoader(loader, self._timings)
+
+    def profile(
+        self, feature: str, values: Any, step: int | None = None, *, schema: str = "", window: int = WINDOW
+    ) -> None:
+        """Tell the distribution of an input, every `window` calls: `run.profile("length", lengths, step)`.
+
+        `values` is a tensor, an array, a list or a number; of many values a spread sample is looked at, and how many
+        is said. The bins are learnt from the first window and stay, until `schema` (the data's version) changes. Rank 0
+        tells; on other ranks the call does nothing.
+        """
+        whole = self.last_step if step is None else self._admission.step(step)
+        if whole is not None and self.identity.rank == 0:
+            self._beside.profile(feature, values, whole, schema, window)
+
+    def capture_logs(
+        self, level: int | str = logging.INFO, source: logging.Logger | str = ""
+    ) -> logging.Handler | None:
+        """Tell the lines that the script logs from here on, by `logging`, with run, attempt, rank and step.
+
+        Call it behind the script's own set-up of logging. `source` is the logger to listen to (the root); levels of
+        loggers are not changed. Bounded: what is over is counted (`producers.log_lines`). Ends with the run.
+        """
+        return self._beside.capture(source, level)
+
+    def report_fact(
+        self, fact: PipelineFact, *, subject: str = "", note: str = "", who: str = "", **numbers: float
+    ) -> None:
+        """Tell a fact of the pipeline around this run: `run.report_fact("data_freshness", age_hours=3.5)`.
+
+        The kinds and their numbers are a closed list (`events.commands.PIPELINE_FACTS`); `pilothouse report-fact` does
+        the same from outside.
+        """
+        fields = {"fact": fact, "who": who or person(), "subject": subject, "note": note, "numbers": numbers}
+        self._append(PipelineReported, fields)  # type: ignore[arg-type]  # a fact that has a rank's identity where it knows it
 
     # ------------------------------------------------------------------------------------------- attempts and the end
 
@@ -168,12 +220,13 @@ class Run:
         """What this trainer can carry out; announced again, for the same attempt, if that is news."""
         if self._description.get("steers", ()) != actions:
             self._description["steers"] = actions
-            self._begin(**self._started)
+            self._begin(**self._started[1])
 
     def pilot(self, model: Any, optimizer: Any, **steered: Any) -> "Pilot":
         """Let the governor steer: see `producers.pilot.Pilot` for what may be given."""
         from .pilot import Pilot
 
+        self._timings.watch(model)
         pilot = Pilot(self, model, optimizer, settings=self.settings, **steered)
         self._pilots.append(pilot)
         return pilot
@@ -203,8 +256,11 @@ class Run:
         if self._closed or self._publisher.inert:
             return
         self._close_pilots()
+        self._beside.close()
         known = self._one_of(OUTCOMES, outcome, "outcome") if outcome is not None else None
-        self._announce(RunEnded, outcome=known or self._outcome, step=self.last_step, error=last_words(error))
+        self._announce(
+            RunEnded, self.identity, outcome=known or self._outcome, step=self.last_step, error=last_words(error)
+        )
         self._closed = True
         self._outbox.widths.clear()
         self._preemption.disarm()
@@ -219,13 +275,30 @@ class Run:
     ) -> None:
         self.close(*self._ending(error))
 
-    def start(self, first_step: int, reason: AttemptReason, parent: str | None) -> Self:
+    def start(self, first_step: int, reason: AttemptReason, parent: str | None, finding: Finding | None = None) -> Self:
         """Announce the first attempt and begin to publish. Called once, by `start_run`."""
+        if finding is not None:
+            self._description["environment"] = finding.within(FIND_SECONDS)
         self._begin(reason=reason, first_step=first_step, parent_attempt_id=parent)
         self._publisher.start()
+        self._beside.sample_resources()
+        if finding is not None and not finding.complete:
+            self._beside.await_finding(finding)
         self._preemption.arm()
         atexit.register(self._at_exit)
         return self
+
+    def found(self, environment: Mapping[str, Any]) -> None:
+        """What was still being looked for at the start is found: the attempt is announced again if that is news."""
+        if self._description.get("environment") != environment:
+            self._description["environment"] = dict(environment)
+            self._announce_attempt()
+
+    def _timed_log(self, step: SupportsIndex | None = None, /, *unexpected: object, **metrics: Any) -> None:
+        """`log`, once a loader is timed."""
+        if metrics:
+            metrics = self._timings.take(step) | metrics
+        Run.log(self, step, *unexpected, **metrics)
 
     def _close_pilots(self) -> None:
         for pilot in self._pilots:
@@ -235,26 +308,24 @@ class Run:
                 logger.exception("closing the pilot failed; the run ends all the same")
 
     def _begin(self, **attempt: Any) -> None:
-        self._started = attempt
-        if self.identity.rank == 0:
-            self._announce(RunStarted, world_size=self.identity.world_size, **attempt, **self._description)
+        self._started = (self.identity, attempt)
+        self._announce_attempt()
 
-    def _announce(self, fact: type[TrainerFact], **fields: Any) -> None:
+    def _announce_attempt(self) -> None:
+        identity, attempt = self._started
+        if identity.rank == 0:
+            fields = {"world_size": identity.world_size, **attempt, **self._description}
+            self._announce(RunStarted, identity, **fields)
+
+    def _announce(self, fact: type[TrainerFact], identity: Identity, **fields: Any) -> None:
         """Tell what must not be lost: without its beginning a run is ungoverned, without its end it hangs."""
-        told, faults = trimmed(Told(self.identity, 0, fact, fields))
+        told, faults = trimmed(Told(identity, time_ns() // 1_000, fact, fields))
         for fault in faults:
             self._outbox.bad_calls.add("announced", fault)
-        self._append(fact, told.fields)
+        self.pass_on(told)
 
     def _append(self, fact: type[TrainerFact], fields: Mapping[str, Any], deferred: tuple[Any, ...] = ()) -> None:
-        if self._closed or self._publisher.inert:
-            return
-        told = Told(self.identity, time_ns() // 1_000, fact, fields, deferred)
-        if (why := refusal(told)) is None:
-            self._outbox.append(told)
-        else:
-            name = getattr(fact, "__name__", "fact")
-            self._outbox.bad_calls.add(f"invalid {name}", f"{name} cannot be told and is dropped: {why}")
+        self.pass_on(Told(self.identity, time_ns() // 1_000, fact, fields, deferred))
 
     def _one_of(self, words: tuple[Word, ...], said: object, what: str) -> Word | None:
         word = known_word(words, said)
@@ -297,37 +368,11 @@ def start_run(
     settings = settings if settings is not None else load_settings(os.environ)
     lineage = read_lineage(Path(sidecar)) if sidecar is not None else None
     place = place_of(os.environ)
+    finding = Finding(description.get("config")) if place.rank == 0 else None
     known = known_run_id(run_id, os.environ, lineage)
     resumed = lineage if lineage is not None and known == lineage.run_id else None
     ordinal = (resumed.attempt if resumed is not None else restarts(os.environ)) + 1
     identity = first_identity(name, known, place, os.environ, ordinal)
-    told = _told(name, description, said(every, identity.world_size))
-    return _run(identity, settings, told, Thinning(every, identity.rank)).start(0, *_reason(resumed, ordinal))
-
-
-def _reason(resumed: Lineage | None, ordinal: int) -> tuple[AttemptReason, str | None]:
-    if resumed is not None:
-        return "restart", resumed.attempt_id
-    return ("restart" if ordinal > 1 else "start"), None
-
-
-def _told(name: str, description: Description, rule: Mapping[str, str]) -> dict[str, Any]:
-    fields = described(description)
-    fields["tags"] = {"name": name_label(name), "host": host(), **rule} | fields.get("tags", {})
-    fields.setdefault("code_version", git_commit(script_folder()))
-    return fields
-
-
-def _run(identity: Identity, settings: Settings, description: Mapping[str, Any], thinning: Thinning) -> Run:
-    writer_id = uuid.uuid4().hex
-    rank, world_size = identity.rank, identity.world_size
-    pace = Pace(
-        flush=interval_at_scale(settings.producer_flush_seconds, rank, world_size),
-        heartbeat=interval_at_scale(settings.heartbeat_seconds, rank, world_size),
-    )
-    sender = KafkaSender(settings.kafka, identity.run_id)
-    spool = Spool(spool_folder(settings.spool, identity.run_id, writer_id), settings.spool_bytes)
-    outbox = Outbox(identity, writer_id, sender, spool, pace)
-    outbox.admission = Admission(outbox.bad_calls, thinning)
-    sender.on_news(outbox.wake.set)
-    return Run(identity, settings, description, outbox)
+    told = told_of(name, description, said(every, identity.world_size))
+    outbox = outbox_of(identity, settings, Thinning(every, identity.rank))
+    return Run(identity, settings, told, outbox).start(0, *reason_of(resumed, ordinal), finding)

@@ -29,3 +29,6 @@ class Teller(Protocol):
 
     def ending(self, outcome: Outcome) -> None:
         """What to report if the script now ends without an error."""
+
+    def timed(self, loader: Any) -> Any:
+        """The loader, whose waiting is measured."""

@@ -65,6 +65,9 @@ class Tape:
     def ending(self, outcome: Outcome) -> None:
         self.outcome = outcome
 
+    def timed(self, loader: Any) -> Any:
+        return loader
+
     def of(self, kind: str) -> list[dict[str, Any]]:
         return [fact.fields for fact in self.told if fact.kind == kind]
 
