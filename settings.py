@@ -50,7 +50,7 @@ class Settings(BaseModel):
     state_flush_seconds: Annotated[float, Field(gt=0, le=5)] = 0.5
     archive_batch: Annotated[int, Field(ge=1, le=100_000)] = 500
     archive_linger_seconds: Annotated[float, Field(gt=0)] = 0.5
-    producer_flush_seconds: Annotated[float, Field(gt=0)] = 0.2
+    producer_flush_seconds: Annotated[float, Field(gt=0)] = 0.5
     heartbeat_seconds: Annotated[float, Field(gt=0)] = 2.0
     spool_dir: Path | None = None
     spool_bytes: Annotated[int, Field(ge=0)] = 256 * 1024 * 1024
