@@ -12,7 +12,7 @@ BENCH  := build/bench/venv
 SPREAD := -n 3 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check chaos bench-quiet bench-sdk format setup clean
+.PHONY: help demo test check chaos bench-quiet bench-sdk bench-sdk-failures format setup clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | awk -F': *' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -37,6 +37,9 @@ bench-quiet: $(STAMP)  ## twelve seeds of fault-free training: no intervention i
 
 bench-sdk: $(BENCH)/.installed  ## what a logged step costs: ours, four trackers, two Kafka clients, two floors
 	$(BENCH)/bin/python -m benchmarks.sdk --json build/bench/sdk.json $(ARGS)
+
+bench-sdk-failures: $(BENCH)/.installed  ## the same failures done to us and to the peers: what the loop felt, what was lost
+	$(BENCH)/bin/python -m benchmarks.failures --json build/bench/sdk_failures.json $(ARGS)
 
 format: $(STAMP)  ## let ruff put the code in order
 	$(BIN)/ruff check --fix .

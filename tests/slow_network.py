@@ -1,7 +1,8 @@
 """A network that a test makes slow: a TCP proxy in front of an embedded broker, and a broker that sends clients there.
 
 Bytes are real and in order; what changes is when they go on. `delay` seconds are added to each way; while `held`,
-connections stand open and nothing passes, as behind a dead switch.
+connections stand open and nothing passes, as behind a dead switch; while `cut`, connections end and new ones are
+refused, as by a dead server.
 """
 
 import socket
@@ -25,9 +26,8 @@ class SlowNetwork:
         self._passing.set()
         self._target = target
         self._open: list[socket.socket] = []
-        self._listener = socket.create_server((HOST, 0))
-        self.port = int(self._listener.getsockname()[1])
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.port = 0
+        self.restore()
 
     def hold(self) -> None:
         """From now on nothing passes, and nobody is told."""
@@ -37,24 +37,37 @@ class SlowNetwork:
         """What was held goes on, and all that follows."""
         self._passing.set()
 
-    def close(self) -> None:
-        self.let_pass()
+    def cut(self) -> None:
+        """To its clients the server is dead; what it has stored it keeps."""
         # A close alone would leave a thread in accept, and the port with it.
         for one in (self._listener, *self._open):
             with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
             one.close()
+        self._open.clear()
 
-    def _accept(self) -> None:
+    def restore(self) -> None:
+        """Listen, again at the same port."""
+        self._listener = socket.create_server((HOST, self.port))
+        self.port = int(self._listener.getsockname()[1])
+        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+
+    def close(self) -> None:
+        self.let_pass()
+        self.cut()
+
+    def _accept(self, listener: socket.socket) -> None:
         with suppress(OSError):
             while True:
-                client, _ = self._listener.accept()
+                client, _ = listener.accept()
                 try:
                     broker = socket.create_connection((HOST, self._target))
                 except OSError:
                     client.close()
                     continue
                 self._open += [client, broker]
+                for end in (client, broker):
+                    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # slow is only what a test makes slow
                 for ways in ((client, broker), (broker, client)):
                     threading.Thread(target=self._forward, args=ways, daemon=True).start()
 

@@ -61,11 +61,32 @@ def test_a_script_with_its_own_sigterm_handler_keeps_it(script: Script) -> None:
     assert script.ended().outcome == "preempted"
 
 
-def test_an_exit_without_cleaning_up_loses_only_what_was_not_flushed(script: Script) -> None:
-    text = TRAIN + "time.sleep(2)\nrun.log(50, loss=1.0)\nos._exit(1)"
-    assert script.run(text).returncode == 1
+@pytest.mark.parametrize("end", ["os._exit(1)", "os.kill(os.getpid(), signal.SIGKILL)"])
+def test_an_exit_without_cleaning_up_loses_only_what_was_not_flushed(end: str, script: Script) -> None:
+    sent = "while run.counts().sent < run.counts().accepted: time.sleep(0.01)\n"
+    assert script.run(f"{TRAIN}{sent}run.log(50, loss=1.0)\n{end}").returncode in (1, -signal.SIGKILL)
     facts = read_run(script.address, script.run_id, PARTITIONS, until=lambda fact: 49 in steps_of([fact]))
     assert steps_of(facts) == list(range(50))
+
+
+WITHIN = """
+import sys
+import pilothouse
+with pilothouse.start_run("test") as run:
+    for step in range(50):
+        run.log(step, loss=1.0)
+    {}
+"""
+
+
+@pytest.mark.parametrize(
+    "end, outcome",
+    [("raise KeyboardInterrupt", "stopped"), ("sys.exit(3)", "crashed"), ("1 / 0", "crashed"), ("pass", "completed")],
+)
+def test_however_a_loop_ends_everything_is_sent_and_the_outcome_is_told(end: str, outcome: str, script: Script) -> None:
+    script.run(WITHIN.format(end))
+    assert script.ended().outcome == outcome
+    assert steps_of(script.facts()) == list(range(50))
 
 
 def test_a_kill_with_the_broker_away_loses_no_more_than_the_last_moments(script: Script, tmp_path: Path) -> None:
