@@ -25,6 +25,7 @@ from .knobs import Knob, Knobs
 from .learning_rate import LrMultiplier
 from .rollback import Trainer, remembered, restore_latest
 from .saving import Saving
+from .sharding import obstacle
 from .steering import Links, Steering
 from .teller import Teller
 from .trainer_state import TrainerState
@@ -80,7 +81,9 @@ class Pilot:
         self._links, self._lonely = _linked(run, settings, links)
         optimizers, schedulers = _several(optimizer), _several(scheduler)
         saving = None
-        if checkpoints is not None:
+        if checkpoints is not None and (why := obstacle(model)):
+            log.error("pilothouse: no checkpoints and no rollback for this model: %s", why)
+        elif checkpoints is not None:
             folder = checkpoints if isinstance(checkpoints, Checkpoints) else Checkpoints(checkpoints)
             state = TrainerState(model, optimizers, schedulers, scaler)
             saving = Saving(run, self._links.ballots, folder, state)

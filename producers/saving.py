@@ -3,7 +3,7 @@ every rank.
 
 Called by `producers.actuators` (checkpoint_now, stop), `producers.rollback` and `producers.pilot` (every so many steps;
 at a restart). Joins `producers.trainer_state` (what) and `producers.checkpoints` (where). Ranks other than 0 only send
-a letter with the state of their random generators, and do not wait.
+a letter with the state of their random generators, and do not wait, unless the model's state is spread over them.
 """
 
 import logging
@@ -44,6 +44,7 @@ class Saving:
         """
         self._letters += 1
         if self._ballots.rank != 0:
+            self._state.take_part()
             self._ballots.send(self._letter_of(self._ballots.rank), rng_letter())
             return None
         self._run.stage("checkpoint", step)

@@ -18,6 +18,7 @@ from typing import Any
 
 from ..events.errors import CheckpointCorrupt, CheckpointError
 from .manifest import Part
+from .sharding import cut_for, cut_like, whole
 
 MODEL, OPTIMIZER, TRAINER, RNG = "model.pt", "optimizer.pt", "trainer.pt", "rng.pt"
 
@@ -58,7 +59,7 @@ class TrainerState:
             "pilot": dict(pilot),
         }
         _must_be_plain(trainer)
-        model, optimizers = self._model.state_dict(), [optimizer.state_dict() for optimizer in self._optimizers]
+        model, optimizers = whole(self._states(), keep=True)
         rng = {str(rank): _letter_tensor(letter) for rank, letter in rng_of_ranks.items()}
         return {
             MODEL: lambda file: torch.save(model, file),
@@ -66,6 +67,10 @@ class TrainerState:
             TRAINER: lambda file: torch.save(trainer, file),
             RNG: lambda file: torch.save(rng, file),
         }
+
+    def take_part(self) -> None:
+        """While rank 0 asks for `parts`: the other ranks' share, where the state is spread over them."""
+        whole(self._states(), keep=False)
 
     def prepare(self, files: Mapping[str, bytes], rank: int) -> Loaded:
         """Read verified bytes and check that they fit this trainer; nothing is changed.
@@ -88,9 +93,9 @@ class TrainerState:
 
     def install(self, loaded: Loaded) -> None:
         """Become what was saved. Gradients of the moment are dropped."""
-        self._model.load_state_dict(loaded.model)
+        self._model.load_state_dict(cut_like(loaded.model, self._model.state_dict()))
         for optimizer, state in zip(self._optimizers, loaded.optimizers, strict=True):
-            optimizer.load_state_dict(state)
+            optimizer.load_state_dict(cut_for(optimizer, state))
             optimizer.zero_grad(set_to_none=True)
         for scheduler, state in zip(self._schedulers, loaded.schedulers, strict=True):
             scheduler.load_state_dict(state)
@@ -98,6 +103,9 @@ class TrainerState:
             self._scaler.load_state_dict(loaded.scaler)
         if loaded.rng is not None:
             _set_rng(loaded.rng)
+
+    def _states(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        return self._model.state_dict(), [optimizer.state_dict() for optimizer in self._optimizers]
 
     def _must_fit(self, loaded: Loaded) -> None:
         own = self._model.state_dict()

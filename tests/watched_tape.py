@@ -25,7 +25,7 @@ class WatchedTape(Tape):
         self.script.step = step
         self.rows.append((step, {name: float(value) for name, value in metrics.items()}))
 
-    def evaluated(self, step: int, **metrics: Any) -> None:
+    def evaluated(self, step: int, /, **metrics: Any) -> None:
         self.evaluations.append((step, {name: float(value) for name, value in metrics.items()}))
 
     def pilot(self, model: Any, optimizer: Any, **steered: Any) -> Pilot:

@@ -4,15 +4,21 @@
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, Unpack
 
 from ...events.actions import ActionKind
 from ...events.telemetry import Outcome
-from .watching import Steered, Watch
+from .watching import Steered, Watch, Watched
 
 if TYPE_CHECKING:
     from ..pilot import Pilot
     from ..run import Run
+
+
+class Evaluated(Watched, Protocol):
+    """What an adapter needs of the run that it is given. `producers.run.Run` is one."""
+
+    def evaluated(self, step: int, /, **metrics: Any) -> None: ...
 
 
 class Wishes(Steered, total=False):
@@ -37,9 +43,10 @@ class Parts(TypedDict):
 class Adapter:
     """One training of a framework. `run` is the caller's; without one the training opens its own and ends it."""
 
-    def __init__(self, run: "Run | None" = None, **wishes: Unpack[Wishes]) -> None:
+    def __init__(self, run: Evaluated | None = None, **wishes: Unpack[Wishes]) -> None:
         self._given = run
-        self._run: Run | None = None
+        self._own: Run | None = None
+        self._run: Evaluated | None = None
         self._wishes = wishes
         self._watch: Watch | None = None
 
@@ -60,7 +67,10 @@ class Adapter:
         the caller gave none.
         """
         self.finish()
-        self._run = self._given if self._given is not None else _new_run(self._wishes.get("name") or name, config)
+        if self._given is None:
+            self._own = _new_run(self._wishes.get("name") or name, config)
+        self._run = self._own or self._given
+        assert self._run is not None  # one of the two
         self._watch = watch = Watch(self._run, self._wishes.get("norms", True))
         steer = self._wishes.get("steer", False)
         if steer:
@@ -84,9 +94,9 @@ class Adapter:
         """Training is over."""
         if self._watch is not None:
             self._watch.close()
-        if self._run is not None and self._given is None:
-            self._run.close(outcome, error)
-        self._watch = self._run = None
+        if self._own is not None:
+            self._own.close(outcome, error)
+        self._watch = self._own = self._run = None
 
 
 def _new_run(name: str, config: object) -> "Run":

@@ -4,16 +4,13 @@ Steps are optimizer steps, counted from 0. `loss` is what each step differentiat
 computed. Everything can be obeyed; after a rollback the Trainer's own `global_step` goes on counting what was done.
 """
 
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Unpack
 
-from .adapter import Adapter, Wishes, innermost
+from .adapter import Adapter, Evaluated, Wishes, innermost
 from .loaders import let_drop
 
-if TYPE_CHECKING:
-    from ..run import Run
 
-
-def callback(run: "Run | None" = None, **wishes: Unpack[Wishes]) -> Any:
+def callback(run: Evaluated | None = None, **wishes: Unpack[Wishes]) -> Any:
     """A `transformers.TrainerCallback`. Without `run` the training opens a run of its own, named by its `run_name`."""
     from transformers import TrainerCallback
 

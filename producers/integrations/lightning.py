@@ -6,16 +6,13 @@ data module makes is out of a callback's reach). After a rollback Lightning's ow
 was done.
 """
 
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Unpack
 
-from .adapter import Adapter, Wishes
+from .adapter import Adapter, Evaluated, Wishes
 from .loaders import let_drop
 
-if TYPE_CHECKING:
-    from ..run import Run
 
-
-def callback(run: "Run | None" = None, **wishes: Unpack[Wishes]) -> Any:
+def callback(run: Evaluated | None = None, **wishes: Unpack[Wishes]) -> Any:
     """A `lightning.pytorch.Callback` (or `pytorch_lightning`'s, where only that is installed). Without `run` the
     training opens a run of its own.
     """
@@ -30,7 +27,7 @@ def callback(run: "Run | None" = None, **wishes: Unpack[Wishes]) -> Any:
 class _Callback(Adapter):
     """Only what Lightning calls and we need; the rest comes from `Callback`."""
 
-    def __init__(self, run: "Run | None" = None, **wishes: Unpack[Wishes]) -> None:
+    def __init__(self, run: Evaluated | None = None, **wishes: Unpack[Wishes]) -> None:
         super().__init__(run, **wishes)
         self._drops = False
 

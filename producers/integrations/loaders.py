@@ -30,8 +30,10 @@ def let_drop(loader: Any, pilot_of: "Callable[[], Pilot | None]") -> bool:
     def __iter__(self: Any) -> Iterator[Any]:  # noqa: N807  # it is that method of a class that is made here
         return _dropping(iter(kind.__iter__(self)), pilot_of)
 
+    dropping = type(kind.__name__, (kind,), {"__iter__": __iter__, "__module__": kind.__module__})
     try:
-        loader.__class__ = type(kind.__name__, (kind,), {"__iter__": __iter__, "__module__": kind.__module__})
+        # Past the property of that name with which Accelerate's loaders pretend to be another class.
+        object.__dict__["__class__"].__set__(loader, dropping)
     except TypeError:  # a class with a layout of its own
         return False
     return True

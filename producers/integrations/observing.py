@@ -148,27 +148,27 @@ class StepObserver:
         parameters = [
             parameter for group in optimizer.param_groups for parameter in group["params"] if parameter.grad is not None
         ]
-        norm = heard.norm if heard.covered and heard.covered >= len(parameters) else None
         to_clip = self.clip is not None and not heard.clipped
+        norm, local = heard.norm if heard.covered >= len(parameters) else None, False
         if norm is None and parameters and (to_clip or self._norms):
-            norm = _norm([parameter.grad for parameter in parameters])
+            # Of sharded gradients the whole norm takes a collective: made only where all ranks were ordered to clip.
+            local = not to_clip and hasattr(parameters[0].grad, "full_tensor")
+            norm = _norm([_local(parameter.grad) if local else parameter.grad for parameter in parameters])
         if row:
-            self._rows[id(optimizer)] = _row(optimizer, heard, norm)
+            self._rows[id(optimizer)] = _row(optimizer, heard, norm, local)
         if to_clip and norm is not None:
             _clip(parameters, self.clip, norm, _scale_of(optimizer))
 
 
-def _row(optimizer: Any, heard: Gathered, norm: Any) -> dict[str, Any]:
+def _row(optimizer: Any, heard: Gathered, norm: Any, local: bool) -> dict[str, Any]:
     row: dict[str, Any] = {}
     if heard.loss is not None:
         row["loss"] = heard.loss
     if norm is not None:
         scale = _scale_of(optimizer)
         norm = norm if scale is None else norm / scale
-        if hasattr(norm, "full_tensor"):  # sharded: the whole norm would take a collective
-            row["local_grad_norm"] = norm.to_local()
-        else:
-            row["grad_norm"] = norm
+        local = local or not all(placement.is_replicate() for placement in getattr(norm, "placements", ()))
+        row["local_grad_norm" if local else "grad_norm"] = _local(norm)
     if heard.losses > 1:
         row["micro_batches"] = heard.losses
     return row
@@ -178,6 +178,11 @@ def _rate(optimizer: Any) -> dict[str, Any]:
     """The learning rate that the script set; asked after the step, when what we lent to it is given back."""
     rate = optimizer.param_groups[0].get("lr") if optimizer.param_groups else None
     return {} if rate is None else {"lr": rate.detach().clone() if hasattr(rate, "detach") else rate}
+
+
+def _local(tensor: Any) -> Any:
+    """This rank's part of a sharded tensor; any other as it is."""
+    return tensor.to_local() if hasattr(tensor, "full_tensor") else tensor
 
 
 def _scale_of(optimizer: Any) -> Any:
@@ -205,6 +210,6 @@ def _clip(parameters: list[Any], at: float | None, norm: Any, scale: Any) -> Non
 
     with torch.no_grad():
         limit = at if scale is None else at * scale
-        factor = torch.clamp(limit / (norm + 1e-6), max=1.0)
+        factor = _local(torch.clamp(limit / (norm + 1e-6), max=1.0))
         for parameter in parameters:
-            parameter.grad.mul_(factor.to(parameter.grad.device))
+            _local(parameter.grad).mul_(factor.to(parameter.grad.device))

@@ -190,7 +190,7 @@ def test_a_closure_is_a_step_like_any_other(keyword: bool) -> None:
     (batch,) = data(1)
     told = []
 
-    def closure() -> Tensor:
+    def closure() -> Any:
         optimizer.zero_grad()
         loss = loss_of(model, batch)
         loss.backward()
@@ -210,7 +210,7 @@ def test_of_a_closure_that_is_called_many_times_the_first_call_is_the_step() -> 
     (batch,) = data(1)
     told = []
 
-    def closure() -> Tensor:
+    def closure() -> Any:
         optimizer.zero_grad()
         loss = loss_of(model, batch)
         loss.backward()

@@ -1,0 +1,301 @@
+"""The adapters against the real frameworks: one tiny model each, watched and steered from their own loops."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from pilothouse.events.actions import (
+    Action,
+    CheckpointNow,
+    Rollback,
+    ScaleLr,
+    SetClip,
+    SetDropout,
+    SetWeightDecay,
+    SkipBatches,
+    Stop,
+)
+from pilothouse.events.codec import decode
+from pilothouse.events.telemetry import RunEnded, RunStarted, StageChanged, StepBatch
+from pilothouse.producers.integrations import accelerate as accelerated
+from pilothouse.producers.integrations import huggingface, lightning
+from pilothouse.producers.spool import read_folder
+from pilothouse.tests.pilot_world import Order, Tape
+from pilothouse.tests.watched_tape import WatchedTape
+
+# What the frameworks and what they import warn of is theirs.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
+
+STEPS, ACCUMULATED = 60, 2
+EVERYTHING: set[str] = {
+    "scale_lr",
+    "set_clip",
+    "set_weight_decay",
+    "set_dropout",
+    "checkpoint_now",
+    "rollback",
+    "skip_batches",
+    "pause",
+    "resume",
+    "stop",
+    "notify",
+}
+
+
+def back(tape: Tape) -> Rollback:
+    return Rollback(checkpoint=tape.saved()[0], lr_factor=0.5)
+
+
+ACTIONS: list[Action | Callable[[Tape], Action]] = [
+    ScaleLr(factor=0.5),
+    SetClip(value=0.125),
+    SetWeightDecay(value=0.2),
+    SetDropout(value=0.3),
+    CheckpointNow(),
+    SkipBatches(count=3),
+    back,
+    Stop(),
+]
+
+
+def ordered() -> list[Order]:
+    """Every action once, as soon as the one before it is done."""
+    return [Order(0, action) for action in ACTIONS]
+
+
+class Numbers(Dataset[dict[str, Tensor]]):
+    """So many rows, each with its own number."""
+
+    def __init__(self, count: int = 4 * STEPS * ACCUMULATED) -> None:
+        self.rows = torch.randn(count, 4, generator=torch.Generator().manual_seed(1))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, number: int) -> dict[str, Tensor]:
+        return {"inputs": self.rows[number], "number": torch.tensor(number)}
+
+
+class Model(nn.Module):
+    """A loss for a batch; remembers which rows it was trained on, and each loss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.layers = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.1), nn.Linear(4, 1))
+        self.seen: list[int] = []
+        self.losses: list[float] = []
+
+    def forward(self, inputs: Tensor, number: Tensor) -> dict[str, Tensor]:
+        loss = 10.0 * (self.layers(inputs) - 1.0).square().mean()
+        if self.training:
+            self.seen.append(int(number[0]))
+            self.losses.append(loss.item())
+        return {"loss": loss}
+
+
+class Trained:
+    """One training that is over."""
+
+    def __init__(self, tape: WatchedTape, model: Model, optimizer: Any) -> None:
+        self.tape, self.model, self.optimizer = tape, model, optimizer
+
+
+def train_with_huggingface(folder: Path, tape: WatchedTape, steer: bool) -> Trained:
+    from transformers import Trainer, TrainingArguments
+
+    model = Model()
+    watching = huggingface.callback(tape, steer=steer, checkpoints=folder / "pilot" if steer else None)
+    trainer = Trainer(
+        model=model,
+        args=TrainingArguments(
+            output_dir=str(folder),
+            use_cpu=True,
+            report_to="none",
+            per_device_train_batch_size=4,
+            gradient_accumulation_steps=ACCUMULATED,
+            num_train_epochs=1,
+            max_grad_norm=5.0,
+            weight_decay=0.01,
+            learning_rate=0.01,
+            lr_scheduler_type="constant",
+            save_strategy="no",
+            eval_strategy="epoch",
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            label_names=["number"],
+            seed=1,
+        ),
+        train_dataset=Numbers(),
+        eval_dataset=Numbers(4),
+        callbacks=[watching],
+    )
+    trainer.train()
+    return Trained(tape, model, trainer.optimizer)
+
+
+def train_with_lightning(folder: Path, tape: WatchedTape, steer: bool) -> Trained:
+    import lightning.pytorch as pl
+
+    class Module(pl.LightningModule):  # type: ignore[misc]  # the framework ships no types that we follow
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = Model()
+
+        def training_step(self, batch: dict[str, Tensor]) -> Any:
+            return self.model(**batch)["loss"]
+
+        def validation_step(self, batch: dict[str, Tensor]) -> None:
+            self.log("val_loss", self.model(**batch)["loss"])
+
+        def configure_optimizers(self) -> Any:
+            optimizer = torch.optim.AdamW(self.parameters(), lr=0.01, weight_decay=0.01)
+            return [optimizer], [torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)]
+
+    module = Module()
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        accumulate_grad_batches=ACCUMULATED,
+        gradient_clip_val=5.0,
+        callbacks=[lightning.callback(tape, steer=steer, checkpoints=folder / "pilot" if steer else None)],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+    )
+    trainer.fit(module, DataLoader(Numbers(), batch_size=4), DataLoader(Numbers(4), batch_size=4))
+    return Trained(tape, module.model, trainer.optimizers[0])
+
+
+def train_with_accelerate(folder: Path, tape: WatchedTape, steer: bool) -> Trained:
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(
+        cpu=True, gradient_accumulation_steps=ACCUMULATED, log_with=accelerated.tracker(tape), project_dir=folder
+    )
+    accelerator.init_trackers("test")
+    model = Model()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.01)
+    scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
+    loader: Any = DataLoader(Numbers(), batch_size=4)
+    wrapped, prepared, scheduler, loader = accelerator.prepare(model, optimizer, scheduler, loader)
+    wishes: Any = {"checkpoints": folder / "pilot", "scheduler": scheduler} if steer else {}
+    with accelerated.watch(tape, accelerator, wrapped, prepared, steer=steer, **wishes) as watched:
+        for batch in watched.batches(loader):
+            with accelerator.accumulate(wrapped):
+                accelerator.backward(wrapped(**batch)["loss"])
+                if accelerator.sync_gradients:
+                    accelerator.clip_grad_norm_(wrapped.parameters(), 5.0)
+                prepared.step()
+                scheduler.step()
+                prepared.zero_grad()
+    tape.evaluated(watched.step - 1, loss=0.0)
+    accelerator.log({"extra": 1.0}, step=tape.last_step)
+    return Trained(tape, model, optimizer)
+
+
+Train = Callable[[Path, WatchedTape, bool], Trained]
+FRAMEWORKS: dict[str, Train] = {
+    "huggingface": train_with_huggingface,
+    "lightning": train_with_lightning,
+    "accelerate": train_with_accelerate,
+}
+
+
+@pytest.fixture(scope="module", params=FRAMEWORKS)
+def framework(request: pytest.FixtureRequest) -> Train:
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    return FRAMEWORKS[str(request.param)]
+
+
+@pytest.fixture(scope="module")
+def observed(framework: Train, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    return framework(tmp_path_factory.mktemp("observed"), WatchedTape(), False)
+
+
+@pytest.fixture(scope="module")
+def steered(framework: Train, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    return framework(tmp_path_factory.mktemp("steered"), WatchedTape(ordered()), True)
+
+
+def test_every_step_is_seen_with_its_loss_norm_and_rate(observed: Trained) -> None:
+    tape, losses = observed.tape, observed.model.losses
+    means = [sum(pair) / ACCUMULATED for pair in zip(losses[::2], losses[1::2], strict=True)]
+    assert tape.column("loss") == pytest.approx(means, rel=1e-5)
+    assert [step for step, row in tape.rows if "loss" in row] == list(range(STEPS))
+    assert len(tape.column("grad_norm")) == STEPS
+    assert set(tape.column("lr")) == {0.01}
+    assert tape.steerable == ()
+
+
+def test_what_the_framework_evaluates_is_seen(observed: Trained) -> None:
+    (step, metrics), *_ = observed.tape.evaluations
+    assert step == STEPS - 1
+    assert "loss" in metrics
+
+
+def test_the_whole_list_is_offered_and_each_is_carried_out(steered: Trained) -> None:
+    assert set(steered.tape.steerable) == EVERYTHING
+    assert steered.tape.outcomes(len(ACTIONS)) == ["applied"] * len(ACTIONS)
+
+
+def test_the_optimizer_and_the_model_are_what_was_ordered(steered: Trained) -> None:
+    assert steered.optimizer.param_groups[0]["weight_decay"] == 0.2
+    assert steered.model.layers[1].p == 0.3
+    assert steered.tape.receipt("i-2")["before"] == {"clip": 5.0}
+    assert steered.tape.column("lr")[-1] == pytest.approx(0.01 * 0.5 * 0.5)
+
+
+def test_skipped_batches_are_never_trained_on(steered: Trained) -> None:
+    positions = [row // 4 for row in steered.model.seen] if not shuffled(steered) else []
+    (window,) = steered.tape.of("data_window_skipped")
+    assert window["last_batch"] - window["first_batch"] == 2
+    assert not set(positions) & set(range(window["first_batch"], window["last_batch"] + 1))
+
+
+def shuffled(trained: Trained) -> bool:
+    return trained.model.seen != sorted(trained.model.seen)
+
+
+def test_after_the_rollback_steps_go_back_and_the_training_ends_where_it_was_told_to(steered: Trained) -> None:
+    tape = steered.tape
+    to = tape.saved()[0].step
+    at = tape.receipt("i-7")["step"]
+    steps = [step for step, row in tape.rows if "loss" in row]
+    assert steps[: at + 2] == [*range(at + 1), to + 1]
+    assert steps[-1] == tape.receipt("i-8")["step"]
+    assert len(steps) < STEPS
+    assert tape.outcome == "stopped"
+
+
+def test_a_training_without_a_run_opens_one_of_its_own_and_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PILOTHOUSE_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("PILOTHOUSE_KAFKA", "127.0.0.1:1")
+    monkeypatch.setenv("PILOTHOUSE_CLOSE_SECONDS", "0.1")
+    adapter = lightning.callback(name="mine")
+    model = nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    adapter.begin({"model": model, "optimizers": [optimizer], "scheduler": [], "scaler": None}, False, "other", {})
+    model(torch.ones(1, 1)).sum().backward()
+    optimizer.step()
+    adapter.finish()
+    (spooled,) = (tmp_path / "data" / "spool").glob("*/*")
+    facts = [decode(record.headers, record.body) for record in read_folder(spooled)]
+    told = [type(fact) for fact in facts if not isinstance(fact, StageChanged)]
+    assert told == [RunStarted, StepBatch, RunEnded]
+    assert isinstance(facts[0], RunStarted)
+    assert facts[0].run_id.startswith("mine-")

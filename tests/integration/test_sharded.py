@@ -1,0 +1,80 @@
+"""A model that `fully_shard` has spread over two real ranks: saved whole, restored on each, clipped as one."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pilothouse.producers.checkpoints import Checkpoints
+from pilothouse.producers.trainer_state import TrainerState
+from pilothouse.tests.sharded_ranks import layers
+
+Seen = dict[str, Any]
+RANKS = Path(__file__).parents[1] / "sharded_ranks.py"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sharded")
+    answer = subprocess.run(
+        [*(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"), RANKS, folder],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stderr.count("no checkpoints and no rollback for this model: FullyShardedDataParallel") == 2
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ranks(folder: Path) -> list[Seen]:
+    return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(2)]
+
+
+def test_every_order_is_carried_out_by_both_ranks_at_the_same_step(ranks: list[Seen]) -> None:
+    given = [[(told["intervention_id"], told["outcome"], told["step"]) for told in rank["receipts"]] for rank in ranks]
+    assert given[0] == given[1]
+    assert [outcome for _, outcome, _ in given[0]] == ["applied"] * 4
+
+
+def test_a_rollback_gives_each_rank_its_part_of_the_weights_and_moments_back(ranks: list[Seen]) -> None:
+    saved = ranks[0]["saved"][0]["step"]
+    for rank in ranks:
+        first, second = [shards for step, shards in rank["after"] if step == saved]
+        assert first == second
+    assert ranks[0]["after"][saved][1] != ranks[1]["after"][saved][1]
+
+
+def test_the_norm_that_is_logged_is_this_ranks_and_the_clip_is_by_the_norm_of_all(ranks: list[Seen]) -> None:
+    local = [[row.get("local_grad_norm") for _, row in rank["rows"]] for rank in ranks]
+    whole = ranks[0]["norms"]
+    assert (local[0][0] ** 2 + local[1][0] ** 2) ** 0.5 == pytest.approx(whole[0], rel=1e-5)
+    clipped_from = ranks[0]["receipts"][1]["step"] + 1
+    seen = [row.get("grad_norm") for _, row in ranks[0]["rows"]]
+    assert [norm is None for norm in seen] == [number < clipped_from for number in range(len(seen))]
+    assert seen[clipped_from:] == pytest.approx(whole[clipped_from:], rel=1e-5)
+
+
+def test_its_checkpoint_fits_a_model_that_is_not_spread_at_all(folder: Path, ranks: list[Seen]) -> None:
+    model = layers()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.05)
+    ref = next(
+        ref for ref in Checkpoints(folder / "checkpoints").newest_first() if ref.step == ranks[0]["saved"][0]["step"]
+    )
+    state = TrainerState(model, [optimizer], [])
+    state.install(state.prepare(Checkpoints(folder / "checkpoints").load(ref)[1], rank=0))
+    parts = [next(shards for step, shards in rank["after"] if step == ref.step) for rank in ranks]
+    tensors = [*model.parameters(), *(values["exp_avg"] for values in optimizer.state.values())]
+    assert [tensor.detach().flatten().tolist() for tensor in tensors] == [a + b for a, b in zip(*parts, strict=True)]
+
+
+def test_a_model_whose_state_is_in_flat_parts_is_steered_without_checkpoints(ranks: list[Seen]) -> None:
+    for rank in ranks:
+        assert "scale_lr" in rank["flat"]
+        assert not {"checkpoint_now", "rollback"} & set(rank["flat"])
