@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .rendering import clock, number, short, text_of
+from .rendering import clock, number, numbers, short, text_of
 
 HEAD = frozenset(
     (
@@ -90,20 +90,50 @@ def _start(body: Body) -> str:
     return f"{body['reason']} from step {body['first_step']}, {body['world_size']} ranks {body.get('model', '')}"
 
 
+def _log_lines(body: Body) -> str:
+    lines, dropped = body.get("lines") or [], body.get("dropped") or {}
+    last = f": {lines[-1]['level']} {_brief(lines[-1]['text'])}" if lines else ""
+    over = f", {sum(dropped.values())} over the bounds" if dropped else ""
+    return _cut(f"{len(lines)} lines{over}{last}")
+
+
+def _pipeline(body: Body) -> str:
+    said = (
+        body["fact"],
+        body.get("subject", ""),
+        numbers(body.get("numbers", {})),
+        f"by {body['who']}",
+        body.get("note", ""),
+    )
+    return _cut(" ".join(filter(None, said)))
+
+
+def _profile(body: Body) -> str:
+    moments = {name: float(value) for name, value in body.get("numbers", {}).items()}
+    looked = f"{body.get('values_sampled', 0)} of {body.get('values_seen', 0)} values"
+    return _cut(f"{body['feature']} {body.get('data_schema', '')} {looked} {numbers(moments)}")
+
+
 def _fields(body: Body) -> str:
     shown = [(name, value) for name, value in body.items() if name not in HEAD and value not in (None, "", {}, [], 0)]
-    line = " ".join(f"{name}={_brief(value)}" for name, value in shown)
+    return _cut(" ".join(f"{name}={_brief(value)}" for name, value in shown))
+
+
+def _cut(line: str) -> str:
     return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
 
 
 _TOLD: Mapping[str, Callable[[Body], str]] = {
     "condition_changed": _condition,
+    "data_profiled": _profile,
     "intervention_issued": _intervention,
     "intervention_proposed": _intervention,
     "intervention_receipt": _receipt,
     "intervention_verified": _verification,
+    "log_lines": _log_lines,
     "operator_command": _order,
     "phase_changed": _phase,
+    "pipeline_reported": _pipeline,
     "policy_activated": _policy,
     "run_assessed": _assessment,
     "run_started": _start,

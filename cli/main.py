@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from . import attach, operator, query_commands, stack_commands
+from . import attach, logs, operator, query_commands, report_fact, stack_commands
 from . import spool as spool_commands
 
 MISTAKE, BUG, RESTART = 2, 70, 75
@@ -52,7 +52,9 @@ def _assemble() -> None:
     commands.command(rich_help_panel=stack, context_settings={"allow_interspersed_args": False})(attach.run)
     for command in query_commands.COMMANDS:
         commands.command(rich_help_panel=look)(command)
+    commands.command(rich_help_panel=look)(logs.logs)
     commands.command(rich_help_panel=act)(operator.stop)
+    commands.command(rich_help_panel=act)(report_fact.report_fact)
     commands.command(rich_help_panel=operate)(stack_commands.worker)
     commands.command(rich_help_panel=operate)(stack_commands.migrate)
     commands.add_typer(stack_commands.topics, name="topics", rich_help_panel=operate)

@@ -3,9 +3,6 @@
 It is told to the governor, which commands the trainers; this waits a little for what follows and says what did.
 """
 
-import getpass
-import os
-import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from uuid import uuid4
 
 import typer
+
+from ..producers.person import person
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -61,15 +60,6 @@ def stop_order(run_id: str, why: str, who: str, at: int) -> Any:
     return OperatorCommand(
         at=at, run_id=run_id, writer_id=f"operator-{uuid4().hex}", seq=1, verb="stop", who=who[:200], why=why
     )
-
-
-def person() -> str:
-    """Who gives the order: the user and the machine, as the system knows them."""
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError):  # a container's user may have no name
-        user = f"uid-{os.getuid()}"
-    return f"{user}@{socket.gethostname()}"
 
 
 def _refuse_ended(client: "Client", run_id: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from .event_text import action
-from .rendering import Column, Row, clock, number, numbers, short, table, text_of
+from .rendering import Column, Row, clock, number, numbers, printable, short, table, text_of
 
 RUN_COLUMNS: list[Column] = [
     ("run", lambda row: row["run_id"]),
@@ -92,6 +92,16 @@ METRIC_COLUMNS: list[Column] = [
     ("at step", lambda row: text_of(row["step"])),
 ]
 
+LOG_COLUMNS: list[Column] = [
+    ("time", lambda row: clock(row["at"])),
+    ("attempt", lambda row: text_of(row["attempt"])),
+    ("rank", lambda row: text_of(row["rank"])),
+    ("step", lambda row: text_of(row["step"])),
+    ("level", lambda row: row["level"]),
+    ("logger", lambda row: printable(row["logger"])),
+    ("text", lambda row: "\n".join(map(printable, row["text"].splitlines()))),
+]
+
 SECTIONS = (
     ("conditions", CONDITION_COLUMNS),
     ("incident_list", INCIDENT_COLUMNS),
@@ -104,7 +114,15 @@ SECTIONS = (
 def show_sections(console: Console, run: Row) -> None:
     """The page of one run."""
     console.print(table([run], RUN_COLUMNS[:7]))
-    facts = {"model": run["model"], "code": run["code_version"], "tags": run["tags"]}
+    facts = {
+        "model": " ".join(filter(None, (run["model"], run["model_family"] and f"({run['model_family']})"))),
+        "code": run["code_version"] + (" with uncommitted changes" if is_dirty(run) else ""),
+        "data": " ".join(filter(None, (run["dataset"], run["dataset_version"]))),
+        "cluster": run["cluster"],
+        "team": run["team"],
+        "on": machine(_fields(run["environment"])),
+        "tags": run["tags"],
+    }
     for name, value in facts.items():
         if value and value not in ("{}", "null"):
             console.print(f"{name}: {value}", markup=False)
@@ -113,6 +131,24 @@ def show_sections(console: Console, run: Row) -> None:
         if run[name]:
             console.print()
             console.print(table(run[name], columns))
+
+
+def is_dirty(run: Row) -> bool:
+    """Whether the code that ran differs from its commit, as far as is known."""
+    git = _fields(run["environment"]).get("git")
+    return isinstance(git, dict) and git.get("dirty") is True
+
+
+def machine(environment: Mapping[str, Any]) -> str:
+    """Where a run runs, in a few words: `node7, 8 × NVIDIA H100, Python 3.11.7, torch 2.13.0`."""
+    gpus, packages = environment.get("gpus") or {}, environment.get("packages") or {}
+    words = [str(environment.get("host", ""))]
+    if gpus:
+        words.append(f"{gpus.get('count')} × {', '.join(gpus.get('models', ()))}")
+    if "python" in environment:
+        words.append(f"Python {environment['python']}")
+    words += [f"{name} {packages[name]}" for name in ("torch", "jax", "tensorflow") if name in packages]
+    return ", ".join(filter(None, words))
 
 
 def _fields(body: str) -> Mapping[str, Any]:

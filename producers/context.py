@@ -5,7 +5,6 @@ Slurm, MPI), and asks `torch.distributed` where it is initialised. Loads neither
 it has.
 """
 
-import getpass
 import json
 import logging
 import os
@@ -185,15 +184,6 @@ def restarts(environ: Mapping[str, str]) -> int:
 def host() -> str:
     """This machine's name."""
     return socket.gethostname()
-
-
-def person() -> str:
-    """Who runs this: the user and the machine, as the system knows them."""
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError):  # a container's user may have no name
-        user = f"uid-{os.getuid()}"
-    return f"{user}@{host()}"
 
 
 def git_commit(start: Path) -> str:

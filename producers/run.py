@@ -26,12 +26,13 @@ from ..settings import Settings, load_settings
 from .accounts import Counts
 from .batching import Row, Told
 from .beside import FIND_SECONDS, Beside, Finding
-from .context import Identity, first_identity, known_run_id, person, place_of, read_lineage, restarts
+from .context import Identity, first_identity, known_run_id, place_of, read_lineage, restarts
 from .description import Description, refuse_mistakes
 from .ending import Ending, ending_of, last_words
 from .heartbeat import interval_at_scale
 from .opening import outbox_of, reason_of, told_of
 from .outbox import Outbox
+from .person import person
 from .plain import shown
 from .profiles import WINDOW
 from .publisher import Publisher

@@ -152,6 +152,21 @@ def series_of(client: "Client", run_id: str, metric: str, *, rank: int | None = 
     return ask(client, "series", run=run_id, metric=metric, rank=-1 if rank is None else rank, points=max(points, 1))
 
 
+def log_lines_of(
+    client: "Client", run_id: str, *, least_severity: int = 0, rank: int | None = None, limit: int = 200
+) -> list[Row]:
+    """The latest lines of the job's log, oldest first; severities are those of Python's `logging`."""
+    known_run(client, run_id)
+    asked = {"severity": least_severity, "rank": -1 if rank is None else rank, "limit": limit}
+    return ask(client, "log_lines", run=run_id, **asked)
+
+
+def dropped_log_lines_of(client: "Client", run_id: str, *, rank: int | None = None) -> dict[str, int]:
+    """How many lines of the job's log were over their bounds, by reason."""
+    rows = ask(client, "log_lines_dropped", run=run_id, rank=-1 if rank is None else rank)
+    return {row["reason"]: row["lines"] for row in rows}
+
+
 def archive_progress(client: "Client") -> list[Row]:
     """The last place the archive holds of each partition, the newest event time there, and when it last took anything
     in."""

@@ -8,8 +8,8 @@ ORDER BY last_at DESC, run_id
 LIMIT {limit:UInt64};
 
 -- name: one_run
-SELECT run_id, attempt_id, attempt, attempts, world_size, model, code_version, tags, phase, margin, judged_step, last_step, outcome,
-    interventions, incidents, open_incidents,
+SELECT run_id, attempt_id, attempt, attempts, world_size, model, model_family, code_version, dataset, dataset_version, cluster, team, tags,
+    environment, phase, margin, judged_step, last_step, outcome, interventions, incidents, open_incidents,
     toUnixTimestamp64Micro(started_at) AS started_at, toUnixTimestamp64Micro(last_at) AS last_at
 FROM runs
 WHERE run_id = {run:String};
@@ -35,8 +35,8 @@ ORDER BY max(last_at) DESC
 LIMIT {limit:UInt64};
 
 -- name: attempts
-SELECT attempt_id, attempt, reason, parent_attempt_id, first_step, world_size, model, code_version, dataset_version, config, tags,
-    toUnixTimestamp64Micro(started_at) AS started_at
+SELECT attempt_id, attempt, reason, parent_attempt_id, first_step, world_size, model, code_version, code_dirty, dataset_version, config, tags,
+    environment, toUnixTimestamp64Micro(started_at) AS started_at
 FROM attempts
 WHERE run_id = {run:String}
 ORDER BY log_epoch, log_offset;
@@ -188,3 +188,23 @@ SELECT topic, log_partition, max(place).1 AS log_epoch, max(place).2 AS log_offs
 FROM log_progress
 GROUP BY topic, log_partition
 ORDER BY topic, log_partition;
+
+-- The latest lines of the job's log, oldest first.
+-- name: log_lines
+SELECT attempt_id, attempt, rank, step, toUnixTimestamp64Micro(at) AS at, level, logger, text
+FROM
+(
+    SELECT *
+    FROM log_lines
+    WHERE run_id = {run:String} AND severity >= {severity:Int64} AND ({rank:Int64} < 0 OR rank = {rank:Int64})
+    ORDER BY at DESC, log_epoch DESC, log_offset DESC, line_number DESC
+    LIMIT {limit:UInt64}
+)
+ORDER BY at, log_epoch, log_offset, line_number;
+
+-- name: log_lines_dropped
+SELECT reason, sum(lines) AS lines
+FROM log_lines_dropped
+WHERE run_id = {run:String} AND ({rank:Int64} < 0 OR rank = {rank:Int64})
+GROUP BY reason
+ORDER BY reason;

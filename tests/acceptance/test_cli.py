@@ -18,7 +18,7 @@ import pytest
 from pilothouse.events.codec import KIND_HEADER, SCHEMA_HEADER, encode
 from pilothouse.events.commands import RunAnnotated
 from pilothouse.events.envelope import TrainerFact
-from pilothouse.events.telemetry import EvalCompleted, RunEnded, RunStarted
+from pilothouse.events.telemetry import EvalCompleted, LogLines, RunEnded, RunStarted
 from pilothouse.events.topics import TELEMETRY, partition_of
 from pilothouse.producers.connection import connected_producer
 from pilothouse.producers.kafka import send_fact
@@ -32,7 +32,7 @@ ONE_LINE_MISTAKES = {
     "events of an unknown run": (("events", "nobody"), "no run 'nobody'"),
     "tail of an unknown run": (("tail", "nobody"), "no run 'nobody'"),
     "interventions of an unknown run": (("interventions", "nobody"), "no run 'nobody'"),
-    "a beginning of two names": (("show", "acceptance-"), f"may be {RUN}, {OVER}: write more of it"),
+    "a beginning of two names": (("show", "acceptance-"), "'acceptance-' may be acceptance-"),
     "no name at all": (("show", ""), "no run ''"),
     "bad SQL": (("sql", "SELEC 1"), "Syntax error"),
     "unknown table": (("sql", "SELECT * FROM nothing_here"), "nothing_here"),
@@ -42,8 +42,15 @@ ONE_LINE_MISTAKES = {
     "stop of an unknown run": (("stop", "nobody", "--why", "test"), "no run 'nobody'"),
     "stop of a run that is over": (("stop", OVER, "--why", "test"), f"{OVER} has ended already (completed)"),
     "stop for no reason": (("stop", RUN, "--why", "  "), "--why must say why"),
+    "logs of an unknown run": (("logs", "nobody"), "no run 'nobody'"),
+    "a level that is none": (("logs", RUN, "--level", "loud"), "'loud' is not one of"),
+    "a fact of an unknown run": (("report-fact", "nobody", "promotion"), "no run 'nobody'"),
+    "a fact that is none": (("report-fact", RUN, "deployed"), "no fact is called 'deployed'; there are artifacts, "),
+    "a fact without its numbers": (("report-fact", RUN, "latency"), "latency takes p95_ms, p50_ms, p99_ms, requests"),
+    "a fact's number that is none": (("report-fact", RUN, "latency", "p95_ms"), "'p95_ms' is no number with its name"),
+    "a fact of the future": (("report-fact", RUN, "promotion", "--at", "2999-01-01"), "is not in the past"),
     "unknown worker": (("worker", "cook"), "governor, archiver, endpoint"),
-    "unknown command": (("runz",), "Did you mean 'runs'? (`pilothouse --help`"),
+    "unknown command": (("runz",), "'runs'? (`pilothouse --help`"),
     "unknown option": (("runs", "--colour"), "No such option: --colour (`pilothouse runs --help`"),
     "missing argument": (("show",), "Missing argument 'run' (`pilothouse show --help`"),
     "missing option": (("stop", RUN), "Missing option '--why' (`pilothouse stop --help`"),
@@ -61,6 +68,8 @@ WITHOUT_A_STACK = [
     ("interventions", "x"),
     ("sql", "SELECT 1"),
     ("stop", "x", "--why", "test"),
+    ("logs", "x"),
+    ("report-fact", "x", "promotion"),
     ("migrate",),
 ]
 
@@ -86,10 +95,13 @@ def stack_with_runs(stack: RunningStack) -> RunningStack:
         for run_id in (RUN, OVER)
     ]
     facts.append(EvalCompleted.model_validate(told(RUN, 2) | {"step": 10, "metrics": {"loss": math.nan}}))
+    lines = [{"at": told(RUN, 3)["at"], "step": 10, "level": level, "logger": "job", "text": f"{level}\x1b[31m\nline"}
+             for level in ("INFO", "ERROR")]  # fmt: skip
+    facts.append(LogLines.model_validate(told(RUN, 3) | {"lines": lines, "dropped": {"rate": 5}}))
     facts.append(RunEnded.model_validate(told(OVER, 2) | {"step": 10, "outcome": "completed"}))
     for fact in facts:
         send_fact(settings, fact)
-    for run_id, kind in ((RUN, "eval_completed"), (OVER, "run_ended")):
+    for run_id, kind in ((RUN, "log_lines"), (OVER, "run_ended")):
         archived = partial(stack.archived, run_id, kind)
         stack.until(archived, f"{run_id} is archived")
     return stack
@@ -207,6 +219,43 @@ def test_stop_puts_the_order_with_its_reason_into_the_log(stack_with_runs: Runni
     ]
     assert order["verb"] == "stop"
     assert "@" in order["who"]
+
+
+def test_the_lines_of_a_job_are_a_table_for_people_and_json_for_programs(stack_with_runs: RunningStack) -> None:
+    answer = stack_with_runs.cli("logs", RUN)
+    assert "\x1b" not in answer.stdout
+    assert answer.stdout.splitlines()[0].split() == ["time", "attempt", "rank", "step", "level", "logger", "text"]
+    assert "INFO\\x1b[31m" in answer.stdout
+    assert answer.stderr == "5 lines were over the bounds of what a run may send (rate 5)\n"
+    told = [json.loads(line) for line in stack_with_runs.cli("logs", RUN, "--json").stdout.splitlines()]
+    assert [(line["level"], line["step"], line["text"]) for line in told] == [
+        (level, 10, f"{level}\x1b[31m\nline") for level in ("INFO", "ERROR")
+    ]
+    assert "INFO" not in stack_with_runs.cli("logs", RUN, "--level", "error").stdout
+    assert stack_with_runs.cli("logs", OVER).stdout.startswith("no log lines")
+
+
+def test_a_fact_of_the_pipeline_is_kept_with_who_and_when_and_a_repetition_counts_once(
+    stack_with_runs: RunningStack,
+) -> None:
+    stack = stack_with_runs
+    words = ("report-fact", OVER, "promotion", "--subject", "gpt-7", "--who", "ci", "--once", "build-42")
+    for _ in range(2):
+        answer = stack.cli(*words)
+        assert (answer.returncode, answer.stdout) == (0, f"promotion is in the log of run {OVER}\n"), answer.stderr
+    fresh = stack.cli("report-fact", OVER, "data_freshness", "age_hours=3.5", "--at", "2026-01-02T03:04:05Z", "--json")
+    assert json.loads(fresh.stdout)["numbers"] == {"age_hours": 3.5}
+    stack.until(lambda: "data_freshness" in stack.cli("events", OVER).stdout, "the facts are archived")
+    told = stack.query(f"SELECT fact, subject, who, numbers, toString(at) AS at FROM pipeline_facts "
+                       f"WHERE run_id = '{OVER}' ORDER BY fact")  # fmt: skip
+    assert [(fact["fact"], fact["subject"], fact["numbers"]) for fact in told] == [
+        ("data_freshness", "", {"age_hours": 3.5}),
+        ("promotion", "gpt-7", {}),
+    ]
+    assert told[0]["at"].startswith("2026-01-02 03:04:05")
+    assert "@" in told[0]["who"]
+    assert told[1]["who"] == "ci"
+    assert json.loads(stack.cli("show", OVER, "--json").stdout)["outcome"] == "completed", "a fact revives no run"
 
 
 def test_topics_are_as_declared_and_say_how_much_they_hold(stack_with_runs: RunningStack) -> None:

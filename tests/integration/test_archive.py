@@ -1,21 +1,32 @@
 """The archive on the real engine: what it refuses, what it waits for, and what people read out of it."""
 
+import json
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
+from typing import Any
 
 import pytest
 from clickhouse_connect.driver.client import Client
 
+from pilothouse.events.commands import PipelineReported
 from pilothouse.events.envelope import LogPlace
 from pilothouse.events.errors import ArchiveUnavailable, QueryRefused, StackNotRunning, UnknownRun
-from pilothouse.events.telemetry import EvalCompleted, Heartbeat
+from pilothouse.events.telemetry import (
+    DataProfiled,
+    EvalCompleted,
+    Heartbeat,
+    LogLines,
+    ResourcesSampled,
+    RunStarted,
+)
+from pilothouse.events.union import AnyEvent
 from pilothouse.settings import Settings
 from pilothouse.storage import queries
 from pilothouse.storage.archive import Archive, Archived
 from pilothouse.storage.connect import connect
 from pilothouse.storage.migrate import migrate
-from pilothouse.tests.archive_events import INF, Writer, logged, story
+from pilothouse.tests.archive_events import INF, NAN, Writer, logged, story
 from pilothouse.tests.endpoint_fixture import EndpointProcess, NewEndpoint
 
 
@@ -240,3 +251,88 @@ def test_the_place_at_which_an_event_was_judged_wins_over_a_later_one(client: Cl
         Archive(client).insert([Archived("pilothouse.telemetry", place, fact)])
     [row] = queries.events_of(client, "judged")
     assert (row["log_epoch"], row["log_offset"]) == (0, 7)
+
+
+# -------------------------------------------------------------------------------------- what a run overview is made of
+
+
+def overview(run_id: str) -> list[AnyEvent]:
+    """A run that is announced twice, samples its machine, profiles an input, logs, and is reported about."""
+    zero, one = Writer(run_id), Writer(run_id, rank=1)
+    whose = {"team": "vision", "cluster": "juno", "model_family": "transformer", "dataset": "clicks", "world_size": 2}
+    started = {"reason": "start", "first_step": 3, "model": "gpt", **whose}
+    said = {"level": "INFO", "logger": "job", "step": 4}
+    pipeline: dict[str, Any] = {"run_id": run_id, "seq": 1, "at": 9_000_000, "who": "ci@host"}
+    return [
+        zero.tell(RunStarted, **started, environment={"host": "n1"}),
+        zero.tell(RunStarted, **started, environment={"host": "n1", "git": {"dirty": True}}, steers=("stop",)),
+        zero.tell(ResourcesSampled, values={"gpu_util": 0.5, "host_cpu_util": NAN}),
+        zero.tell(DataProfiled, step=4, feature="length", data_schema="v2", edges=(1.0, INF), counts=(3, 2, 1),
+                  batches=2, values_seen=60, values_sampled=6, numbers={"mean": 1.5}),
+        zero.tell(LogLines, lines=({"at": 5_000_000, "text": "one", **said},
+                                   {"at": 6_000_000, "text": "two\nlines", **said})),
+        one.tell(LogLines, lines=({**said, "at": 5_500_000, "text": "between", "level": "ERROR"},),
+                 dropped={"rate": 7}),
+        PipelineReported(**pipeline, writer_id="p1", fact="latency", subject="gpt-7", numbers={"p95_ms": 41.5}),
+        PipelineReported(**pipeline | {"who": "me"}, writer_id="p2", fact="retrain_trigger", note="drift",
+                         attempt_id="seen-1", attempt=1, rank=0),
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def seen(client: Client) -> Client:
+    """The archive with the overview of `seen` in it, written twice."""
+    for _ in range(2):
+        Archive(client).insert(logged(overview("seen"), partition=2))
+    return client
+
+
+def rows(client: Client, sql: str) -> list[tuple[object, ...]]:
+    return queries.run_sql(client, sql).rows
+
+
+def test_an_attempt_that_is_announced_again_is_one_and_its_last_word_counts(seen: Client) -> None:
+    run = queries.show_run(seen, "seen")
+    [attempt] = run["attempt_list"]
+    assert (attempt["first_step"], attempt["code_dirty"], attempt["started_at"]) == (3, True, 1_000_000)
+    assert json.loads(attempt["environment"]) == {"host": "n1", "git": {"dirty": True}}
+    whose = {"team": "vision", "cluster": "juno", "model_family": "transformer", "dataset": "clicks"}
+    assert {name: run[name] for name in whose} == whose
+    assert json.loads(run["environment"])["host"] == "n1"
+    assert rows(seen, "SELECT code_dirty FROM attempts WHERE run_id = 'gpt' AND attempt = 1") == [(None,)]
+
+
+def test_the_machine_is_sampled_by_name(seen: Client) -> None:
+    told = rows(seen, "SELECT name, isNaN(value), rank FROM resources WHERE run_id = 'seen' ORDER BY name")
+    assert told == [("gpu_util", 0, 0), ("host_cpu_util", 1, 0)]
+
+
+def test_a_profile_has_its_bins_and_says_what_it_saw(seen: Client) -> None:
+    columns = "feature, data_schema, edges, counts, values_seen, values_sampled, numbers['mean']"
+    [told] = rows(seen, f"SELECT {columns} FROM data_profiles WHERE run_id = 'seen'")
+    assert told == ("length", "v2", [1.0, INF], [3, 2, 1], 60, 6, 1.5)
+
+
+def test_log_lines_of_all_ranks_stand_in_the_order_of_time(seen: Client) -> None:
+    lines = queries.log_lines_of(seen, "seen")
+    assert [(line["text"], line["rank"], line["step"]) for line in lines] == [
+        ("one", 0, 4), ("between", 1, 4), ("two\nlines", 0, 4)]  # fmt: skip
+    assert [line["at"] for line in lines] == [5_000_000, 5_500_000, 6_000_000]
+    assert [line["text"] for line in queries.log_lines_of(seen, "seen", least_severity=40)] == ["between"]
+    assert [line["text"] for line in queries.log_lines_of(seen, "seen", rank=0, limit=1)] == ["two\nlines"]
+    assert queries.dropped_log_lines_of(seen, "seen") == {"rate": 7}
+    assert queries.dropped_log_lines_of(seen, "seen", rank=0) == {}
+
+
+def test_facts_of_the_pipeline_are_told_by_whoever_knows_them(seen: Client) -> None:
+    columns = "fact, subject, who, note, attempt_id, rank, numbers['p95_ms']"
+    assert rows(seen, f"SELECT {columns} FROM pipeline_facts WHERE run_id = 'seen' ORDER BY fact") == [
+        ("latency", "gpt-7", "ci@host", "", None, None, 41.5),
+        ("retrain_trigger", "", "me", "drift", "seen-1", 0, 0.0),
+    ]
+
+
+def test_a_run_of_schema_1_has_no_environment_and_reads_all_the_same(client: Client) -> None:
+    run = queries.show_run(client, "gpt")
+    assert (run["team"], run["cluster"]) == ("", "")
+    assert [attempt["attempt"] for attempt in run["attempt_list"]] == [1, 2]

@@ -11,7 +11,9 @@ from pilothouse.cli.main import commands
 OPTIONS = {
     "events": ["--data-dir", "--json", "--kind", "--limit", "-k", "-n", "run"],
     "interventions": ["--data-dir", "--json", "run"],
+    "logs": ["--data-dir", "--json", "--level", "--limit", "--rank", "-l", "-n", "run"],
     "migrate": ["--data-dir"],
+    "report-fact": ["--at", "--data-dir", "--json", "--note", "--once", "--subject", "--who", "name", "numbers", "run"],
     "run": ["--name", "--norms", "--run-id", "--steer", "command"],
     "runs": ["--data-dir", "--json", "--limit", "-n"],
     "show": ["--data-dir", "--json", "run"],
