@@ -23,8 +23,8 @@ from .redaction import redacted, redacted_text
 logger = logging.getLogger("pilothouse")
 
 CONFIG_BYTES = 65_536
-LABELS = 98
-"""Of the hundred that a run may have; the run's name and host are the other two."""
+LABELS = 97
+"""Of the hundred that a run may have; its name, its host and the rule by which it is thinned are the other three."""
 
 LABEL_CHARS = 1_900
 LABELS_BYTES = 200_000
