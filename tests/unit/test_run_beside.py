@@ -187,7 +187,7 @@ def test_what_nobody_finds_keeps_no_run_from_its_start_or_end(
 def test_a_started_run_says_where_it_runs_and_whether_its_code_is_committed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    who = ("-c", "user.name=t", "-c", "user.email=t@example.org")
+    who = ("-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "init.defaultBranch=main")
     script = tmp_path / "code" / "train.py"
     script.parent.mkdir()
     script.write_text("pass\n")
@@ -205,8 +205,7 @@ def test_a_started_run_says_where_it_runs_and_whether_its_code_is_committed(
     started, ended = [decode(record.headers, record.body) for record in read_folder(folder)]
     assert isinstance(started, RunStarted)
     assert isinstance(ended, RunEnded)
-    assert started.environment["git"]["dirty"] is True
-    assert started.environment["git"]["commit"] == started.code_version
+    assert started.environment["git"] == {"commit": started.code_version, "branch": "main", "dirty": True}
     assert started.environment["python"]
     assert (started.cluster, started.team, started.model_family, started.dataset) == (
         "juno", "vision", "transformer", "clicks")  # fmt: skip

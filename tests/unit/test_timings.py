@@ -150,3 +150,23 @@ def test_a_model_that_cannot_tell_is_no_harm(clock: Clock, timings: StepTimings)
     timings.watch(object())
     next(iter(TimedLoader(Loader(clock, 1.0), timings)))
     assert timings.take(0) == {"data_wait_s": 1.0, "compute_s": 0.0}
+
+
+def test_ddp_itself_measures_what_its_all_reduce_takes() -> None:
+    """The real one, alone in its group: nothing is hooked into it."""
+    import torch
+    import torch.distributed as dist
+
+    store = dist.HashStore()  # type: ignore[attr-defined]  # public, but not in __all__
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(4, 4))
+        ask = DdpCommunication(model)
+        told = []
+        for _ in range(4):
+            model(torch.ones(2, 4)).sum().backward()
+            told.append(ask())
+        assert [comm for comm in told if comm is not None and 0 < comm < 60]
+        assert ask() is None
+    finally:
+        dist.destroy_process_group()
