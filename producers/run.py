@@ -41,7 +41,6 @@ from .telling import OUTCOMES, REASONS, STAGES, Word, known_word, refusal, trimm
 from .thinning import Every, Thinning, said
 from .thinning import refuse_mistakes as refuse_wrong_thinning
 from .timings import StepTimings, TimedLoader
-from .values import PLAIN_INT, STEP_LIMIT
 
 if TYPE_CHECKING:
     from .pilot import Pilot
@@ -77,12 +76,13 @@ class Run:
         each rank is what the run is judged by, so give `loss` and `grad_norm` in one call.
         """
         # Floats and ints are appended as they are; the rest of the work is another thread's. After a training step each
-        # object that is touched here is a cache miss or two, so there are few.
+        # object that is touched here is a cache miss or two, so there are few, and numbers instead of names for them:
+        # `values.STEP_LIMIT`, and what surely is a float.
         outbox = self._outbox
-        if type(step) is int and 0 <= step < STEP_LIMIT and len(metrics) in outbox.widths and not unexpected:
+        if type(step) is int and 0 <= step < 2**62 and len(metrics) in outbox.widths and not unexpected:
             for value in metrics.values():
                 kind = type(value)
-                if kind is not float and (kind is not int or not -PLAIN_INT < value < PLAIN_INT):
+                if kind is not float and (kind is not int or not -(2**63) < value < 2**63):
                     break
             else:
                 if len(outbox.queue) < outbox.room:

@@ -19,7 +19,6 @@ from .plain import shown, why
 from .thinning import Thinning, Value, left_out
 
 STEP_LIMIT = 2**62
-PLAIN_INT = 2**63
 MAX_NAMES = 1_000
 MAX_NAME_LENGTH = 200
 SCALARS = "a metric is one real number: a Python or NumPy number, or a tensor with one element"
