@@ -1,5 +1,6 @@
 """What a dead process left on disk: sent once by whoever comes, in order, and never while its process lives."""
 
+import fcntl
 import os
 import shutil
 import signal
@@ -202,6 +203,24 @@ def test_a_lock_whose_file_its_owner_removed_is_taken_anew(tmp_path: Path) -> No
     assert owner_of(tmp_path) is None
     SpoolLock.take(tmp_path).remove()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_file_that_is_removed_while_it_is_taken_guards_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owners = [SpoolLock.take(tmp_path)]
+    flock = fcntl.flock
+
+    def flock_later(descriptor: int, operation: int) -> None:
+        """The owner is done in the moment between opening and locking."""
+        while owners:
+            owners.pop().remove()
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock_later)
+    next_owner = SpoolLock.take(tmp_path)
+    assert owner_of(tmp_path) is not None
+    next_owner.remove()
 
 
 def test_a_process_that_died_before_its_first_record_left_nothing(tmp_path: Path) -> None:

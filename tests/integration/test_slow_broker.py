@@ -97,6 +97,7 @@ def test_a_broker_that_hangs_stops_no_call_and_gets_everything_when_it_goes_on(
     far_broker.network.hold()
     longest = log_steps(run, 100, 1_500)
     wait_until(lambda: run.counts().spooled > 0, 30)
+    wait_until(lambda: run._outbox.sender.failures > 0, 5)  # long before the client itself gives up
     far_broker.network.let_pass()
     run.close()
     assert longest < LONGEST_CALL
