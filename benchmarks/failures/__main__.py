@@ -1,10 +1,10 @@
 """`python -m benchmarks.failures` (`make bench-sdk-failures`): the same failures, done to us and to the peers.
 
-Each cell is a training script in a process of its own (500 steps of 2 ms, of MLflow with a server 100; 12 scalars each,
+Each cell is a training script in a process of its own (500 steps of 2 ms, of MLflow with a server 100; 12 scalars each;
 the logger's defaults) and a failure: a server dead at start or from the middle on, a full disk, a forked worker that
-logs, SIGKILL behind the last call, an end without `close`. Prints what each did to the loop (what it raised, the longest
-call, how much slower the loop was) and how many of the script's steps cannot be read back afterwards; writes all of it to
-build/bench/sdk_failures.json. What a logger has not got (a server, a disk) cannot fail, and has no row.
+logs, SIGKILL behind the last call, an end without `close`. Prints what each did to the loop (what it raised, the
+longest call, how much slower the loop was) and how many of the script's steps cannot be read back afterwards; writes
+all of it to build/bench/sdk_failures.json. What a logger has not got (a server, a disk) cannot fail, and has no row.
 
 A script that is not over after `--deadline` seconds is ended, as its owner would, and what it had not stored is lost.
 """
