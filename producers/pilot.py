@@ -112,7 +112,7 @@ class Pilot:
 
     def data(self, loader: Iterable[Any], fresh: bool = False) -> Iterator[Any]:
         """The batches of one epoch, for a loop whose steps are counted elsewhere: some may be skipped, or it stops."""
-        return self._trainer.course.data(loader, fresh)
+        return self._trainer.course.data(self._run.timed(loader), fresh)
 
     def add_optimizer(self, optimizer: Any) -> None:
         """One that was made later: its learning rate is steered with the others'."""
