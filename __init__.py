@@ -10,17 +10,19 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .producers.integrations.torch import watch
     from .producers.pilot import Pilot
     from .producers.run import Run, start_run
 
     __version__: str
 
-__all__ = ["Pilot", "Run", "__version__", "start_run"]
+__all__ = ["Pilot", "Run", "__version__", "start_run", "watch"]
 
 _HOME = {
     "Pilot": ".producers.pilot",
     "Run": ".producers.run",
     "start_run": ".producers.run",
+    "watch": ".producers.integrations.torch",
 }
 
 

@@ -24,6 +24,11 @@ def obstacle(model: Any) -> str:
     return FSDP1 if any(type(module).__name__ == "FullyShardedDataParallel" for module in modules) else ""
 
 
+def any_sharded(model_state: Mapping[str, Any]) -> bool:
+    """Whether a model's state is spread over ranks."""
+    return any(is_sharded(value) for value in model_state.values())
+
+
 def whole(state: Any, keep: bool) -> Any:
     """The same with every sharded tensor made whole, on the CPU; on every rank, or none. Without `keep` only the
     others' share of the work is done, and nothing is held.
@@ -33,13 +38,15 @@ def whole(state: Any, keep: bool) -> Any:
         return full.cpu() if keep else None
     if isinstance(state, Mapping):
         return {name: whole(value, keep) for name, value in state.items()}
-    if isinstance(state, list | tuple):
+    if type(state) in (list, tuple):
         return type(state)([whole(value, keep) for value in state])
     return state
 
 
-def cut_like(saved: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+def cut_like(saved: Mapping[str, Any], own: Mapping[str, Any]) -> Mapping[str, Any]:
     """A model's whole state, cut as its own is."""
+    if not any_sharded(own):
+        return saved
     return {name: _cut(value, own.get(name)) for name, value in saved.items()}
 
 

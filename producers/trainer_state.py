@@ -18,7 +18,7 @@ from typing import Any
 
 from ..events.errors import CheckpointCorrupt, CheckpointError
 from .manifest import Part
-from .sharding import cut_for, cut_like, whole
+from .sharding import any_sharded, cut_for, cut_like, whole
 
 MODEL, OPTIMIZER, TRAINER, RNG = "model.pt", "optimizer.pt", "trainer.pt", "rng.pt"
 
@@ -59,7 +59,8 @@ class TrainerState:
             "pilot": dict(pilot),
         }
         _must_be_plain(trainer)
-        model, optimizers = whole(self._states(), keep=True)
+        states = self._states()
+        model, optimizers = whole(states, keep=True) if any_sharded(states[0]) else states
         rng = {str(rank): _letter_tensor(letter) for rank, letter in rng_of_ranks.items()}
         return {
             MODEL: lambda file: torch.save(model, file),
@@ -70,7 +71,9 @@ class TrainerState:
 
     def take_part(self) -> None:
         """While rank 0 asks for `parts`: the other ranks' share, where the state is spread over them."""
-        whole(self._states(), keep=False)
+        states = self._states()
+        if any_sharded(states[0]):
+            whole(states, keep=False)
 
     def prepare(self, files: Mapping[str, bytes], rank: int) -> Loaded:
         """Read verified bytes and check that they fit this trainer; nothing is changed.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...events.errors import UserMistake
 from ..integrations.observing import StepObserver
-from ..integrations.watching import Watch
+from ..integrations.watching import Watch, unseen
 from .options import Options, read_options
 
 if TYPE_CHECKING:
@@ -181,5 +181,5 @@ def _is_launcher() -> bool:
 
 def _nothing_stepped(losses: int) -> str:
     if losses:
-        return f"nothing was published: backward was called {losses} times, but no optimizer of torch.optim stepped"
+        return f"nothing was published: {unseen(losses)}"
     return "nothing was published: no optimizer of torch.optim stepped in the script"

@@ -40,6 +40,14 @@ TAKES_OVER = 64
 log = logging.getLogger(__name__)
 
 
+def unseen(losses: int) -> str:
+    """Why there are losses and no steps, for a person."""
+    return (
+        f"backward was called {losses} times, but no optimizer of torch.optim was seen to step "
+        "(a step that torch.compile has compiled is not seen)"
+    )
+
+
 class Watched(Protocol):
     """What a watch needs of a run. `producers.run.Run` is one."""
 
@@ -127,6 +135,8 @@ class Watch:
 
     def close(self) -> None:
         """Take everything off again. The run goes on."""
+        if self.observer.losses and not self._order and not self._broken and self._hooks:
+            log.warning("pilothouse: nothing was logged: %s", unseen(self.observer.losses))
         self.observer.leave()
         for hook in self._hooks:
             hook.remove()

@@ -265,6 +265,21 @@ def test_a_compiled_model_is_watched_like_any_other() -> None:
     assert tape.column("loss")[-1] == pytest.approx(loss.item())
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")  # PyTorch's own, when it compiles
+def test_a_step_that_was_compiled_is_made_and_not_seen_and_that_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    tape, model = WatchedTape(), small_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    step = torch.compile(optimizer.step, backend="eager")
+    before = next(model.parameters()).detach().clone()
+    with caplog.at_level(logging.WARNING, "pilothouse"), watch(tape, model, optimizer):
+        for batch in data(2):
+            loss_of(model, batch).backward()
+            step()
+    assert tape.rows == []
+    assert not torch.equal(next(model.parameters()), before)
+    assert "backward was called 2 times, but no optimizer" in caplog.records[-1].message
+
+
 def test_a_fault_of_ours_ends_the_watch_and_not_the_training(caplog: pytest.LogCaptureFixture) -> None:
     class Broken(WatchedTape):
         def log(self, step: int, /, **metrics: Any) -> None:  # noqa: ARG002  # a shape
