@@ -298,7 +298,7 @@ class Run:
     def _timed_log(self, step: SupportsIndex | None = None, /, *unexpected: object, **metrics: Any) -> None:
         """`log`, once a loader is timed."""
         if metrics:
-            metrics = self._timings.take(step) | metrics
+            self._timings.put(step, metrics)
         Run.log(self, step, *unexpected, **metrics)
 
     def _close_pilots(self) -> None:

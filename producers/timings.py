@@ -20,7 +20,7 @@ NANOSECONDS = 1e-9
 
 
 class StepTimings:
-    """The time since the last row of this rank. Touched by the training thread alone; a call costs some 0.2 µs."""
+    """The time since the last row of this rank. Touched by the training thread alone; costs a row some 2 µs."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self.clock = clock
@@ -50,19 +50,29 @@ class StepTimings:
             self._away += self.clock() - self._left
             self._left = None
 
-    def take(self, step: object) -> dict[str, float]:
-        """The metrics of the row that is logged now; empty before the first batch, and for a step's second row."""
-        if self._began is None or step == self._step:
-            return {}
-        self._step = step
-        now = self.clock()
-        away = self._away + (now - self._left if self._left is not None else 0.0)
-        taken = {DATA_WAIT: self._waited, COMPUTE: max(0.0, now - self._began - self._waited - away)}
-        self._began, self._waited, self._away = now, 0.0, 0.0
-        self._left = now if self._left is not None else None
+    def put(self, step: object, metrics: dict[str, Any]) -> None:
+        """Add the times to the row of this step, where it does not say them itself: none before the first batch, and
+        none to a step's second row.
+        """
+        began = self._began
+        if began is None or step == self._step:
+            return
+        self._step, self._began, waited = step, self.clock(), self._waited
+        self._waited = 0.0
+        spent = self._began - began - waited
+        if self._away or self._left is not None:
+            spent -= self._spent_away()
+        metrics.setdefault(DATA_WAIT, waited)
+        metrics.setdefault(COMPUTE, spent if spent > 0.0 else 0.0)
         if self._comm is not None and (comm := self._comm()) is not None:
-            taken[COMM] = comm
-        return taken
+            metrics.setdefault(COMM, comm)
+
+    def _spent_away(self) -> float:
+        """What was spent in other stages since the row before."""
+        now, away, self._away = self.clock(), self._away, 0.0
+        if self._left is not None:
+            away, self._left = away + now - self._left, now
+        return away
 
 
 class TimedLoader:

@@ -44,11 +44,17 @@ def timings(clock: Clock) -> StepTimings:
     return StepTimings(clock)
 
 
+def taken(timings: StepTimings, step: int) -> dict[str, float]:
+    row: dict[str, float] = {}
+    timings.put(step, row)
+    return row
+
+
 def test_waiting_for_data_and_the_rest_are_told_apart(clock: Clock, timings: StepTimings) -> None:
     rows = []
     for step, _batch in enumerate(TimedLoader(Loader(clock, 2.0), timings)):
         clock.now += 3.0
-        rows.append(timings.take(step))
+        rows.append(taken(timings, step))
     assert rows == [{"data_wait_s": 2.0, "compute_s": 3.0}] * 3
 
 
@@ -57,7 +63,7 @@ def test_the_rows_add_up_to_the_time_that_passed_whatever_is_logged(clock: Clock
     for step, _batch in enumerate(TimedLoader(Loader(clock, 0.5, batches=10), timings)):
         clock.now += 0.25 * step
         if step % 3 == 0:
-            total += sum(timings.take(step).values())
+            total += sum(taken(timings, step).values())
         clock.now += 0.125
     assert total == clock.now - began - 0.125
 
@@ -70,7 +76,7 @@ def test_other_stages_are_not_computing(clock: Clock, timings: StepTimings) -> N
         timings.stage("checkpoint")
         clock.now += 5.0
         timings.stage("train")
-        assert timings.take(step) == {"data_wait_s": 1.0, "compute_s": 1.0}
+        assert taken(timings, step) == {"data_wait_s": 1.0, "compute_s": 1.0}
 
 
 def test_a_row_within_another_stage_leaves_the_rest_of_it_to_the_next(clock: Clock, timings: StepTimings) -> None:
@@ -78,18 +84,18 @@ def test_a_row_within_another_stage_leaves_the_rest_of_it_to_the_next(clock: Clo
     next(loader)
     timings.stage("evaluate")
     clock.now += 10.0
-    assert timings.take(0) == {"data_wait_s": 1.0, "compute_s": 0.0}
+    assert taken(timings, 0) == {"data_wait_s": 1.0, "compute_s": 0.0}
     clock.now += 10.0
     timings.stage("train")
     clock.now += 2.0
-    assert timings.take(1) == {"data_wait_s": 0.0, "compute_s": 2.0}
+    assert taken(timings, 1) == {"data_wait_s": 0.0, "compute_s": 2.0}
 
 
 def test_nothing_is_told_before_the_first_batch_nor_twice_of_a_step(clock: Clock, timings: StepTimings) -> None:
-    assert timings.take(0) == {}
+    assert taken(timings, 0) == {}
     next(iter(TimedLoader(Loader(clock, 1.0), timings)))
-    assert timings.take(0) == {"data_wait_s": 1.0, "compute_s": 0.0}
-    assert timings.take(0) == {}
+    assert taken(timings, 0) == {"data_wait_s": 1.0, "compute_s": 0.0}
+    assert taken(timings, 0) == {}
 
 
 def test_a_timed_loader_is_the_loader_in_everything_else(clock: Clock, timings: StepTimings) -> None:
@@ -149,7 +155,7 @@ def test_a_model_that_cannot_tell_is_no_harm(clock: Clock, timings: StepTimings)
     timings.watch(model)
     timings.watch(object())
     next(iter(TimedLoader(Loader(clock, 1.0), timings)))
-    assert timings.take(0) == {"data_wait_s": 1.0, "compute_s": 0.0}
+    assert taken(timings, 0) == {"data_wait_s": 1.0, "compute_s": 0.0}
 
 
 def test_ddp_itself_measures_what_its_all_reduce_takes() -> None:
