@@ -6,8 +6,9 @@ come again), written under a temporary name and renamed when every file, its `ma
 on the disk. The manifest holds size and sha256 of every file and where the run stood; its own sha256 travels in
 `CheckpointSaved` and comes back in the governor's order.
 
-The newest `keep` are kept. (That governance should have a say in which are kept comes later; a checkpoint that a
-rollback names and rotation has taken is refused as `CheckpointMissing`, on all ranks alike.)
+The newest `keep` are kept, and while an incident is open the newest from before it, however long that takes: the one
+that a rollback would go back to. (One that a rollback names and rotation has taken all the same is refused as
+`CheckpointMissing`, on all ranks alike.)
 """
 
 import hashlib
@@ -18,7 +19,7 @@ import re
 import shutil
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +46,10 @@ class Saved:
 
 
 class Checkpoints:
-    """A folder of checkpoints. `every`: save each so many steps; None: only when asked.
+    """A folder of checkpoints. `every`: save each so many steps; None: only when asked, by `pilot.checkpoint(step)`.
+
+    `suspect_since` is asked before anything is removed: the step from which on the run is suspect, None while it is
+    not.
 
     Raises:
         UserMistake: `keep` or `every` is no count.
@@ -57,6 +61,7 @@ class Checkpoints:
         self.directory = Path(directory).expanduser().absolute()
         self.every = every
         self.keep = keep
+        self.suspect_since: Callable[[], int | None] = lambda: None
 
     def due(self, step: int) -> bool:
         return self.every is not None and step > 0 and step % self.every == 0
@@ -113,7 +118,7 @@ class Checkpoints:
     def newest_first(self) -> Iterator[CheckpointRef]:
         """What a restart may continue from: not what a rollback gave up, nothing with an unreadable manifest."""
         for name, manifest, digest in reversed(self._readable()):
-            if not (self.directory / name / ABANDONED).exists():
+            if not self._is_abandoned(name):
                 yield self._ref(name, manifest.step, digest)
 
     def abandon_after(self, ref: CheckpointRef, attempt_id: str) -> None:
@@ -141,7 +146,11 @@ class Checkpoints:
         return max((manifest.serial for _, manifest, _ in self._readable()), default=0) + 1
 
     def _rotate(self) -> None:
-        for name, _, _ in self._readable()[: -self.keep]:
+        known = self._readable()
+        spared = self._last_before(self.suspect_since(), known)
+        for name, _, _ in known[: -self.keep]:
+            if name == spared:
+                continue
             # Renamed first: a folder that is only half removed must not look like a checkpoint.
             doomed = self.directory / f"{name}.tmp-{socket.gethostname()}-{os.getpid()}"
             try:
@@ -150,6 +159,16 @@ class Checkpoints:
                 log.warning("pilothouse: old checkpoint %s cannot be removed: %s", name, error)
             else:
                 shutil.rmtree(doomed, ignore_errors=True)
+
+    def _last_before(self, step: int | None, known: list[tuple[str, Manifest, str]]) -> str:
+        """The newest from before `step` that no rollback gave up; empty where there is none, or nothing is suspect."""
+        if step is None:
+            return ""
+        good = [name for name, manifest, _ in known if manifest.step < step and not self._is_abandoned(name)]
+        return good[-1] if good else ""
+
+    def _is_abandoned(self, name: str) -> bool:
+        return (self.directory / name / ABANDONED).exists()
 
     def _sweep(self) -> None:
         """Remove what dead processes of this machine began and did not finish."""

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Protocol
 
 from ..events.actions import Resume
 from ..events.codec import KIND_HEADER, Malformed, decode
-from ..events.decisions import InterventionIssued
+from ..events.decisions import IncidentOpened, IncidentResolved, InterventionIssued
 from ..events.envelope import LogPlace
 from ..events.telemetry import ReceiptOutcome
 from ..events.topics import CONTROL, partition_of
@@ -29,7 +29,7 @@ from .context import Identity
 CLOCK_SLACK_SECONDS = 3_600.0
 REFRESH_MS = 3_000
 RETRY_SECONDS = 1.0
-_ISSUED = b"intervention_issued"
+HEARD = (b"intervention_issued", b"incident_opened", b"incident_resolved")
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,11 @@ class Commands(Protocol):
 
 
 class Inbox:
-    """This run's commands, picked out of a partition shared by many runs. One thread offers, another takes."""
+    """This run's commands, picked out of a partition shared by many runs. One thread offers, another takes.
+
+    `suspect_since` is the step from which on the run is suspect: the onset of the incident that is open, None without
+    one.
+    """
 
     def __init__(self, run_id: str) -> None:
         self._run_id = run_id
@@ -63,16 +67,19 @@ class Inbox:
         self._places: dict[str, tuple[str, int]] = {}
         self._waiting: deque[InterventionIssued] = deque()
         self.malformed = 0
+        self.suspect_since: int | None = None
 
     def offer(self, log_id: str, record: LogRecord) -> None:
         """One record of the partition, out of the log of this identity. Never raises, whatever its bytes are."""
-        if record.key != self._key or dict(record.headers).get(KIND_HEADER) != _ISSUED:
+        if record.key != self._key or dict(record.headers).get(KIND_HEADER) not in HEARD:
             return
         event = decode(record.headers, record.value)
         if isinstance(event, Malformed):
             self._complain(event, record.offset)
         elif isinstance(event, InterventionIssued) and event.run_id == self._run_id:
             self._accept(event, (log_id, record.offset))
+        elif isinstance(event, IncidentOpened | IncidentResolved) and event.run_id == self._run_id:
+            self.suspect_since = event.onset_step if isinstance(event, IncidentOpened) else None
 
     def take(self) -> InterventionIssued | None:
         return self._waiting.popleft() if self._waiting else None
@@ -174,6 +181,10 @@ class Follower:
     def malformed(self) -> int:
         """How many commands could not be read."""
         return self._inbox.malformed
+
+    def suspect_since(self) -> int | None:
+        """The step from which on the run is suspect, while an incident is open."""
+        return self._inbox.suspect_since
 
     def close(self, within: float = 2.0) -> None:
         self._closed.set()

@@ -1,9 +1,10 @@
 """Rolling stability features of one run: how far this step is from the run's own recent past.
 
 Robust location and scale (median and scaled median absolute deviation, Huber 1981) over a short window of judged
-steps, one-sided: a loss that falls is no alarm. Values beyond the threshold enter the window clipped, so that an
-incident does not teach the detector that it is normal, while a lasting change of level is learned in the end. The
-cost per step is that of sorting a window of fixed length. Called by `judging`; the names are declared in
+steps, one-sided: a loss that falls is no alarm. Values beyond the threshold enter the window clipped, and none
+enters it while the run is unstable: no incident, however long, teaches the detector that it is normal. (A lasting
+change of level that is meant is announced, by `RecipeChanged`.) The cost per step is that of sorting a window of fixed
+length. Called by `judging`; the names are declared in
 `governance.expressions.FEATURES`.
 """
 
@@ -90,20 +91,20 @@ def baseline(window: Window) -> Baseline | None:
     return Baseline(location, max(MAD_TO_SIGMA * mad, RELATIVE_FLOOR * abs(location), 1e-9))
 
 
-def observe(state: FeatureState, sample: StepSample) -> dict[str, float]:
-    """The features of one more step; only those that are known."""
+def observe(state: FeatureState, sample: StepSample, *, learning: bool = True) -> dict[str, float]:
+    """The features of one more step; only those that are known. Unless `learning`, the baseline stays as it is."""
     features: dict[str, float] = {"nonfinite": float(sample.nonfinite), "ranks_reporting": float(sample.ranks)}
     named = {"loss": sample.loss, "grad_norm": sample.grad_norm, "lr": sample.lr, "val_loss": state.val_loss}
     features |= {name: value for name, value in named.items() if value is not None}
-    features |= _loss_features(state, sample)
-    features |= _grad_features(state, sample)
+    features |= _loss_features(state, sample, learning=learning)
+    features |= _grad_features(state, sample, learning=learning)
     state.observed += 1
     features["steps_observed"] = float(state.observed)
     _follow_excursion(state, sample.step, features.get("loss_z"), sample.nonfinite)
     return features
 
 
-def _loss_features(state: FeatureState, sample: StepSample) -> dict[str, float]:
+def _loss_features(state: FeatureState, sample: StepSample, *, learning: bool) -> dict[str, float]:
     if sample.loss is None or not math.isfinite(sample.loss):
         return {}
     usual = baseline(state.loss)
@@ -111,7 +112,8 @@ def _loss_features(state: FeatureState, sample: StepSample) -> dict[str, float]:
     if usual is None:
         state.loss.push(sample.step, loss)
         return {}
-    state.loss.push(sample.step, min(loss, usual.location + CLIP_Z * usual.scale))
+    if learning:
+        state.loss.push(sample.step, min(loss, usual.location + CLIP_Z * usual.scale))
     return {
         "loss_z": usual.z(loss),
         "loss_baseline": usual.location,
@@ -120,7 +122,7 @@ def _loss_features(state: FeatureState, sample: StepSample) -> dict[str, float]:
     }
 
 
-def _grad_features(state: FeatureState, sample: StepSample) -> dict[str, float]:
+def _grad_features(state: FeatureState, sample: StepSample, *, learning: bool) -> dict[str, float]:
     if sample.grad_norm is None or not math.isfinite(sample.grad_norm) or sample.grad_norm <= 0.0:
         return {}
     value = math.log(sample.grad_norm)
@@ -130,7 +132,8 @@ def _grad_features(state: FeatureState, sample: StepSample) -> dict[str, float]:
         return {}
     scale = max(usual.scale, 0.05)  # five percent of the norm: the log has no natural unit to take a fraction of
     usual = Baseline(usual.location, scale)
-    state.log_grad.push(sample.step, min(value, usual.location + CLIP_Z * scale))
+    if learning:
+        state.log_grad.push(sample.step, min(value, usual.location + CLIP_Z * scale))
     return {"grad_z": usual.z(value)}
 
 

@@ -37,7 +37,7 @@ def step(state: RunState, sample: StepSample, desk: Desk) -> None:
     state.ledger.judged += 1
     _learn_pace(state)
     state.conditions["Progressing"].x = 0.0
-    seen = features.observe(state.features, sample)
+    seen = features.observe(state.features, sample, learning=state.conditions["Stable"].status != "False")
     seen |= _checkpoint_age(state, sample.step)
     state.last_features = seen
     _set(state, "Finite", _finite(state, seen), desk)

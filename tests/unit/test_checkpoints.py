@@ -103,6 +103,29 @@ def test_the_newest_are_kept_and_one_attempt_never_overwrites_another(tmp_path: 
     assert next(checkpoints.newest_first()).checkpoint_id == "step-00000020-ffff0000"
 
 
+def test_while_a_run_is_suspect_the_last_one_from_before_is_kept_however_long_that_takes(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for step in (10, 20, 30):
+        save(checkpoints, step)
+    checkpoints.suspect_since = lambda: 25
+    for step in (40, 50, 60):
+        save(checkpoints, step)
+    assert [name[:13] for name in names(tmp_path)] == ["step-00000020", "step-00000050", "step-00000060"]
+    checkpoints.suspect_since = lambda: None
+    save(checkpoints, 70)
+    assert [name[:13] for name in names(tmp_path)] == ["step-00000060", "step-00000070"]
+
+
+def test_what_a_rollback_gave_up_is_not_spared(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    first, _ = save(checkpoints, 10), save(checkpoints, 20)
+    checkpoints.abandon_after(first, "0123456789abcdef")
+    checkpoints.suspect_since = lambda: 25
+    for step in (30, 40):
+        save(checkpoints, step, attempt_id="ffff0000")
+    assert [name[:13] for name in names(tmp_path)] == ["step-00000010", "step-00000030", "step-00000040"]
+
+
 def test_a_step_of_an_attempt_is_saved_once(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     assert save(checkpoints, 10) == save(checkpoints, 10)

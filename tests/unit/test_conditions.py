@@ -8,6 +8,7 @@ import pytest
 from pilothouse.events.decisions import (
     ConditionChanged,
     IncidentOpened,
+    IncidentResolved,
     InterventionProposed,
     PhaseChanged,
     RunAssessed,
@@ -70,6 +71,15 @@ def test_a_quiet_run_warms_up_is_normal_and_ends() -> None:
     assert run.of(PhaseChanged)[-1].reason == "Completed"
 
 
+@pytest.mark.parametrize("height", [4.0, 1e20])
+def test_a_run_that_stays_thrown_up_is_not_well_again_however_long_it_stays(height: float) -> None:
+    run = spiked(60, 10_000, height).begin().train(600)
+    assert changes(run, "Stable")[-1] == ("False", "LossAboveBaseline")
+    assert len(run.of(IncidentOpened)) == 1
+    assert not run.of(IncidentResolved)
+    assert phases(run)[-1] in ("Unstable", "Diverged")
+
+
 @pytest.mark.parametrize(
     "outcome, reason", [("crashed", "Crashed"), ("out_of_memory", "OutOfMemory"), ("stopped", "Stopped")]
 )
@@ -92,7 +102,7 @@ def test_a_spike_is_unstable_from_its_second_step_with_its_evidence() -> None:
     assert (changed.condition, changed.status, changed.since_step) == ("Stable", "False", 151)
     assert changed.evidence["loss_z"] >= changed.evidence["enter"] == 8.0
     assert run.of(IncidentOpened)[0].onset_step == 150
-    assert phases(run)[-1] == "Unstable"
+    assert phases(run)[-1] in ("Unstable", "Diverged")
 
 
 def test_a_loss_far_past_its_bound_has_diverged() -> None:

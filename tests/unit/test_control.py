@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from pilothouse.events.actions import Action, Pause, Resume, ScaleLr, SkipBatches, Stop
 from pilothouse.events.codec import encode
-from pilothouse.events.decisions import OPERATOR, InterventionIssued, PhaseChanged
+from pilothouse.events.decisions import OPERATOR, IncidentOpened, IncidentResolved, InterventionIssued, PhaseChanged
 from pilothouse.events.envelope import LogPlace
 from pilothouse.producers.context import Identity
-from pilothouse.producers.control import Inbox, Orders
+from pilothouse.producers.control import HEARD, Inbox, Orders
 from pilothouse.tests.pilot_world import issued
 
 IDENTITY = Identity("run-1", "attempt-1", 1, 0, 1)
@@ -50,6 +50,29 @@ def test_only_commands_for_this_run_are_heard_in_the_order_of_the_log() -> None:
     assert taken(inbox) == commands
 
 
+def test_from_when_on_a_run_is_suspect_is_heard() -> None:
+    inbox = Inbox("run-1")
+    common: dict[str, Any] = {
+        "at": 0,
+        "attempt_id": "a",
+        "attempt": 1,
+        "basis": LogPlace(0, 0, 1),
+        "step": 80,
+        "policy_hash": "h",
+    }
+    for run_id, onset in (("run-1", 71), ("run-2", 12)):
+        opened = IncidentOpened(
+            **common, run_id=run_id, decision_id="d", incident_id="i", onset_step=onset, condition="Stable", reason="r"
+        )
+        inbox.offer("log", wire(1, opened))
+    assert inbox.suspect_since == 71
+    inbox.offer("log", wire(2, IncidentResolved(
+        **common, run_id="run-1", decision_id="e", incident_id="i", outcome="recovered", onset_step=71, steps_lost=0
+    )))  # fmt: skip
+    assert inbox.suspect_since is None
+    assert inbox.take() is None
+
+
 def test_reading_the_log_again_gives_nothing_again_but_a_second_copy_is_heard() -> None:
     inbox, command = Inbox("run-1"), issued(SkipBatches(count=1))
     for _ in range(2):
@@ -65,7 +88,7 @@ def test_whatever_stands_in_the_log_the_follower_goes_on(header: bytes, body: by
     inbox.offer("log", Wire(0, b"run-1", [("ph-kind", kind), ("ph-schema", header)], body))
     inbox.offer("log", wire(1, issued(SkipBatches(count=1))))
     assert len(taken(inbox)) == 1
-    assert inbox.malformed == (kind == b"intervention_issued")
+    assert inbox.malformed == (kind in HEARD)
 
 
 def test_malformed_commands_are_counted_and_complained_of_once(caplog: pytest.LogCaptureFixture) -> None:
