@@ -58,7 +58,10 @@ class Course:
         stream = self._stream = BatchStream(loader, self._position)
         try:
             while not self.stopping and (steps is None or self.next_step < steps):
-                self._skip_what_is_due(stream)
+                if steps is not None:
+                    self._skip_what_is_due(stream)
+                elif not self._dropped_what_is_due(stream):
+                    return
                 drawn = stream.draw()
                 if drawn is not None:
                     self.next_step += 1

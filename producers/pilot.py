@@ -85,6 +85,8 @@ class Pilot:
             log.error("pilothouse: no checkpoints and no rollback for this model: %s", why)
         elif checkpoints is not None:
             folder = checkpoints if isinstance(checkpoints, Checkpoints) else Checkpoints(checkpoints)
+            if isinstance(self._links.commands, Follower):
+                folder.suspect_since = self._links.commands.suspect_since
             state = TrainerState(model, optimizers, schedulers, scaler)
             saving = Saving(run, self._links.ballots, folder, state)
         self._trainer = Trainer(

@@ -349,6 +349,20 @@ def test_no_batch_comes_twice_and_none_is_missed_but_the_skipped(
     assert stream.position == position
 
 
+def test_without_steps_a_skip_ends_with_the_epoch_and_the_rest_of_it_is_dropped_from_the_next() -> None:
+    world = World([Order(3, SkipBatches(count=6))])
+    epochs = []
+    for _ in range(2):
+        epochs.append([batch for step, batch in world.pilot.batches(range(10)) if world.step(step)])
+    assert epochs == [list(range(7)), list(range(3, 10))]
+    assert [
+        tuple(told[name] for name in ("first_batch", "last_batch")) for told in world.tape.of("data_window_skipped")
+    ] == [
+        (7, 9),
+        (10, 12),
+    ]
+
+
 def test_a_loader_without_a_batch_is_a_clear_mistake() -> None:
     with pytest.raises(UserMistake, match="no batch at all"):
         World([]).train(5, loader=[])
