@@ -10,15 +10,19 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .producers.checkpoints import Checkpoints
     from .producers.integrations.torch import watch
+    from .producers.knobs import Knob
     from .producers.pilot import Pilot
     from .producers.run import Run, start_run
 
     __version__: str
 
-__all__ = ["Pilot", "Run", "__version__", "start_run", "watch"]
+__all__ = ["Checkpoints", "Knob", "Pilot", "Run", "__version__", "start_run", "watch"]
 
 _HOME = {
+    "Checkpoints": ".producers.checkpoints",
+    "Knob": ".producers.knobs",
     "Pilot": ".producers.pilot",
     "Run": ".producers.run",
     "start_run": ".producers.run",

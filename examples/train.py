@@ -71,7 +71,7 @@ def train(rank: int, ranks: int) -> None:
 
             # (4) Telemetry: any number, NaN too. Only appends; a thread sends it.
             run.log(step, loss=loss, grad_norm=grad_norm, lr=scheduler.get_last_lr()[0])
-            # (5) A checkpoint to go back to. (`checkpoints=Checkpoints(folder, every=50)` saves them by itself.)
+            # (5) A checkpoint to go back to. (`pilothouse.Checkpoints(folder, every=50)` saves by itself.)
             if step % 50 == 49:
                 pilot.checkpoint(step)
             # (6) Between two steps, on every rank: what was decided meanwhile is applied, by all at the same step.

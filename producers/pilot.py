@@ -31,6 +31,8 @@ from .teller import Teller
 from .trainer_state import TrainerState
 
 CLOSE_SECONDS = 3.0
+REMIND_STEPS = 200
+"""After so many steps without one, who gave a folder for checkpoints is told that nothing is saved."""
 
 _pilots: Counter[str] = Counter()
 """How many pilots this process made in an attempt: the n-th of one rank belongs to the n-th of every other."""
@@ -100,6 +102,7 @@ class Pilot:
         self._actuators = Actuators(self._trainer, only)
         self._steering = Steering(run, self._links, self._actuators)
         self._last_step = 0
+        self._unsaved_steps = 0
         self._open = True
         self.steers: tuple[ActionKind, ...] = ()
         self.offer()
@@ -144,6 +147,7 @@ class Pilot:
             self._steer(step)
             if not course.rolled_back and not course.stopping and self._is_due(step):
                 self.checkpoint(step)
+            self._remind()
         return course.signal()
 
     def checkpoint(self, step: int) -> None:
@@ -152,6 +156,7 @@ class Pilot:
         if saving is None:
             log.error("pilothouse: nothing was saved at step %d: the pilot was made without checkpoints=...", step)
             return
+        self._unsaved_steps = -1
         try:
             self._trainer.lr.settle()
             saving.save(step, self._trainer.course.position, remembered(self._trainer))
@@ -215,6 +220,18 @@ class Pilot:
         except Exception as error:  # the training must go on as if we were absent, whatever we did wrong
             log.exception("pilothouse: steering is over for this attempt after a fault of its own")
             self._steering.give_up(f"{type(error).__name__}: {error}")
+
+    def _remind(self) -> None:
+        if self._trainer.saving is None or self._unsaved_steps < 0:
+            return
+        self._unsaved_steps += 1
+        if self._unsaved_steps == REMIND_STEPS:
+            self._unsaved_steps = -1
+            log.warning(
+                "pilothouse: no checkpoint after %d steps, so nothing can be rolled back: call pilot.checkpoint(step), "
+                "or give checkpoints=pilothouse.Checkpoints(folder, every=...)",
+                REMIND_STEPS,
+            )
 
     def _is_due(self, step: int) -> bool:
         saving = self._trainer.saving

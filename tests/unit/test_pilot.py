@@ -25,7 +25,7 @@ from pilothouse.events.actions import (
 from pilothouse.events.errors import CheckpointError, RestartRequired, UserMistake
 from pilothouse.producers.checkpoints import Checkpoints
 from pilothouse.producers.data import BatchStream
-from pilothouse.producers.pilot import Pilot
+from pilothouse.producers.pilot import REMIND_STEPS, Pilot
 from pilothouse.producers.trainer_state import TrainerState
 from pilothouse.settings import Settings
 from pilothouse.tests.pilot_world import Order, Script, Tape, links_of
@@ -351,9 +351,7 @@ def test_no_batch_comes_twice_and_none_is_missed_but_the_skipped(
 
 def test_without_steps_a_skip_ends_with_the_epoch_and_the_rest_of_it_is_dropped_from_the_next() -> None:
     world = World([Order(3, SkipBatches(count=6))])
-    epochs = []
-    for _ in range(2):
-        epochs.append([batch for step, batch in world.pilot.batches(range(10)) if world.step(step)])
+    epochs = [[batch for step, batch in world.pilot.batches(range(10)) if world.step(step)] for _ in range(2)]
     assert epochs == [list(range(7)), list(range(3, 10))]
     assert [
         tuple(told[name] for name in ("first_batch", "last_batch")) for told in world.tape.of("data_window_skipped")
@@ -361,6 +359,13 @@ def test_without_steps_a_skip_ends_with_the_epoch_and_the_rest_of_it_is_dropped_
         (7, 9),
         (10, 12),
     ]
+
+
+def test_who_gave_a_folder_and_saves_nothing_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        World([], tmp_path / "never").train(2 * REMIND_STEPS)
+        World([], tmp_path / "by itself", every=100).train(2 * REMIND_STEPS)
+    assert [record.message.count("nothing can be rolled back") for record in caplog.records] == [1]
 
 
 def test_a_loader_without_a_batch_is_a_clear_mistake() -> None:
