@@ -55,7 +55,9 @@ COUNT_SECONDS = 0.1
 """How long who asks for the accounts waits for a round that is at work, be it at a disk that hangs."""
 
 SPILL_SECONDS = 1.0
-"""A record that waits longer in memory is put on disk: a kill loses no more than that."""
+"""A record that waits longer in memory is put on disk, and at once while the broker is known to be away: a kill loses no
+more than that.
+"""
 
 WINDOW_RECORDS = 64
 ALONE_BYTES = 65_536
@@ -94,10 +96,9 @@ class Outbox:
     """One writer of one run. `identity` is who speaks where the outbox speaks for itself, until an entry shows
     another.
 
-    `run.log` appends the usual row to `queue` by itself, as a bare tuple (`producers.batching.Raw`), where a row with
-    so many metrics was looked at before (`widths`: empty until the first one, after the end and in a forked child) and
-    the queue is shorter than `room`. Everything else goes through `append`. `stage` and `step` are what the training
-    thread last said it was doing.
+    `run.log` appends the usual row to `queue` by itself, as a bare tuple (`batching.Raw`), while that is short.
+    Everything else goes through `append`. `stage` is what the training thread last said it was doing, `step` the last
+    one that was drained.
     """
 
     def __init__(self, identity: Identity, writer_id: str, sender: Sender, spool: Spool, pace: Pace) -> None:
@@ -105,8 +106,6 @@ class Outbox:
         self.bad_calls = BadCalls()
         self.wake = threading.Event()
         self.queue: deque[Entry | Raw] = deque()
-        self.room = MAX_ROWS
-        self.widths: set[int] = set()
         self.stage: Stage = "prepare"
         self.step = 0
         self.admission = Admission(self.bad_calls)
@@ -124,16 +123,15 @@ class Outbox:
         self._urgent = False
         self._flush_at = 0.0
 
-    def append(self, entry: Entry) -> None:
+    def append(self, entry: Entry | Raw) -> None:
         """Take one entry; from any thread, and at once. Told facts are sent without waiting for the next flush."""
         told = isinstance(entry, Told)
         if len(self.queue) >= (TOLD_CAPACITY if told else CAPACITY):
             self._overflow()
             return
         self.queue.append(entry)
-        if told or len(self.queue) >= self.room:
+        if told or len(self.queue) >= MAX_ROWS:
             self._urgent = True
-            self.room = min(len(self.queue) + MAX_ROWS, CAPACITY)  # `run.log` looks again when so many more wait
             if not self.wake.is_set():
                 self.wake.set()
 
@@ -219,7 +217,6 @@ class Outbox:
             self._ledger.taken += len(entries)
             for draft in drafts(self._told(entries)):
                 self._record(draft, now)
-        self.room = MAX_ROWS
 
     def _next_entries(self, last: bool) -> list[Entry | Raw]:
         """The head of the queue, up to the first entry that waits for a device."""
@@ -259,6 +256,8 @@ class Outbox:
 
     def _record(self, draft: Draft, now: float) -> None:
         self._identity = draft.identity
+        if draft.rows is not None:
+            self.step = draft.rows.steps[-1]
         if draft.told is not None and draft.told.fact is RunEnded:
             self._tell_losses(now, last=True)
         try:
@@ -311,7 +310,9 @@ class Outbox:
 
     def _spill(self, now: float) -> None:
         waits = self.backlog.waits_since()
-        if waits is not None and (self.backlog.spool or now - waits > SPILL_SECONDS):
+        if waits is None:
+            return
+        if self.backlog.spool or self.sender.state == "away" or now - waits > SPILL_SECONDS:
             self.backlog.spill()
 
     def _send(self) -> None:

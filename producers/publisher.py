@@ -55,7 +55,6 @@ class Publisher:
     def forked(self) -> None:
         """This is a child's copy: its thread is the parent's, and so is everything it would send."""
         self.inert = True
-        self._outbox.widths.clear()
         self._outbox.sender.forget()
         self._outbox.backlog.spool.forget()
 

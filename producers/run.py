@@ -24,7 +24,7 @@ from ..events.envelope import TrainerFact, derived_attempt_id
 from ..events.telemetry import AttemptReason, EvalCompleted, Outcome, RunEnded, RunStarted, Stage, StageChanged
 from ..settings import Settings, load_settings
 from .accounts import Counts
-from .batching import Row, Told
+from .batching import MAX_ROWS, Row, Told
 from .beside import FIND_SECONDS, Beside, Finding
 from .context import Identity, first_identity, known_run_id, place_of, read_lineage, restarts
 from .description import Description, refuse_mistakes
@@ -56,6 +56,9 @@ class Run:
         self.identity = identity
         self._description = dict(description)
         self._outbox = outbox
+        self._queue = outbox.queue
+        self._room = 0  # how long the queue may be for `log` to append to it without a look; 0: it must look
+        self._step = 0
         self._publisher = Publisher(outbox, interval_at_scale(settings.producer_flush_seconds, *identity[3:]))
         self._admission = outbox.admission
         self._preemption = Preemption()
@@ -78,33 +81,34 @@ class Run:
         # Floats and ints are appended as they are; the rest of the work is another thread's. After a training step each
         # object that is touched here is a cache miss or two, so there are few, and numbers instead of names for them:
         # `values.STEP_LIMIT`, and what surely is a float.
-        outbox = self._outbox
-        if type(step) is int and 0 <= step < 2**62 and len(metrics) in outbox.widths and not unexpected:
+        if type(step) is int and 0 <= step < 2**62 and metrics and not unexpected:
             for value in metrics.values():
                 kind = type(value)
                 if kind is not float and (kind is not int or not -(2**63) < value < 2**63):
                     break
             else:
-                if len(outbox.queue) < outbox.room:
-                    outbox.step = step
-                    outbox.queue.append((self.identity, time_ns(), step, metrics))
+                if len(self._queue) < self._room:
+                    self._step = step
+                    self._queue.append((self.identity, time_ns(), step, metrics))
+                    return
+                if self._room:
+                    self._step = step
+                    self._outbox.append((self.identity, time_ns(), step, metrics))
                     return
         self._look_at(step, unexpected, metrics)
 
     def _look_at(self, step: object, unexpected: tuple[object, ...], metrics: dict[str, Any]) -> None:
-        """What `log` does with any other call: a first name, a tensor, a mistake, a long queue, a run that is over."""
+        """What `log` does with any other call: the first of training, a tensor, a mistake, one after the end."""
         if self._closed or self._publisher.inert:
             return
-        width, outbox = len(metrics), self._outbox
         admitted = self._admission.admit(step, unexpected, metrics)
         if admitted is None:
             return
-        outbox.step = admitted.step
-        if outbox.stage == "prepare":
+        self._step = admitted.step
+        if self._outbox.stage == "prepare":
             self.stage("train", admitted.step)  # who logs steps is training, said or not
-        outbox.append(Row(self.identity, time_ns() // 1_000, *admitted))
-        if len(admitted.metrics) + admitted.thinned >= width:
-            outbox.widths.add(width)  # nothing was refused
+        self._outbox.append(Row(self.identity, time_ns() // 1_000, *admitted))
+        self._room = MAX_ROWS
 
     def evaluated(self, step: SupportsIndex | None = None, /, split: str = "validation", **metrics: Any) -> None:
         """Publish the result of an evaluation on held-out data."""
@@ -121,7 +125,7 @@ class Run:
             return
         self._outbox.stage = known
         if known == "prepare":
-            self._outbox.widths.clear()  # whoever logs a step next is training again: `log` must look
+            self._room = 0  # whoever logs a step next is training again: `log` must look
         whole = self._admission.step(step) if step is not None else None
         self._timings.stage(known)
         self.tell(StageChanged, stage=known, step=self.last_step if whole is None else whole)
@@ -243,7 +247,7 @@ class Run:
     @property
     def last_step(self) -> int:
         """The last step that was logged."""
-        return self._outbox.step
+        return self._step
 
     @property
     def inert(self) -> bool:
@@ -263,7 +267,7 @@ class Run:
             RunEnded, self.identity, outcome=known or self._outcome, step=self.last_step, error=last_words(error)
         )
         self._closed = True
-        self._outbox.widths.clear()
+        self._room = 0
         self._preemption.disarm()
         atexit.unregister(self._at_exit)
         self._publisher.close(self.settings.close_seconds)
