@@ -55,8 +55,8 @@ COUNT_SECONDS = 0.1
 """How long who asks for the accounts waits for a round that is at work, be it at a disk that hangs."""
 
 SPILL_SECONDS = 1.0
-"""A record that waits longer in memory is put on disk, and at once while the broker is known to be away: a kill loses no
-more than that.
+"""A record that waits longer in memory is put on disk, and at once while the broker is known to be away: a kill loses
+no more than that.
 """
 
 WINDOW_RECORDS = 64

@@ -236,6 +236,10 @@ class Spool:
         self._close_reader()
         if not self._segments:
             self._close_writer()
+        self._delete(segment)
+
+    def _delete(self, segment: _Segment) -> None:
+        """Its file, and with the last one the folder: what is there has something in it."""
         if not self._segments and self._lock is not None:
             self._lock.remove()
             self._lock = None
@@ -253,7 +257,7 @@ class Spool:
                 self._writer.close()
             self._writer = None
             if self._segments and self._segments[-1].size == 0:
-                self._segments.pop()
+                self._delete(self._segments.pop())
 
     def _close_reader(self) -> None:
         if self._reader is not None:

@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="failures-", ignore_cleanup_errors=True) as scratch:
         servers = Servers(Path(scratch))
         for failure, name in _cells(options):
-            if (name in missing and name != "kafka-python") or (failure == "disk full" and not disks):
+            if (name in missing and name != "kafka-python") or (failure.startswith("disk") and not disks):
                 continue
             rows.append(measure(Cell(name, failure, _steps(name, options), options.deadline), servers))
             print(_line(rows[-1]), flush=True)
@@ -80,7 +80,7 @@ def _cells(options: argparse.Namespace) -> list[tuple[str, str]]:
 def _line(row: dict[str, Any]) -> str:
     happened = [row["ended"]]
     if row["raised"]:
-        happened.append(f"raised {row['raises']}x in {row['raised_at']}: {row['raised'][:90]}")
+        happened.append(f"raised {row['raises']}x in {row['raised_at']}: {' '.join(row['raised'].split())[:90]}")
     if row["worker_hung"]:
         happened.append("the forked worker hung")
     if row["kept_of_worker"]:

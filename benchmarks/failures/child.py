@@ -14,14 +14,18 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from .loggers import LOGGERS, Logger, Place
 
 STEP_SECONDS = 0.002
 SCALARS = 12
+WORKER_FROM = 1_000_000
 WORKER_STEPS = 20
 WORKER_SECONDS = 20.0
+BALLAST = "ballast"
+"""What fills a small disk at `half` of a run whose disk is to be full."""
 
 Tell = Callable[..., None]
 
@@ -37,7 +41,7 @@ def main(arguments: list[str]) -> None:
     logger = opened[0]
     for step in range(int(steps)):
         if step == int(steps) // 2:
-            _fail(failure, logger, int(steps), tell)
+            _fail(failure, logger, place, tell)
         time.sleep(STEP_SECONDS)
         _log(logger, step, tell)
     if failure == "SIGKILL":
@@ -68,12 +72,14 @@ def _timed(tell: Tell, what: str, call: Callable[[], object]) -> bool:
     return bool(error)
 
 
-def _fail(failure: str, logger: Logger, steps: int, tell: Tell) -> None:
+def _fail(failure: str, logger: Logger, place: Place, tell: Tell) -> None:
     if failure == "dead in the middle":
         tell("half")
         sys.stdin.readline()
+    elif failure.startswith("disk"):
+        _fill(place.folder / BALLAST)
     elif failure == "fork":
-        worker = multiprocessing.get_context("fork").Process(target=_work, args=(logger, steps))
+        worker = multiprocessing.get_context("fork").Process(target=_work, args=(logger,))
         worker.start()
         worker.join(WORKER_SECONDS)
         if worker.is_alive():
@@ -81,9 +87,15 @@ def _fail(failure: str, logger: Logger, steps: int, tell: Tell) -> None:
             worker.kill()
 
 
-def _work(logger: Logger, steps: int) -> None:
+def _fill(ballast: Path) -> None:
+    with ballast.open("wb", buffering=0) as file, suppress(OSError):
+        while file.write(bytes(4_096)):
+            pass
+
+
+def _work(logger: Logger) -> None:
     """A worker of a data loader that logs, as a dataset may do; it ends as those do, without `atexit`."""
-    for step in range(steps, steps + WORKER_STEPS):
+    for step in range(WORKER_FROM, WORKER_FROM + WORKER_STEPS):
         logger.log(step, metrics_of(step))
         time.sleep(STEP_SECONDS)
     time.sleep(1.0)

@@ -1,7 +1,8 @@
 """One cell of the table: a script with one logger meets one failure, and what came of it.
 
 The server is a real one behind a proxy that can be cut off: to its clients that is a server that died, and what it had
-stored can still be read when all is over. The full disk is a file system of 384 KiB in a namespace of the script's own.
+stored can still be read when all is over. The disk that is full from the middle on is a file system of 16 MiB in a
+namespace of the script's own.
 """
 
 import json
@@ -20,11 +21,13 @@ from typing import IO, Any, NamedTuple
 
 from pilothouse.tests.slow_network import SlowNetwork
 
-from .child import STEP_SECONDS
+from .child import BALLAST, STEP_SECONDS
 from .readback import READBACK
 from .servers import Servers
 
-FULL_DISK = "384k"
+SMALL_DISK = "16m"
+DISK_FULL = "disk full"
+DISK_AND_SERVER = "disk and server"
 SERVED = ("pilothouse", "kafka-python", "confluent-kafka", "mlflow-server")
 DISKS = ("pilothouse", "wandb-offline", "mlflow-sqlite", "tensorboard", "trackio")
 ALL_BUT_DEAD = (*(name for name in SERVED if name != "mlflow-server"), *DISKS[1:])
@@ -32,12 +35,16 @@ FAILURES: Mapping[str, tuple[str, ...]] = {
     "none": (*ALL_BUT_DEAD, "mlflow-server"),
     "dead at start": (*SERVED, "wandb-online"),
     "dead in the middle": SERVED,
-    "disk full": DISKS,
+    DISK_FULL: DISKS,
+    DISK_AND_SERVER: DISKS[:1],
     "fork": ALL_BUT_DEAD,
     "SIGKILL": ALL_BUT_DEAD,
     "exit without close": ALL_BUT_DEAD,
 }
-"""Which loggers a failure can happen to. TensorBoard, trackio and W&B offline have no server, Kafka clients no disk."""
+"""Which loggers a failure can happen to. TensorBoard, trackio and W&B offline have no server, Kafka clients no disk;
+ours writes to the disk only while its server is away, so that it meets the full disk both ways.
+"""
+ON_A_SMALL_DISK = (DISK_FULL, DISK_AND_SERVER)
 
 WORKER_HANGS = "worker hangs"
 
@@ -84,8 +91,8 @@ def measure(one: Cell, servers: Servers) -> dict[str, Any]:
         folder = Path(scratch) / "own"
         folder.mkdir()
         network, direct = servers.network_of(one.name, folder)
-        if one.failure == "dead at start" or (one.failure == "disk full" and one.name == "pilothouse"):
-            network.cut()  # with a server that answers, nothing of ours is written to disk
+        if one.failure in ("dead at start", DISK_AND_SERVER):
+            network.cut()
         seen = _run(one, folder, network)
         network.cut()
         network.restore()
@@ -124,7 +131,7 @@ def _run(one: Cell, folder: Path, network: SlowNetwork) -> Seen:
     command = [sys.executable, "-m", "benchmarks.failures.child", *arguments]
     began = time.monotonic()
     process = subprocess.Popen(
-        _on_a_full_disk(command, folder, one.deadline) if one.failure == "disk full" else command,
+        _on_a_full_disk(command, folder, one.deadline) if one.failure in ON_A_SMALL_DISK else command,
         env=os.environ | {"REPORT": str(writer)} | _OFFLINE,
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
@@ -137,7 +144,7 @@ def _run(one: Cell, folder: Path, network: SlowNetwork) -> Seen:
     listening = threading.Thread(target=_listen, args=(reader, process.stdin, seen, network), daemon=True)
     listening.start()
     with _all_gone(process):
-        status = _waited(process, one.deadline + (10.0 if one.failure == "disk full" else 0.0))
+        status = _waited(process, one.deadline + (10.0 if one.failure in ON_A_SMALL_DISK else 0.0))
     took = time.monotonic() - began
     seen.ended = f"still ran after {one.deadline:.0f} s" if took >= one.deadline else _named(status)
     listening.join(3.0)
@@ -195,9 +202,10 @@ def _on_a_full_disk(command: list[str], folder: Path, deadline: float) -> list[s
     """The same, with a tiny file system on its folder, whose files are copied out when the script has ended."""
     kept = folder.parent / "kept"
     script = f"""
-        mount -t tmpfs -o size={FULL_DISK} tmpfs '{folder}' || exit 1
+        mount -t tmpfs -o size={SMALL_DISK} tmpfs '{folder}' || exit 1
         timeout --signal=KILL {deadline:.0f} "$@"
         status=$?
+        rm -f '{folder}/{BALLAST}'
         cp -r '{folder}' '{kept}'
         umount -l '{folder}'
         cp -r '{kept}/.' '{folder}'

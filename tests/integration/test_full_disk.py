@@ -138,9 +138,11 @@ from pilothouse.producers.batching import Outgoing
 spool = Spool(Path({str(tmp_path)!r}) / "run" / "writer", 10**9)
 record = lambda seq, size=3_000: Outgoing(seq, 1, b"x" * size, [])
 print(*(spool.append(one) for one in (record(1), record(2), record(3), record(4), record(4), record(5, 11_000))))
+other = Spool(Path({str(tmp_path)!r}) / "other" / "writer", 10**9)
+print(other.append(record(1, 11_000)), other.folder.parent.exists())
 """
     done = Script("127.0.0.1:9", tmp_path).run(child)
-    assert done.stdout == "True True True False True False\n", done.stderr
+    assert done.stdout == "True True True False True False\nFalse False\n", done.stderr
     found = list(read_folder(tmp_path / "run" / "writer"))
     assert found == [Outgoing(seq, 1, b"x" * 3_000, []) for seq in range(1, 5)]
     assert Spool.left_in(tmp_path / "run" / "writer").entries == 4

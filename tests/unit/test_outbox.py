@@ -96,13 +96,13 @@ def test_no_heart_beats_into_the_spool(bench: Bench) -> None:
     assert kinds(bench) == ["step_batch"]
 
 
-def test_with_the_broker_away_records_go_to_disk_after_a_second_and_leave_it_in_order(bench: Bench) -> None:
+def test_with_the_broker_away_records_go_to_disk_at_once_and_leave_it_in_order(bench: Bench) -> None:
     bench.log.up = False
     for step in range(20):
         log(bench, step)
         bench.clock.now += 0.3
         bench.outbox.pump()
-    assert bench.outbox.counts().spooled >= 15
+    assert bench.outbox.counts().spooled == 20
     on_disk = [record.seq for record in read_folder(bench.spool.folder)]
     assert on_disk == list(range(1, len(on_disk) + 1))
     bench.log.up = True
@@ -110,6 +110,19 @@ def test_with_the_broker_away_records_go_to_disk_after_a_second_and_leave_it_in_
     assert [step for fact in bench.log.facts() if isinstance(fact, StepBatch) for step in fact.steps] == list(range(20))
     assert bench.outbox.counts().sent == 20
     assert not bench.spool.folder.exists()
+
+
+def test_with_a_silent_broker_records_go_to_disk_after_a_second(bench: Bench) -> None:
+    bench.log.prompt = False
+    log(bench, 1)
+    bench.outbox.pump(flush=True)
+    bench.clock.now += 0.9
+    bench.outbox.pump()
+    assert bench.outbox.counts().spooled == 0
+    bench.clock.now += 0.2
+    bench.outbox.pump()
+    assert bench.outbox.counts().spooled == 1
+    bench.spool.close()
 
 
 def test_an_attempt_ends_the_batch_before_it(bench: Bench) -> None:
