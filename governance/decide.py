@@ -138,11 +138,18 @@ def _in_flight(rule: Rule, proposal: InterventionProposed, situation: Situation)
         stage="proposed",
         since_tick=situation.tick,
         expires_step=rule.ttl_steps,
-        window_steps=rule.verify.window_steps if verified else 0,
+        window_steps=rule.verify.window_steps + _way_back(proposal.action, situation) if verified else 0,
         deadline_ticks=rule.approval.timeout_seconds,
         default=rule.approval.default,
         touches=interventions.touches_trainer(proposal.action),
     )
+
+
+def _way_back(action: Action, situation: Situation) -> int:
+    """The steps that a rollback repeats before it comes to where the incident began: until then, all is well anyway."""
+    if not isinstance(action, Rollback) or action.checkpoint is None:
+        return 0
+    return max(0, situation.onset - action.checkpoint.step)
 
 
 def issue(ledger: Ledger, intervention: InFlight, who: str, desk: Desk, expires_step: int) -> None:

@@ -291,3 +291,20 @@ def test_an_expression_that_stumbles_is_not_true() -> None:
     run = GovernedRun(world=1).begin(text)
     run.tell(run.ranks[0], run.ranks[0].log, [0], [2.0], grad_norm=0.5)
     assert life(run) == []
+
+
+@pytest.mark.parametrize(
+    "fault, answers",
+    [
+        (4.0, ["rollback", "skip_batches", "scale_lr", "notify"]),
+        (math.nan, ["rollback", "rollback", "notify"]),
+    ],
+)
+def test_the_shipped_policy_never_gives_up_in_silence(fault: float, answers: list[str]) -> None:
+    def loss(_: int, step: int, rank: int) -> float:
+        return quiet_loss(step, rank) + (fault if step >= 70 else 0.0)
+
+    run = GovernedRun(loss=loss).begin().train(300)
+    proposed = run.of(InterventionProposed)
+    assert [found.action.action for found in proposed] == answers
+    assert (proposed[-1].severity, proposed[-1].action.action) == ("page", "notify")

@@ -128,11 +128,11 @@ def test_the_whole_rollback_as_four_ranks_tell_it() -> None:
         ("Normal", 1, 16),
         ("Diverged", 1, 95),
         ("Recovering", 2, 90),
-        ("Normal", 2, 110),
+        ("Normal", 2, 115),
         ("Ended", 2, 134),
     ]
     verified = run.of(InterventionVerified)
-    assert [(found.outcome, found.window_steps, found.attempt) for found in verified] == [("recovered", 20, 2)]
+    assert [(found.outcome, found.window_steps, found.attempt) for found in verified] == [("recovered", 25, 2)]
     assert verified[0].intervention_id == issued[0].intervention_id
     resolved = run.of(IncidentResolved)
     assert [(found.outcome, found.onset_step, found.steps_lost) for found in resolved] == [("recovered", 95, 5)]

@@ -39,6 +39,15 @@ def test_what_is_not_well_by_then_was_ineffective() -> None:
     assert outcomes(GovernedRun(loss=spiked(30)).begin(CLIP).train(130)) == [("ineffective", 10)]
 
 
+def test_a_rollback_is_judged_only_when_the_run_is_past_the_step_where_it_went_wrong() -> None:
+    def loss(_: int, step: int, rank: int) -> float:
+        return quiet_loss(step, rank) + (4.0 if step >= 79 else 0.0)
+
+    run = GovernedRun(loss=loss, checkpoint_every=50).begin().train(200)
+    assert run.of(InterventionVerified)[0].step >= 79
+    assert outcomes(run)[0][0] == "ineffective"
+
+
 def test_a_failure_within_the_window_ends_it_at_once() -> None:
     def loss(position: int, step: int, rank: int) -> float:
         return math.nan if position == 105 else spiked(3)(position, step, rank)
