@@ -27,6 +27,7 @@ logger = logging.getLogger("pilothouse")
 RUN_ID_KEY = "PILOTHOUSE_RUN_ID"
 AGREE_SECONDS = 120.0
 MAX_RUN_ID = 200
+UUID_CHARS = 36
 MAX_DIGITS = 7
 """A launcher's or a sidecar's number of more digits counts no ranks, attempts or restarts."""
 
@@ -39,7 +40,8 @@ RANK_KEYS = (
 )
 LOCAL_RANK_KEYS = ("LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID")
 RESTART_KEYS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
-JOB_KEYS = ("SLURM_ARRAY_JOB_ID", "SLURM_JOB_ID", "TORCHELASTIC_RUN_ID", "PBS_JOBID", "LSB_JOBID")
+JOB_KEYS = ("SLURM_ARRAY_JOB_ID", "SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")
+LAUNCH_KEY = "TORCHELASTIC_RUN_ID"
 
 _meetings: Counter[str] = Counter()
 """How often ranks met under a name: the n-th `start_run("x")` of one rank belongs to the n-th of every other."""
@@ -106,18 +108,23 @@ def local_rank(place: Place, environ: Mapping[str, str]) -> int:
     return int(told) if told and len(told) <= MAX_DIGITS else place.rank
 
 
-def known_run_id(argument: str | None, environ: Mapping[str, str], lineage: Lineage | None) -> str | None:
-    """The run id that every rank can know by itself: argument, environment, scheduler, sidecar, in that order."""
+def known_run_id(name: str, argument: str | None, environ: Mapping[str, str], lineage: Lineage | None) -> str | None:
+    """The run id that every rank can know by itself: argument, environment, scheduler's job, sidecar, launch, in that
+    order. A job may train several runs: what it or a launch names begins with the run's own name.
+    """
     named = argument or environ.get(RUN_ID_KEY)
     if named:
         return named
     for key in JOB_KEYS:
         job = environ.get(key)
-        # torchrun calls every rendezvous that nobody named "none": that names no job.
-        if job and job != "none":
+        if job:
             task = environ.get("SLURM_ARRAY_TASK_ID")
-            return f"{job}_{task}" if key == "SLURM_ARRAY_JOB_ID" and task else job
-    return lineage.run_id if lineage is not None else None
+            return f"{name}-{job}_{task}" if key == "SLURM_ARRAY_JOB_ID" and task else f"{name}-{job}"
+    if lineage is not None:
+        return lineage.run_id
+    # torchrun calls every rendezvous that nobody named "none", or by 36 characters that say nothing.
+    launch = environ.get(LAUNCH_KEY, "none")
+    return f"{name}-{launch[:8] if len(launch) == UUID_CHARS else launch}" if launch != "none" else None
 
 
 def first_identity(name: str, known: str | None, place: Place, environ: Mapping[str, str], ordinal: int) -> Identity:
@@ -226,7 +233,7 @@ def _head(folder: Path) -> str:
 
 def _attempt_id_of_the_launch(run_id: str, environ: Mapping[str, str]) -> str:
     """The same on every rank of one launch, another at the next: from what the launcher told all of them."""
-    keys = ("MASTER_ADDR", "MASTER_PORT", *JOB_KEYS, *RESTART_KEYS)
+    keys = ("MASTER_ADDR", "MASTER_PORT", LAUNCH_KEY, *JOB_KEYS, *RESTART_KEYS)
     told = "\x1f".join((run_id, *(environ.get(key, "") for key in keys)))
     return uuid.uuid5(DECISION_NAMESPACE, told).hex
 

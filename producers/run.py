@@ -374,7 +374,7 @@ def start_run(
     lineage = read_lineage(Path(sidecar)) if sidecar is not None else None
     place = place_of(os.environ)
     finding = Finding(description.get("config")) if place.rank == 0 else None
-    known = known_run_id(run_id, os.environ, lineage)
+    known = known_run_id(name, run_id, os.environ, lineage)
     resumed = lineage if lineage is not None and known == lineage.run_id else None
     ordinal = (resumed.attempt if resumed is not None else restarts(os.environ)) + 1
     identity = first_identity(name, known, place, os.environ, ordinal)

@@ -42,16 +42,24 @@ def test_rank_and_world_size_come_from_the_launcher(environ: dict[str, str], pla
     [
         ("mine", {"PILOTHOUSE_RUN_ID": "env", "SLURM_JOB_ID": "17"}, "mine"),
         (None, {"PILOTHOUSE_RUN_ID": "env", "SLURM_JOB_ID": "17"}, "env"),
-        (None, {"SLURM_JOB_ID": "17", "TORCHELASTIC_RUN_ID": "t"}, "17"),
-        (None, {"SLURM_ARRAY_JOB_ID": "17", "SLURM_ARRAY_TASK_ID": "3", "SLURM_JOB_ID": "20"}, "17_3"),
-        (None, {"TORCHELASTIC_RUN_ID": "t"}, "t"),
+        (None, {"SLURM_JOB_ID": "17", "TORCHELASTIC_RUN_ID": "t"}, "gpt-17"),
+        (None, {"SLURM_ARRAY_JOB_ID": "17", "SLURM_ARRAY_TASK_ID": "3", "SLURM_JOB_ID": "20"}, "gpt-17_3"),
+        (None, {"TORCHELASTIC_RUN_ID": "t"}, "saved"),
         (None, {"TORCHELASTIC_RUN_ID": "none"}, "saved"),
     ],
 )
 def test_the_run_id_comes_from_the_first_that_knows_one(
     argument: str | None, environ: Mapping[str, str], known: str
 ) -> None:
-    assert known_run_id(argument, environ, Lineage("saved", "a", 2)) == known
+    assert known_run_id("gpt", argument, environ, Lineage("saved", "a", 2)) == known
+
+
+@pytest.mark.parametrize(
+    "launch, known",
+    [("none", None), ("nightly", "gpt-nightly"), ("1f228e52-d2ff-4a37-b1df-8b66a6a663bb", "gpt-1f228e52")],
+)
+def test_a_run_that_torchrun_launches_keeps_its_name(launch: str, known: str | None) -> None:
+    assert known_run_id("gpt", None, {"TORCHELASTIC_RUN_ID": launch}, None) == known
 
 
 def test_a_lone_process_mints_a_run_id_from_its_name() -> None:
