@@ -4,6 +4,7 @@ A person's mistake and what is away for now end with status 2 and one message on
 traceback is shown only with PILOTHOUSE_DEBUG. Importing this module must stay cheap: commands import what they need.
 """
 
+import errno
 import importlib.util
 import os
 import sys
@@ -99,6 +100,9 @@ def _end_with(error: Exception) -> NoReturn:
     if isinstance(error, PilothouseError):
         typer.echo(f"pilothouse: {error}", err=True)
         sys.exit(RESTART if isinstance(error, RestartRequired) else MISTAKE)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        typer.echo(f"pilothouse: the disk is full: {error}", err=True)
+        sys.exit(MISTAKE)
     what = f"{type(error).__name__}: {error}"
     typer.echo(f"pilothouse: this is a bug ({what}); run again with {DEBUG}=1 and report what it shows", err=True)
     sys.exit(BUG)

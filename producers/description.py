@@ -84,6 +84,9 @@ def refuse_mistakes(given: Mapping[str, object]) -> None:
         value = given.get(argument)
         if not isinstance(value, kind):
             raise UserMistake(f"start_run: {argument} must be {wanted}, got {shown(value)}")
+    name = str(given["name"])
+    if not name.strip() or name.startswith("-"):
+        raise UserMistake(f"start_run: name is what people call the run by: not empty, and no '-' first; got {name!r}")
     if given.get("cost_per_hour") is not None:
         _cost(given["cost_per_hour"])
 

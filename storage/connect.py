@@ -95,7 +95,10 @@ def in_our_words(error: "Error", where: str) -> QueryRefused | StackNotRunning:
             f"what answers at {where} is not ClickHouse ({_one_line(str(error))}); correct PILOTHOUSE_CLICKHOUSE_URL"
         )
     if code in NOT_LET_IN:
-        message = f"ClickHouse at {where} refuses this user or password; correct PILOTHOUSE_CLICKHOUSE_URL"
+        message = (
+            f"ClickHouse at {where} refuses this user or password: correct PILOTHOUSE_CLICKHOUSE_URL, or name the data "
+            "directory of the stack that runs there (--data-dir, PILOTHOUSE_DATA_DIR)"
+        )
     elif code == UNKNOWN_DATABASE:
         message = "the archive has no such database; `pilothouse migrate` makes it"
     else:

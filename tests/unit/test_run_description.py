@@ -231,6 +231,8 @@ def test_a_text_that_cannot_be_read_is_a_mark(caplog: pytest.LogCaptureFixture) 
         ({"cost_per_hour": numpy.zeros(2)}, "cost_per_hour must be"),
         ({"name": 3}, "^start_run: name must be a text, got int 3$"),
         ({"name": None}, "name must be a text, got NoneType None"),
+        ({"name": ""}, "^start_run: name is what people call the run by: not empty"),
+        ({"name": "-x"}, "no '-' first; got '-x'$"),
         ({"run_id": 17}, "run_id must be a text, got int 17"),
         ({"settings": {"kafka": "x"}}, "settings must be a pilothouse.settings.Settings"),
         ({"sidecar": 3}, "sidecar must be the path of a file, got int 3"),
