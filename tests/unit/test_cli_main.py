@@ -102,3 +102,16 @@ def test_a_bug_is_one_line_too_and_a_traceback_on_demand() -> None:
     assert "PILOTHOUSE_DEBUG=1" in line
     debugged = typed("runs", before=f"import os; os.environ['PILOTHOUSE_DEBUG'] = '1'; {broken}")
     assert "Traceback" in debugged.stderr
+
+
+def test_a_full_disk_under_the_output_is_said_in_one_line() -> None:
+    with open("/dev/full", "wb") as full:
+        ended = subprocess.run(
+            [sys.executable, "-P", "-m", "pilothouse.cli.main", "--help"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    assert (ended.returncode, ended.stderr) == (2, "pilothouse: the disk is full: [Errno 28] No space left on device\n")
