@@ -37,8 +37,9 @@ class Bench:
         self._process = psutil.Process()
 
     def hot(self) -> dict[str, Any]:
-        """Calls in a loop, as many as fit into a short time; nanoseconds of each."""
+        """Calls in a loop, as many as fit into a short time; nanoseconds of each, and CPU seconds as in `steps`."""
         call, took = self.contestant.call, []
+        others = self._cpu_of_others()
         until = time.perf_counter() + HOT_SECONDS
         events = [event(self.step + offset) for offset in range(HOT_CALLS)]
         for metrics in events:
@@ -50,7 +51,7 @@ class Bench:
             if time.perf_counter() > until:
                 break
         self._settle()
-        return {"took_ns": took}
+        return {"took_ns": took, "cpu_s": self._cpu_of_others() - others + sum(took) / 1e9}
 
     def steps(self, count: int, *, logged: bool) -> dict[str, Any]:
         """Training steps with a call after each, or without. Wall seconds of the loop; CPU seconds that are not the

@@ -32,7 +32,7 @@ def test_a_row_is_of_all_calls_and_its_tax_of_neighbouring_blocks() -> None:
 
 
 def test_a_ratio_is_to_the_cheapest_tracker_of_each_figure_and_none_is_made_of_noise() -> None:
-    ours = Row("pilothouse", 2.0, 5.0, 10.0, 20.0, -30.0, 15.0)
+    ours = Row("pilothouse", 2.0, 5.0, 10.0, 20.0, -30.0, 15.0, 9.0)
     trackers = [Row("a", 40.0, 90.0, 300.0, 900.0, 500.0, 150.0), Row("b", 50.0, 90.0, 200.0, 900.0, 700.0, 300.0)]
     assert ratios(ours, trackers) == [
         "p50: 20 times less than a",
@@ -42,7 +42,7 @@ def test_a_ratio_is_to_the_cheapest_tracker_of_each_figure_and_none_is_made_of_n
     ]
     assert lines([ours], {"pilothouse": "0.1.0"})[1].split() == [
         "pilothouse",
-        *["2.0", "5.0", "10.0", "20.0", "-30.0", "15.0", "0.1.0"],
+        *["2.0", "5.0", "10.0", "20.0", "-30.0", "15.0", "9.0", "0.1.0"],
     ]
 
 
