@@ -4,6 +4,7 @@ import gc
 import logging
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -41,6 +42,7 @@ LONGEST_CALL = 0.25
 @pytest.fixture(autouse=True)
 def _sockets_are_collected_here() -> Iterator[None]:
     yield
+    wait_until(lambda: all(thread.name != "pilothouse-connect" for thread in threading.enumerate()), 30)
     gc.collect()
 
 
@@ -160,8 +162,9 @@ def test_a_broker_that_is_back_after_an_hour_gets_the_hour_in_order(tmp_path: Pa
 
 
 def test_something_that_is_no_kafka_is_said_once_and_the_run_goes_on(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(kafka_module, "BOOTSTRAP_SECONDS", 2.0)
     with socket.create_server(("127.0.0.1", 0)) as silent, caplog.at_level(logging.WARNING, logger="pilothouse"):
         run = begin(f"127.0.0.1:{silent.getsockname()[1]}", tmp_path, close_seconds=0.5)
         assert log_steps(run, 0, 100) < LONGEST_CALL
