@@ -12,6 +12,7 @@ from pilothouse.events.actions import Action, Pause, Resume, ScaleLr, SkipBatche
 from pilothouse.events.codec import encode
 from pilothouse.events.decisions import OPERATOR, IncidentOpened, IncidentResolved, InterventionIssued, PhaseChanged
 from pilothouse.events.envelope import LogPlace
+from pilothouse.events.union import AnyDecision
 from pilothouse.producers.context import Identity
 from pilothouse.producers.control import HEARD, Inbox, Orders
 from pilothouse.tests.pilot_world import issued
@@ -26,7 +27,7 @@ class Wire(NamedTuple):
     value: bytes | None
 
 
-def wire(offset: int, command: InterventionIssued | PhaseChanged) -> Wire:
+def wire(offset: int, command: AnyDecision) -> Wire:
     encoded = encode(command)
     return Wire(offset, command.run_id.encode(), encoded.headers, encoded.body)
 
@@ -65,11 +66,11 @@ def test_from_when_on_a_run_is_suspect_is_heard() -> None:
             **common, run_id=run_id, decision_id="d", incident_id="i", onset_step=onset, condition="Stable", reason="r"
         )
         inbox.offer("log", wire(1, opened))
-    assert inbox.suspect_since == 71
+    heard = [inbox.suspect_since]
     inbox.offer("log", wire(2, IncidentResolved(
         **common, run_id="run-1", decision_id="e", incident_id="i", outcome="recovered", onset_step=71, steps_lost=0
     )))  # fmt: skip
-    assert inbox.suspect_since is None
+    assert [*heard, inbox.suspect_since] == [71, None]
     assert inbox.take() is None
 
 
