@@ -9,14 +9,15 @@ from contextlib import closing
 from functools import partial
 from itertools import count, cycle, islice, zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pilothouse.cli.brokers import LocalBroker
 from pilothouse.events.codec import Malformed, to_json
-from pilothouse.events.commands import Tick
+from pilothouse.events.commands import PipelineReported, Tick
 from pilothouse.events.envelope import LogPlace
+from pilothouse.events.telemetry import DataProfiled, LogLine, LogLines, ResourcesSampled
 from pilothouse.events.topics import CONTROL, DEADLETTER, TELEMETRY, partition_of
 from pilothouse.events.union import AnyEvent
 from pilothouse.storage.history import read_decisions, read_log
@@ -51,6 +52,7 @@ def tells(run_id: str) -> Iterator[tuple[str, AnyEvent]]:
 
     run = GovernedRun(world=2, run_id=run_id, loss=loss).begin()
     place = partition_of(run_id, PARTITIONS)
+    yield from ((TELEMETRY.name, event) for event in beside(run_id))
     for _ in range(90):
         run.train(1, steps_per_tick=5)
         for record in run.records:
@@ -65,6 +67,22 @@ def tells(run_id: str) -> Iterator[tuple[str, AnyEvent]]:
     run.end()
     yield from ((TELEMETRY.name, record.event) for record in run.records)
     yield from ((CONTROL.name, decision) for decision in run.decisions)
+
+
+def beside(run_id: str) -> Iterator[AnyEvent]:
+    """What is told of a run besides its steps."""
+    common: dict[str, Any] = {
+        "at": 1,
+        "run_id": run_id,
+        "writer_id": f"beside-{run_id}",
+        "attempt_id": "a",
+        "attempt": 1,
+    }
+    yield ResourcesSampled(**common, rank=0, seq=1, values={"gpu_util": 0.9, "energy_kwh": math.nan})
+    yield DataProfiled(**common, rank=0, seq=2, step=1, feature="tokens", edges=(0.0, 1.0), counts=(1, 2, 3))
+    line = LogLine(at=1, step=1, level="ERROR", logger="train", text="a bad batch")
+    yield LogLines(**common, rank=0, seq=3, lines=(line, line), dropped={"rate": 4})
+    yield PipelineReported(**common, rank=0, seq=4, fact="promotion", who="the pipeline", subject="model-7")
 
 
 def sends(feed: Feed) -> Iterator[Callable[[], None]]:

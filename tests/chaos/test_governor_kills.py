@@ -85,7 +85,7 @@ def test_ten_kills_change_no_decision(new_broker: NewBroker, tmp_path: Path) -> 
     kill_again_and_again(new_broker(), tmp_path, kills=10)
 
 
-@pytest.mark.parametrize("new_broker", ["embedded", pytest.param("kafka", marks=pytest.mark.chaos_long)], indirect=True)
+@pytest.mark.chaos_long
 def test_partitions_that_move_between_two_governors_change_no_decision(new_broker: NewBroker, tmp_path: Path) -> None:
     broker = new_broker()
     one, other = governor_on(broker, tmp_path, slot="0"), governor_on(broker, tmp_path, slot="1")
