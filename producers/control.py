@@ -53,13 +53,15 @@ class Commands(Protocol):
     def take(self) -> InterventionIssued | None:
         """The next command, if one has come; never waits."""
 
+    def suspect_since(self) -> int | None:
+        """The step from which on the run is suspect: the onset of the incident that is open, None without one."""
+
+    def close(self) -> None:
+        """Nothing more will be taken. Takes a moment at most."""
+
 
 class Inbox:
-    """This run's commands, picked out of a partition shared by many runs. One thread offers, another takes.
-
-    `suspect_since` is the step from which on the run is suspect: the onset of the incident that is open, None without
-    one.
-    """
+    """This run's commands, picked out of a partition shared by many runs. One thread offers, another takes."""
 
     def __init__(self, run_id: str) -> None:
         self._run_id = run_id
@@ -183,7 +185,6 @@ class Follower:
         return self._inbox.malformed
 
     def suspect_since(self) -> int | None:
-        """The step from which on the run is suspect, while an incident is open."""
         return self._inbox.suspect_since
 
     def close(self, within: float = 2.0) -> None:

@@ -18,7 +18,7 @@ from ..settings import Settings
 from .actuators import Actuators
 from .ballots import BallotsLost, LocalBallots, find_ballots
 from .checkpoints import Checkpoints
-from .control import Follower, follow
+from .control import follow
 from .course import Course, Signal
 from .found_knobs import found_knobs
 from .knobs import Knob, Knobs
@@ -87,7 +87,7 @@ class Pilot:
             log.error("pilothouse: no checkpoints and no rollback for this model: %s", why)
         elif checkpoints is not None:
             folder = checkpoints if isinstance(checkpoints, Checkpoints) else Checkpoints(checkpoints)
-            if isinstance(self._links.commands, Follower):
+            if self._links.commands is not None:
                 folder.suspect_since = self._links.commands.suspect_since
             state = TrainerState(model, optimizers, schedulers, scaler)
             saving = Saving(run, self._links.ballots, folder, state)
@@ -207,7 +207,7 @@ class Pilot:
             self._steering.leave(self._last_step)
             self._trainer.lr.detach()
             self._links.ballots.close(CLOSE_SECONDS)
-            if isinstance(self._links.commands, Follower):
+            if self._links.commands is not None:
                 self._links.commands.close()
         except Exception:  # the run is over either way, and its telemetry must still go out
             log.exception("pilothouse: steering did not end in order")

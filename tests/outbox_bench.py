@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from pilothouse.events.codec import decode
+from pilothouse.events.commands import PipelineReported
 from pilothouse.events.envelope import TrainerFact
 from pilothouse.events.errors import BrokerUnavailable
 from pilothouse.events.telemetry import Heartbeat, StepBatch, TelemetryGap
@@ -42,7 +43,7 @@ class MemoryLog:
         self._sent: deque[Outgoing] = deque()
         self._stored = 0
         self._broken = False
-        self._facts: list[TrainerFact] = []
+        self._facts: list[TrainerFact | PipelineReported] = []
         self._read = 0
 
     @property
@@ -97,16 +98,19 @@ class MemoryLog:
     def forget(self) -> None:
         pass
 
-    def facts(self) -> list[TrainerFact]:
-        """What a reader makes of the log: each number once, in order."""
+    def facts(self) -> list[Any]:
+        """What a reader makes of the log: each number once, in order; trainer facts, and what the pipeline reported."""
         for record in self.records[self._read :]:
             self._read += 1
             if not self._facts or record.seq > self._facts[-1].seq:
                 fact = decode(record.headers, record.body)
-                assert isinstance(fact, TrainerFact), fact
+                assert isinstance(fact, TrainerFact | PipelineReported), fact
                 assert fact.seq == record.seq
                 self._facts.append(fact)
         return self._facts
+
+    def of(self, kind: type[Any]) -> list[Any]:
+        return [fact for fact in self.facts() if isinstance(fact, kind)]
 
 
 @dataclass

@@ -128,6 +128,12 @@ class Script:
         told: dict[str, Any] = {"attempt_id": self._tape.identity.attempt_id, "number": next(self._numbers)}
         return issued(action, **(told | order.other))
 
+    def suspect_since(self) -> None:
+        return None
+
+    def close(self) -> None:
+        pass
+
 
 def links_of(script: Script | None, ballots: Ballots | None = None) -> Callable[[Teller, Settings], Links]:
     """For `Pilot(links=...)`."""

@@ -6,8 +6,9 @@ Each rank is a writer of its own whose records are numbered as it tells them; `l
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
+from pilothouse.events.actions import ActionKind
 from pilothouse.events.commands import PolicyActivated, Tick
 from pilothouse.events.envelope import LogPlace
 from pilothouse.events.telemetry import CheckpointSaved, InterventionReceipt, RunEnded, RunStarted, StepBatch
@@ -16,19 +17,7 @@ from pilothouse.governance.policy import default_policy_text, policy_hash, with_
 
 SECOND = 1_000_000
 START = 1_790_000_000 * SECOND
-ALL_ACTIONS = (
-    "scale_lr",
-    "set_clip",
-    "set_weight_decay",
-    "set_dropout",
-    "checkpoint_now",
-    "rollback",
-    "skip_batches",
-    "pause",
-    "resume",
-    "stop",
-    "notify",
-)
+ALL_ACTIONS: tuple[ActionKind, ...] = get_args(ActionKind)
 
 
 @dataclass

@@ -20,7 +20,7 @@ def callback(run: Evaluated | None = None, **wishes: Unpack[Wishes]) -> Any:
 class _Callback(Adapter):
     """Only what the Trainer calls and we need; the rest comes from `TrainerCallback`."""
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **trainer: Any) -> None:  # noqa: ARG002
+    def on_train_begin(self, args: Any, state: Any, control: Any, **trainer: Any) -> None:  # noqa: ARG002  # the framework's call
         optimizer = trainer["optimizer"]
         scheduler = innermost(trainer.get("lr_scheduler"), "scheduler")
         self.begin(
@@ -35,12 +35,12 @@ class _Callback(Adapter):
             config=args.to_sanitized_dict(),
         )
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:  # noqa: ARG002
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:  # noqa: ARG002  # the framework's call
         control.should_training_stop = control.should_training_stop or self.stopping
         return control
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:  # noqa: ARG002
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:  # noqa: ARG002  # the framework's call
         self.evaluated(metrics or {}, "eval_")
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002  # the framework's call
         self.finish()

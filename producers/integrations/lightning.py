@@ -36,7 +36,7 @@ class _Callback(Adapter):
         self._drops = let_drop(loader, self.pilot) or self._drops
         return loader
 
-    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:  # noqa: ARG002
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:  # noqa: ARG002  # the framework's call
         # Before `on_train_start`: by then Lightning has begun the first epoch of its loader.
         source = getattr(getattr(trainer.fit_loop, "_data_source", None), "instance", None)
         if stage == "fit" and self._wishes.get("steer") and _is_loader(source):
@@ -59,14 +59,14 @@ class _Callback(Adapter):
         if self.stopping:
             trainer.should_stop = True
 
-    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002  # the framework's call
         if not trainer.sanity_checking:
             self.evaluated(trainer.callback_metrics, "val_")
 
-    def on_train_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002  # the framework's call
         self.finish()
 
-    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:  # noqa: ARG002
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:  # noqa: ARG002  # the framework's call
         from ..ending import ending_of
 
         self.finish(*ending_of(exception, "completed"))

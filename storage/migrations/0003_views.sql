@@ -1,22 +1,37 @@
 -- What people ask for, by the words they use. All stand on `events` and `steps`, so each event counts once.
 -- Steps and times are those of the event; what is not known is NULL.
 
+-- An attempt is announced again when more is known of it (what a pilot can steer, what was found late): the last word counts,
+-- and it began with the first.
 CREATE OR REPLACE VIEW attempts AS
 SELECT
-    run_id, attempt_id, attempt,
+    run_id, attempt_id,
+    e.1 AS attempt,
     JSONExtractString(body, 'reason') AS reason,
     JSONExtract(body, 'parent_attempt_id', 'Nullable(String)') AS parent_attempt_id,
     JSONExtractInt(body, 'first_step') AS first_step,
     JSONExtractInt(body, 'world_size') AS world_size,
     JSONExtractString(body, 'model') AS model,
+    JSONExtractString(body, 'model_family') AS model_family,
     JSONExtractString(body, 'code_version') AS code_version,
+    JSONExtract(body, 'environment', 'git', 'dirty', 'Nullable(Bool)') AS code_dirty,
+    JSONExtractString(body, 'dataset') AS dataset,
     JSONExtractString(body, 'dataset_version') AS dataset_version,
+    JSONExtractString(body, 'cluster') AS cluster,
+    JSONExtractString(body, 'team') AS team,
     JSONExtractRaw(body, 'config') AS config,
     JSONExtractRaw(body, 'tags') AS tags,
-    at AS started_at,
-    log_epoch, log_offset
-FROM events
-WHERE kind = 'run_started';
+    JSONExtractRaw(body, 'environment') AS environment,
+    started_at,
+    place.1 AS log_epoch, place.2 AS log_offset
+FROM
+(
+    SELECT run_id, attempt_id, argMax((s.attempt, s.body), (s.log_epoch, s.log_offset)) AS e, e.2 AS body, min(s.at) AS started_at,
+        min((s.log_epoch, s.log_offset)) AS place
+    FROM events AS s
+    WHERE s.kind = 'run_started'
+    GROUP BY run_id, attempt_id
+);
 
 CREATE OR REPLACE VIEW phases AS
 SELECT
@@ -213,6 +228,12 @@ WITH facts AS
         argMaxIf(JSONExtractString(e.body, 'model'), (e.log_epoch, e.log_offset), e.kind = 'run_started') AS model,
         argMaxIf(JSONExtractString(e.body, 'code_version'), (e.log_epoch, e.log_offset), e.kind = 'run_started') AS code_version,
         argMaxIf(JSONExtractRaw(e.body, 'tags'), (e.log_epoch, e.log_offset), e.kind = 'run_started') AS tags,
+        argMaxIf(JSONExtractString(e.body, 'model_family'), (e.log_epoch, e.log_offset), e.kind = 'run_started') AS model_family,
+        argMaxIf(JSONExtractString(e.body, 'dataset'), (e.log_epoch, e.log_offset), e.kind = 'run_started') AS dataset,
+        argMaxIf(JSONExtractString(e.body, 'dataset_version'), (e.log_epoch, e.log_offset), e.kind = 'run_started') AS dataset_version,
+        argMaxIf(JSONExtractString(e.body, 'cluster'), (e.log_epoch, e.log_offset), e.kind = 'run_started') AS cluster,
+        argMaxIf(JSONExtractString(e.body, 'team'), (e.log_epoch, e.log_offset), e.kind = 'run_started') AS team,
+        argMaxIf(JSONExtractRaw(e.body, 'environment'), (e.log_epoch, e.log_offset), e.kind = 'run_started') AS environment,
         argMaxIf(JSONExtractString(e.body, 'outcome'), (e.attempt, -ifNull(e.rank, 0)), e.kind = 'run_ended') AS told_outcome,
         argMaxIf(e.attempt_id, (e.attempt, -ifNull(e.rank, 0)), e.kind = 'run_ended') AS told_attempt_id,
         uniqExactIf(e.event_id, e.kind = 'intervention_issued') AS interventions,
@@ -246,6 +267,12 @@ SELECT
     f.model AS model,
     f.code_version AS code_version,
     f.tags AS tags,
+    f.model_family AS model_family,
+    f.dataset AS dataset,
+    f.dataset_version AS dataset_version,
+    f.cluster AS cluster,
+    f.team AS team,
+    f.environment AS environment,
     if(s.last.phase = '', 'Unknown', s.last.phase) AS phase,
     s.last.margin AS margin,
     s.last.step AS judged_step,

@@ -27,6 +27,7 @@ from pilothouse.producers.integrations import accelerate as accelerated
 from pilothouse.producers.integrations import huggingface, lightning
 from pilothouse.producers.spool import read_folder
 from pilothouse.tests.pilot_world import Order, Tape
+from pilothouse.tests.run_builder import ALL_ACTIONS
 from pilothouse.tests.watched_tape import WatchedTape
 
 # What the frameworks and what they import warn of is theirs.
@@ -37,19 +38,6 @@ pytestmark = [
 ]
 
 STEPS, ACCUMULATED = 60, 2
-EVERYTHING: set[str] = {
-    "scale_lr",
-    "set_clip",
-    "set_weight_decay",
-    "set_dropout",
-    "checkpoint_now",
-    "rollback",
-    "skip_batches",
-    "pause",
-    "resume",
-    "stop",
-    "notify",
-}
 
 
 def back(tape: Tape) -> Rollback:
@@ -247,7 +235,7 @@ def test_what_the_framework_evaluates_is_seen(observed: Trained) -> None:
 
 
 def test_the_whole_list_is_offered_and_each_is_carried_out(steered: Trained) -> None:
-    assert set(steered.tape.steerable) == EVERYTHING
+    assert set(steered.tape.steerable) == set(ALL_ACTIONS)
     assert steered.tape.outcomes(len(ACTIONS)) == ["applied"] * len(ACTIONS)
 
 

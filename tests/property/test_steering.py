@@ -28,6 +28,12 @@ class Heard:
     def take(self) -> InterventionIssued | None:
         return self.waiting.pop(0) if self.waiting else None
 
+    def suspect_since(self) -> None:
+        return None
+
+    def close(self) -> None:
+        pass
+
 
 class Rank:
     """One rank: the production's steering over registers that are slow."""

@@ -124,5 +124,5 @@ def test_beyond_the_bound_values_are_dropped_counted_and_said_once(
     assert [len([1 for value in column if value is not None]) for column in batches[-1].metrics.values()] == [5, 8]
     run.log(9, loss=loss)
     bench.settle()
-    assert bench.log.facts()[-1].metrics == {"loss": (1.0,)}  # type: ignore[attr-defined]
+    assert bench.log.facts()[-1].metrics == {"loss": (1.0,)}
     assert InFlight().limit == devices.MAX_IN_FLIGHT

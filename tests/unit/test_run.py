@@ -41,10 +41,6 @@ def run(log: MemoryLog, tmp_path: Path) -> Run:
     return open_run(tmp_path, log)
 
 
-def facts(log: MemoryLog, kind: type[TrainerFact]) -> list[Any]:
-    return [fact for fact in log.facts() if isinstance(fact, kind)]
-
-
 def test_a_run_is_announced_first_and_ended_last(run: Run, log: MemoryLog) -> None:
     with run:
         run.log(0, loss=2.0)
@@ -73,12 +69,12 @@ def test_an_evaluation_is_a_stage_and_goes_back_to_the_stage_before(run: Run, lo
         run.log(7, loss=1.0)
         with run.evaluating():
             run.evaluated(7, split="test", loss=1.5)
-    assert [(fact.stage, fact.step) for fact in facts(log, StageChanged)] == [
+    assert [(fact.stage, fact.step) for fact in log.of(StageChanged)] == [
         ("train", 0),
         ("evaluate", 7),
         ("train", 7),
     ]
-    (evaluated,) = facts(log, EvalCompleted)
+    (evaluated,) = log.of(EvalCompleted)
     assert (evaluated.split, evaluated.metrics) == ("test", {"loss": 1.5})
 
 
@@ -89,9 +85,9 @@ def test_what_is_told_after_a_new_attempt_began_belongs_to_it(run: Run, log: Mem
         new = run.begin_attempt("rollback", first_step=5, attempt_id="second")
         run.log(5, loss=0.5)
     assert (new.attempt, new.attempt_id) == (2, "second")
-    one, two = facts(log, StepBatch)
+    one, two = log.of(StepBatch)
     assert (one.attempt_id, two.attempt_id) == (old.attempt_id, "second")
-    _, again = facts(log, RunStarted)
+    _, again = log.of(RunStarted)
     assert (again.reason, again.first_step, again.parent_attempt_id) == ("rollback", 5, old.attempt_id)
     assert again.config == {"lr": 0.1}
 
@@ -100,7 +96,7 @@ def test_what_a_pilot_can_steer_is_announced_for_the_same_attempt(run: Run, log:
     with run:
         run.steers(("scale_lr", "stop"))
         run.steers(("scale_lr", "stop"))
-    started = facts(log, RunStarted)
+    started = log.of(RunStarted)
     assert [fact.steers for fact in started] == [(), ("scale_lr", "stop")]
     assert len({fact.attempt_id for fact in started}) == 1
 
@@ -124,21 +120,21 @@ def test_how_a_script_ends_is_how_its_run_ends(
 
     with pytest.raises(type(error)):
         script()
-    (ended,) = facts(log, RunEnded)
+    (ended,) = log.of(RunEnded)
     assert ended.outcome == outcome
     assert text in ended.error
 
 
 def test_an_error_text_of_megabytes_is_bounded_and_keeps_its_end(run: Run, log: MemoryLog) -> None:
     run.close("crashed", "x" * 5_000_000 + "the end")
-    (ended,) = facts(log, RunEnded)
+    (ended,) = log.of(RunEnded)
     assert ended.error.endswith("the end")
 
 
 def test_a_pilot_that_stopped_the_run_decides_how_it_ended(run: Run, log: MemoryLog) -> None:
     with run:
         run.ending("stopped")
-    (ended,) = facts(log, RunEnded)
+    (ended,) = log.of(RunEnded)
     assert ended.outcome == "stopped"
 
 
@@ -152,7 +148,7 @@ def test_bad_calls_do_not_raise_and_are_counted_before_the_end(run: Run, log: Me
         run.log(loss=1.0)
         run.log(1, loss=1.0, self=2.0)
         run.evaluated(1, loss=None)
-    (gap,) = facts(log, TelemetryGap)
+    (gap,) = log.of(TelemetryGap)
     assert gap.refused == {"metric_type": 2, "step": 3, "no_metrics": 1, "call": 1}
     assert run.counts().accepted == run.counts().sent == 4  # one row, RunStarted, StageChanged and RunEnded
 
@@ -207,11 +203,11 @@ def test_a_wrong_call_is_said_once_in_one_line_with_the_line_that_made_it(
     assert "\n" not in line
     assert line.startswith(f"{__file__}:")
     assert "pydantic" not in line
-    (gap,) = facts(log, TelemetryGap)
+    (gap,) = log.of(TelemetryGap)
     assert sum(gap.refused.values()) >= 3
     assert run.counts().dropped == 0
-    assert facts(log, StepBatch)[-1].steps == (7,)
-    assert facts(log, RunEnded)[0].outcome == "completed"
+    assert log.of(StepBatch)[-1].steps == (7,)
+    assert log.of(RunEnded)[0].outcome == "completed"
 
 
 def test_the_pulse_goes_on_after_a_stage_that_is_none(tmp_path: Path) -> None:
@@ -220,7 +216,7 @@ def test_the_pulse_goes_on_after_a_stage_that_is_none(tmp_path: Path) -> None:
     run.stage("foo")  # type: ignore[arg-type]  # the mistake
     bench.clock.now += 10
     bench.settle()
-    (beat,) = facts(bench.log, Heartbeat)
+    (beat,) = bench.log.of(Heartbeat)
     assert beat.stage == "prepare"
 
 
@@ -230,7 +226,7 @@ def test_a_beginning_is_not_lost_for_one_field(
     wrong = {"config": {"lr": 0.1}, "cost_per_hour": -1.0, "tags": {"": "x"}, "model": "m" * 20_000}
     with open_run(tmp_path, log, wrong):
         pass
-    (started,) = facts(log, RunStarted)
+    (started,) = log.of(RunStarted)
     assert (started.config, started.cost_per_hour, started.tags, started.model) == ({"lr": 0.1}, None, {}, "")
     (record,) = caplog.records
     assert "RunStarted goes without" in record.getMessage()
@@ -241,7 +237,7 @@ def test_a_beginning_is_not_lost_for_one_field(
 def test_an_end_is_not_lost_for_what_it_was_given(outcome: Any, error: Any, run: Run, log: MemoryLog) -> None:
     run.ending("stopped")
     run.close(outcome, error)
-    (ended,) = facts(log, RunEnded)
+    (ended,) = log.of(RunEnded)
     assert ended.outcome == "stopped"
     assert run.counts().dropped == 0
 

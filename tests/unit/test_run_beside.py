@@ -44,18 +44,13 @@ def run(log: MemoryLog, tmp_path: Path) -> Run:
     return open_run(tmp_path, log)
 
 
-def facts(log: MemoryLog, kind: type[Any]) -> list[Any]:
-    decoded = [decode(record.headers, record.body) for record in log.records]
-    return [fact for fact in decoded if isinstance(fact, kind)]
-
-
 def test_a_loader_that_is_timed_puts_its_times_into_the_rows(run: Run, log: MemoryLog) -> None:
     with run:
         run.log(0, loss=1.0)
         for step, _ in enumerate(run.timed([1, 2, 3]), start=1):
             run.log(step, loss=1.0, compute_s=7.0 if step == 3 else 0.5)
             run.log(step, accuracy=0.5)
-    rows = {(step, name): column[index] for batch in facts(log, StepBatch) for name, column in batch.metrics.items()
+    rows = {(step, name): column[index] for batch in log.of(StepBatch) for name, column in batch.metrics.items()
             for index, step in enumerate(batch.steps) if column[index] is not None}  # fmt: skip
     assert (0, "data_wait_s") not in rows
     assert rows[1, "data_wait_s"] >= 0
@@ -67,7 +62,7 @@ def test_a_call_that_says_nothing_is_still_said_so_when_a_loader_is_timed(run: R
     with run:
         for _ in run.timed([1]):
             run.log(1)
-    assert facts(log, TelemetryGap)[0].refused == {"no_metrics": 1}
+    assert log.of(TelemetryGap)[0].refused == {"no_metrics": 1}
 
 
 def test_a_profile_is_told_at_the_end_with_what_it_saw(run: Run, log: MemoryLog) -> None:
@@ -77,10 +72,10 @@ def test_a_profile_is_told_at_the_end_with_what_it_saw(run: Run, log: MemoryLog)
             run.profile("length", [1.0, 2.0, 3.0], schema="v2", window=2)
         run.profile("length", "no numbers")
         run.profile("length", [1.0], step=-1)
-    one, two = facts(log, DataProfiled)
+    one, two = log.of(DataProfiled)
     assert (one.feature, one.data_schema, one.step, one.batches, one.values_seen) == ("length", "v2", 7, 2, 6)
     assert two.batches == 1
-    assert facts(log, TelemetryGap)[0].refused == {"profile": 1, "step": 1}
+    assert log.of(TelemetryGap)[0].refused == {"profile": 1, "step": 1}
     assert isinstance(log.facts()[-1], RunEnded)
 
 
@@ -95,7 +90,7 @@ def test_lines_of_the_job_carry_the_attempt_and_step_at_which_they_were_logged(r
         job.error("again")
         wait_until(lambda: not run._beside._captures[0][1]._lines)
         job.error("the last")
-    lines = [(told.attempt, line.step, line.level, line.text) for told in facts(log, LogLines) for line in told.lines]
+    lines = [(told.attempt, line.step, line.level, line.text) for told in log.of(LogLines) for line in told.lines]
     assert lines == [(1, 3, "WARNING", "careful"), (2, 3, "ERROR", "again"), (2, 3, "ERROR", "the last")]
     job.error("after the end")
     assert job.handlers == []
@@ -104,7 +99,7 @@ def test_lines_of_the_job_carry_the_attempt_and_step_at_which_they_were_logged(r
 def test_a_level_that_is_none_is_counted_and_captures_nothing(run: Run, log: MemoryLog) -> None:
     with run:
         assert run.capture_logs("LOUD") is None
-    assert facts(log, TelemetryGap)[0].refused == {"capture_logs": 1}
+    assert log.of(TelemetryGap)[0].refused == {"capture_logs": 1}
 
 
 def test_a_fact_of_the_pipeline_is_told_with_who_and_where(run: Run, log: MemoryLog) -> None:
@@ -113,12 +108,12 @@ def test_a_fact_of_the_pipeline_is_told_with_who_and_where(run: Run, log: Memory
         run.report_fact("promotion", who="ci", subject="gpt-7", note="passed")
         run.report_fact("latency", p50_ms=3.0)
         run.report_fact("nonsense")  # type: ignore[arg-type]  # the mistake
-    fresh, promoted = facts(log, PipelineReported)
+    fresh, promoted = log.of(PipelineReported)
     assert (fresh.fact, fresh.numbers, fresh.subject, fresh.attempt, fresh.rank) == (
         "data_freshness", {"age_hours": 3.5}, "clicks", 1, 0)  # fmt: skip
     assert "@" in fresh.who
     assert promoted.who == "ci"
-    assert facts(log, TelemetryGap)[0].refused == {"invalid PipelineReported": 2}
+    assert log.of(TelemetryGap)[0].refused == {"invalid PipelineReported": 2}
 
 
 def test_resources_are_sampled_at_the_set_interval_and_never_when_it_is_0(tmp_path: Path) -> None:
@@ -131,11 +126,11 @@ def test_resources_are_sampled_at_the_set_interval_and_never_when_it_is_0(tmp_pa
         opened._beside.sample_resources()
         with opened:
             if seconds:
-                wait_until(lambda: len(facts(log, ResourcesSampled)) >= 2)
-    sampled = facts(log, ResourcesSampled)[-1]
+                wait_until(lambda: len(log.of(ResourcesSampled)) >= 2)
+    sampled = log.of(ResourcesSampled)[-1]
     assert sampled.values["process_memory_bytes"] > 0
     assert sampled.values["host_cpu_util"] >= 0
-    assert facts(quiet, ResourcesSampled) == []
+    assert quiet.of(ResourcesSampled) == []
 
 
 @pytest.fixture
@@ -164,8 +159,8 @@ def test_what_is_found_late_is_announced_again_for_the_attempt_it_was_looked_for
     opened._beside.await_finding(finding)
     with opened:
         slow_look.set()
-        wait_until(lambda: len(facts(log, RunStarted)) == 3)
-    early, late = facts(log, RunStarted)[1:]
+        wait_until(lambda: len(log.of(RunStarted)) == 3)
+    early, late = log.of(RunStarted)[1:]
     assert "git" not in early.environment
     assert early.environment["seeds"]["seed"] == 3
     assert late.environment["git"] == {"commit": "c" * 40, "dirty": True}
@@ -224,7 +219,7 @@ def test_a_chore_that_fails_is_said_once_and_the_others_go_on(
         run.capture_logs(logging.INFO, "beside-test")
         logging.getLogger("beside-test").warning("still here")
     assert caplog.text.count("this is a bug of Pilothouse") == 1
-    assert facts(log, LogLines)[0].lines[0].text == "still here"
+    assert log.of(LogLines)[0].lines[0].text == "still here"
 
 
 def test_a_forked_child_captures_samples_and_profiles_nothing(run: Run, log: MemoryLog) -> None:
@@ -244,7 +239,7 @@ def test_a_forked_child_captures_samples_and_profiles_nothing(run: Run, log: Mem
             finally:
                 os._exit(kept)
         assert os.waitpid(child, 0)[1] == 0
-    assert facts(log, LogLines) == facts(log, DataProfiled) == facts(log, PipelineReported) == []
+    assert log.of(LogLines) == log.of(DataProfiled) == log.of(PipelineReported) == []
     assert isinstance(log.facts()[-1], RunEnded)
 
 
@@ -260,8 +255,8 @@ def test_nothing_besides_is_counted_as_a_loss(run: Run, log: MemoryLog) -> None:
         run.capture_logs(logging.INFO, "beside-test")
         for number in range(3_000):
             logging.getLogger("beside-test").warning("line %d", number)
-    assert sum(told.dropped.get("rate", 0) for told in facts(log, LogLines)) > 0
-    assert facts(log, TelemetryGap) == []
+    assert sum(told.dropped.get("rate", 0) for told in log.of(LogLines)) > 0
+    assert log.of(TelemetryGap) == []
     assert isinstance(run.counts(), Counts)
     assert run.counts().dropped == 0
-    assert [fact.stage for fact in facts(log, StageChanged)] == []
+    assert [fact.stage for fact in log.of(StageChanged)] == []

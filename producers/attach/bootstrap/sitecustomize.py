@@ -17,7 +17,7 @@ KEY = "PILOTHOUSE_ATTACH"
 class Door:
     """A finder that finds nothing, but sees `torch` go by."""
 
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:  # noqa: ARG002
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:  # noqa: ARG002  # as importlib calls it
         if name != "torch":
             return None
         from importlib.util import find_spec
@@ -39,7 +39,7 @@ class _Doorkeeper:
         return getattr(self._loader, name)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self._loader.create_module(spec)  # type: ignore[no-any-return]
+        return self._loader.create_module(spec)  # type: ignore[no-any-return]  # the loader is whatever the path found
 
     def exec_module(self, module: ModuleType) -> None:
         assert module.__spec__ is not None  # it was made from one
