@@ -12,10 +12,11 @@ BENCH  := build/bench/venv
 SPREAD := -n 3 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check chaos bench-quiet bench-sdk bench-sdk-failures format setup clean
+.PHONY: help demo test check chaos bench-quiet bench-idle bench-sdk bench-sdk-failures format setup clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | awk -F': *' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@sed -nE 's/^([a-z-]+):.*##  *(.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name what; do \
+	  printf '  make %-19s %s\n' "$$name" "$$what"; done
 
 demo: $(STAMP)  ## start the stack and train three small GPTs: healthy, broken, broken and governed
 	$(BIN)/pilothouse demo $(ARGS)
@@ -34,6 +35,9 @@ chaos: $(STAMP)  ## the long kills: ten SIGKILLs each of governor and archiver
 
 bench-quiet: $(STAMP)  ## twelve seeds of fault-free training: no intervention in any
 	$(BIN)/python -m benchmarks.quiet $(ARGS)
+
+bench-idle: $(STAMP)  ## what a stack costs that has nothing to do
+	$(BIN)/python -m benchmarks.idle $(ARGS)
 
 bench-sdk: $(BENCH)/.installed  ## what a logged step costs: ours, four trackers, two Kafka clients, two floors
 	$(BENCH)/bin/python -m benchmarks.sdk --json build/bench/sdk.json $(ARGS)
