@@ -24,6 +24,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # A test's Kafka lives for seconds: the compiler for long-lived servers costs half of the CPU its start takes.
 os.environ.setdefault("_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:-UseG1GC -XX:+UseSerialGC")
 
+LONG_SECONDS = 1_800
+"""For the long kills, after which any other test would be taken to hang."""
+
 LEVELS = ("unit", "property", "contract", "replay", "integration", "chaos", "acceptance")
 
 # No deadline: on a shared machine it measures the neighbours. Derandomized in CI: a red build must be red again.
@@ -39,3 +42,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if level not in LEVELS:
             raise pytest.UsageError(f"{item.path}: tests live in one of {', '.join(LEVELS)}, by level")
         item.add_marker(level)
+        if item.get_closest_marker("chaos_long"):
+            item.add_marker(pytest.mark.timeout(LONG_SECONDS))

@@ -215,7 +215,6 @@ def running(command: list[str], environ: dict[str, str]) -> Iterator["subprocess
                 process.wait(30)
 
 
-@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 def test_both_ranks_of_an_unchanged_script_step_with_the_rate_and_clip_that_were_ordered(shell: Shell) -> None:
     script, ended = shell.script(TWO_RANKS), shell.folder / "ended"
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")

@@ -16,8 +16,6 @@ from pilothouse.tests.log_reader import read_run
 from pilothouse.tests.stack_fixture import cli, refused, typed
 from pilothouse.tests.training_script import Script, steps_of
 
-# kafka-python leaves the socket of each refused reconnection to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 
 DEAD = """
 import os, time

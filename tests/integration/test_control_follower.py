@@ -18,8 +18,6 @@ from pilothouse.producers.control import Follower, follow
 from pilothouse.tests.broker_fixture import PARTITIONS, NewBroker
 from pilothouse.tests.pilot_world import issued
 
-# kafka-python leaves the socket of each refused reconnection to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 
 Follow = Callable[..., Follower]
 

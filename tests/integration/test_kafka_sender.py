@@ -24,9 +24,6 @@ from pilothouse.tests.broker_fixture import BROKERS, PARTITIONS, NewBroker, brok
 from pilothouse.tests.log_reader import read_run
 from pilothouse.tests.outbox_bench import told, wait_until
 
-# kafka-python leaves the socket of each refused reconnection to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
-
 
 @pytest.fixture(autouse=True)
 def _sockets_are_collected_here() -> Iterator[None]:

@@ -22,8 +22,6 @@ from pilothouse.tests.broker_fixture import PARTITIONS
 from pilothouse.tests.log_reader import read_run
 from pilothouse.tests.training_script import Script, steps_of
 
-# kafka-python leaves the socket of each refused reconnection to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 
 KILLED = """
 import os, signal, time

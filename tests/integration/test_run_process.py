@@ -21,6 +21,9 @@ for step in range(50):
     run.log(step, loss=1.0)
 """
 
+# Not `signal.pause`: a signal that comes in the moment before it is not seen until the next one.
+WAIT = "print('ready', flush=True)\nwhile True: time.sleep(0.05)"
+
 
 @pytest.fixture
 def script(embedded_broker: LocalBroker, tmp_path: Path) -> Script:
@@ -41,7 +44,7 @@ def test_a_script_that_never_closes_its_run_and_fails_has_crashed(script: Script
 
 
 def test_sigterm_ends_a_run_as_preempted_with_everything_sent(script: Script) -> None:
-    with script.start(TRAIN + "print('ready', flush=True)\nsignal.pause()") as process:
+    with script.start(TRAIN + WAIT) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGTERM)
@@ -52,7 +55,7 @@ def test_sigterm_ends_a_run_as_preempted_with_everything_sent(script: Script) ->
 
 def test_a_script_with_its_own_sigterm_handler_keeps_it(script: Script) -> None:
     own = "import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: (print('mine', flush=True), sys.exit(7)))\n"
-    with script.start(own + TRAIN + "print('ready', flush=True)\nsignal.pause()") as process:
+    with script.start(own + TRAIN + WAIT) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGTERM)

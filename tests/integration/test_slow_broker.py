@@ -31,8 +31,6 @@ from pilothouse.tests.log_reader import read_run
 from pilothouse.tests.outbox_bench import HandClock, wait_until
 from pilothouse.tests.slow_network import FarBroker
 
-# kafka-python leaves the socket of each refused reconnection to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 
 HOUR = 3_600
 LONGEST_CALL = 0.25
