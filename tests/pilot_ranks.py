@@ -1,7 +1,9 @@
-"""One rank of a real training under torch.distributed, as a program: `python -m pilothouse.tests.pilot_ranks SCENARIO
-RANK WORLD PORT FOLDER`.
+"""The ranks of a real training under torch.distributed, as a program: `python -m pilothouse.tests.pilot_ranks SCENARIO
+WORLD PORT FOLDER`.
 
-Writes what it saw to `FOLDER/rank-N.json`. Scenarios: `steered` (DDP, every intervention once), `lonely` (ranks that
+Each rank is a process, forked when torch and its optimizers are imported, which is most of the time that one takes. It
+writes what it saw to `FOLDER/SCENARIO-RANK.json` and its stderr to `.err`; how each ended is in `FOLDER/SCENARIO.json`,
+by its rank. Scenarios: `steered` (DDP, every intervention once), `lonely` (ranks that
 share no collective; one is killed), `restarted` (goes on from what `steered` saved).
 """
 
@@ -13,6 +15,7 @@ import os
 import random
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -205,7 +208,31 @@ def restarted(rank: int, world: int, folder: Path) -> dict[str, Any]:
             "positions": positions}  # fmt: skip
 
 
-def main(scenario: str, rank: int, world: int, port: int, folder: Path) -> None:
+def main(scenario: str, world: int, port: int, folder: Path) -> None:
+    torch.optim.SGD([nn.Parameter(torch.zeros(1))])  # imports the compiler
+    ranks = [fork(scenario, rank, world, port, folder) for rank in range(world)]
+    ended = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in ranks]
+    (folder / f"{scenario}.json").write_text(json.dumps(ended))
+
+
+def fork(scenario: str, rank: int, world: int, port: int, folder: Path) -> int:
+    """Its pid."""
+    if pid := os.fork():
+        return pid
+    status = 1
+    try:
+        with (folder / f"{scenario}-{rank}.err").open("wb") as errors:
+            os.dup2(errors.fileno(), 2)
+        be_a_rank(scenario, rank, world, port, folder)
+        status = 0
+    except BaseException:  # noqa: BLE001  # what the interpreter would do of a process that was not forked
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def be_a_rank(scenario: str, rank: int, world: int, port: int, folder: Path) -> None:
     faulthandler.dump_traceback_later(HANGS_SECONDS, exit=True)
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
@@ -216,4 +243,4 @@ def main(scenario: str, rank: int, world: int, port: int, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), Path(sys.argv[5]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))

@@ -16,7 +16,6 @@ from pilothouse.tests.log_reader import read_run
 from pilothouse.tests.stack_fixture import cli, refused, typed
 from pilothouse.tests.training_script import Script, steps_of
 
-
 DEAD = """
 import os, time
 import pilothouse

@@ -18,7 +18,6 @@ from pilothouse.producers.control import Follower, follow
 from pilothouse.tests.broker_fixture import PARTITIONS, NewBroker
 from pilothouse.tests.pilot_world import issued
 
-
 Follow = Callable[..., Follower]
 
 

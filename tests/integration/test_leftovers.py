@@ -22,7 +22,6 @@ from pilothouse.tests.broker_fixture import PARTITIONS
 from pilothouse.tests.log_reader import read_run
 from pilothouse.tests.training_script import Script, steps_of
 
-
 KILLED = """
 import os, signal, time
 import pilothouse

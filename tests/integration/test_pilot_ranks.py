@@ -2,8 +2,10 @@
 dead.
 """
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -26,35 +28,28 @@ class Ended(NamedTuple):
 
 def train(scenario: str, world: int, folder: Path, faults: str = "") -> list[Ended]:
     """Run a scenario of `tests/pilot_ranks.py` on its ranks; what each saw. A rank that hangs fails the test."""
-    port = free_port()
-    ranks = [
-        subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "pilothouse.tests.pilot_ranks",
-                scenario,
-                str(rank),
-                str(world),
-                str(port),
-                str(folder),
-            ],
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"FAULTS": faults},
-        )
-        for rank in range(world)
+    program = [
+        sys.executable,
+        "-m",
+        "pilothouse.tests.pilot_ranks",
+        scenario,
+        str(world),
+        str(free_port()),
+        str(folder),
     ]
+    process = subprocess.Popen(program, env=os.environ | {"FAULTS": faults}, start_new_session=True)
     try:
-        errors = [rank.communicate(timeout=120)[1] for rank in ranks]
+        process.wait(120)
     finally:
-        for rank in ranks:
-            rank.kill()
-            rank.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
     return [
-        Ended(rank.returncode, json.loads(path.read_text()) if path.exists() else {}, stderr)
-        for rank, stderr, path in zip(
-            ranks, errors, (folder / f"{scenario}-{n}.json" for n in range(world)), strict=True
+        Ended(status, json.loads(path.read_text()) if path.exists() else {}, path.with_suffix(".err").read_text())
+        for status, path in zip(
+            json.loads((folder / f"{scenario}.json").read_text()),
+            (folder / f"{scenario}-{n}.json" for n in range(world)),
+            strict=True,
         )
     ]
 

@@ -31,7 +31,6 @@ from pilothouse.tests.log_reader import read_run
 from pilothouse.tests.outbox_bench import HandClock, wait_until
 from pilothouse.tests.slow_network import FarBroker
 
-
 HOUR = 3_600
 LONGEST_CALL = 0.25
 """Seconds. A call takes microseconds; what is looked for here are waits for the network, which take seconds."""
