@@ -21,6 +21,9 @@ from typing import Any
 import pytest
 
 from pilothouse.cli.main import app
+from pilothouse.events.commands import RunAnnotated
+from pilothouse.producers.kafka import send_fact
+from pilothouse.settings import load_settings
 
 ANY_PORTS = ("--kafka-port", "0", "--http-port", "0")
 CLI = (sys.executable, "-P", "-m", "pilothouse.cli.main")
@@ -64,6 +67,18 @@ class RunningStack:
     def archived(self, run_id: str, kind: str) -> bool:
         """Whether the archive knows an event of this kind of the run."""
         return kind in self.cli("events", run_id, "--kind", kind).stdout
+
+    def note(self, run_id: str) -> None:
+        """Tell the log something, and wait until it is history."""
+        fact = RunAnnotated(
+            at=time.time_ns() // 1_000, run_id=run_id, writer_id=f"note-{run_id}", seq=1, who="me", text="kept?"
+        )
+        self.until(lambda: self._takes(fact), "the broker takes a fact")
+        self.until(lambda: self.archived(run_id, fact.kind), f"run {run_id} is archived")
+
+    def _takes(self, fact: RunAnnotated) -> bool:
+        send_fact(load_settings(self.environ), fact)
+        return True
 
     def until_printed(self, text: str, times: int = 1, timeout: float = 60) -> None:
         self.until(lambda: self.printed.read_text().count(text) >= times, f"{text!r}", timeout)

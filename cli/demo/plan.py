@@ -89,7 +89,7 @@ def faults_of(setting: Setting) -> Plan:
 
 
 def legs_of(setting: Setting, scope: Scope = "all") -> tuple[Leg, ...]:
-    """The runs, in their order. One without faults and governed for real must be left alone."""
+    """The runs, in their order. One without faults is governed for real, and must be left alone."""
     if scope == "quiet":
         return (Leg("quiet", "enforce"),)
     faults = faults_of(setting)
@@ -97,5 +97,5 @@ def legs_of(setting: Setting, scope: Scope = "all") -> tuple[Leg, ...]:
     return (
         (governed,)
         if scope == "governed"
-        else (Leg("fault-free", "observe"), Leg("ungoverned", "observe", faults), governed)
+        else (Leg("fault-free", "enforce"), Leg("ungoverned", "observe", faults), governed)
     )

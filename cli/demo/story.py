@@ -29,7 +29,7 @@ LEG_SECONDS = 900.0
 ARCHIVE_SECONDS = 60.0
 
 TITLES = {
-    "fault-free": "without faults (observed only)",
+    "fault-free": "without faults, governed (mode enforce)",
     "ungoverned": "with faults, ungoverned (observed only)",
     "governed": "the same faults, governed (mode enforce)",
     "quiet": "without faults, governed (mode enforce)",

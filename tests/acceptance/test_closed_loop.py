@@ -6,12 +6,13 @@ stack stays up, and every query command answers about real runs on it.
 
 import json
 import math
+import os
 import re
 import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,16 @@ from typing import Any
 import pytest
 
 from pilothouse.cli.demo.verdict import TOLERANCE
-from pilothouse.events.codec import to_json
+from pilothouse.cli.topic_reading import latest_records
+from pilothouse.events.codec import decode, to_json
+from pilothouse.events.envelope import Fact
 from pilothouse.events.topics import TELEMETRY
 from pilothouse.producers.connection import connected_producer
 from pilothouse.settings import load_settings
 from pilothouse.storage.connect import connect
 from pilothouse.storage.history import read_decisions, read_log
 from pilothouse.stream_processors.replay import replay
-from pilothouse.tests.stack_fixture import CLI, cli, environ, typed
+from pilothouse.tests.stack_fixture import CLI, cli, environ, running_stack, typed
 
 SMALL = ("--ranks", "2", "--steps", "160", "--width", "48", "--layers", "1", "--json")
 RANKS = [0, 1]
@@ -34,6 +37,7 @@ SECONDS = 300.0
 """Eighty are enough on two idle cores; CI's are shared."""
 ALL_THREE, GOVERNED = "three runs, embedded broker", "the governed run, Apache Kafka"
 all_three = pytest.mark.parametrize("demo", [ALL_THREE], indirect=True)
+on_kafka = pytest.mark.parametrize("demo", [GOVERNED], indirect=True)
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,8 @@ class Shown:
     said: dict[str, Any]
     progress: str
     data_dir: Path
+    stop: Callable[[], None]
+    """Ends the demo, and its stack with it."""
 
     @property
     def live(self) -> str:
@@ -87,11 +93,15 @@ def demo(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         process = subprocess.Popen(
             [*CLI, "demo", *SMALL, *options], env=environ(data_dir), stdout=output, stderr=errors
         )
-    try:
-        yield Shown(_verdict(process, printed, progress), progress.read_text(), data_dir)
+
+    def stop() -> None:
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0, progress.read_text()
         assert not (data_dir / "stack.json").exists()
+
+    try:
+        yield Shown(_verdict(process, printed, progress), progress.read_text(), data_dir, stop)
+        stop()
     finally:
         process.kill()
         process.wait()
@@ -269,7 +279,34 @@ def test_every_query_answers_programs_in_strict_json(demo: Shown, dead_letter: b
     assert any(holds in json.dumps(row) for row in rows)
 
 
-def test_without_faults_a_governed_run_is_left_alone_and_the_demo_ends_well(tmp_path: Path) -> None:
+@on_kafka
+def test_a_real_kafka_keeps_its_log_over_a_restart_and_a_kill(demo: Shown, kafka_home: Path) -> None:
+    """The last one: it stops the demo."""
+    before = in_log(demo)
+    assert {("run_started", demo.governed), ("run_ended", demo.governed)} <= {(kind, run) for kind, run, _ in before}
+    demo.stop()
+    with running_stack(demo.data_dir, "--kafka-home", str(kafka_home)) as stack:
+        assert in_log(demo) >= before, "the topic itself has kept it"
+        assert "Ended" in stack.cli("show", demo.governed).stdout
+        os.kill(stack.pids["broker"], signal.SIGKILL)
+        stack.until_printed("Apache Kafka is back")
+        stack.note("after-the-kill")
+        after = in_log(demo)
+        assert after > before
+        assert ("annotated", "after-the-kill") in {(kind, run) for kind, run, _ in after}
+        assert stack.told["log_epoch"] == 1
+
+
+def in_log(demo: Shown) -> set[tuple[str, str, str]]:
+    """What the telemetry topic holds of runs, asked of the broker: kind, run and id of each fact."""
+    told = json.loads((demo.data_dir / "stack.json").read_text())
+    records = latest_records(told["kafka"], TELEMETRY, told["partitions"], limit=10_000)
+    facts = [decode(record.headers, record.value) for record in records]
+    return {(fact.kind, fact.run_id, fact.event_id) for fact in facts if isinstance(fact, Fact)}
+
+
+@pytest.mark.chaos_long
+def test_without_faults_the_demo_ends_well_and_leaves_its_data_where_it_was_told_to(tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     answer = cli("demo", "--no-faults", *SMALL, "--data-dir", str(kept), data_dir=tmp_path, timeout=SECONDS)
     assert answer.returncode == 0, answer.stderr

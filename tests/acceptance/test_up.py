@@ -10,29 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from pilothouse.cli.topic_reading import latest_records
-from pilothouse.events.codec import decode
-from pilothouse.events.commands import RunAnnotated
-from pilothouse.events.topics import TELEMETRY
-from pilothouse.producers.kafka import send_fact
-from pilothouse.settings import load_settings
 from pilothouse.tests.stack_fixture import ANY_PORTS, RunningStack, refused, running_stack, typed
 
 PARTS = ("broker", "archive", "governor", "archiver")
-
-
-def note(stack: RunningStack, run_id: str) -> None:
-    """Tell the log something, and wait until it is history."""
-    fact = RunAnnotated(
-        at=time.time_ns() // 1_000, run_id=run_id, writer_id=f"note-{run_id}", seq=1, who="me", text="kept?"
-    )
-    stack.until(lambda: _sent(stack, fact), "the broker takes a fact")
-    stack.until(lambda: stack.archived(run_id, fact.kind), f"run {run_id} is archived")
-
-
-def _sent(stack: RunningStack, fact: RunAnnotated) -> bool:
-    send_fact(load_settings(stack.environ), fact)
-    return True
 
 
 def assert_remembers(stack: RunningStack, run_id: str) -> None:
@@ -65,7 +45,7 @@ class Stopped:
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> Stopped:
     with running_stack(data_dir := tmp_path_factory.mktemp("up")) as stack:
-        note(stack, "before-the-stop")
+        stack.note("before-the-stop")
         pids, epoch = stack.pids, stack.told["log_epoch"]
         began = time.monotonic()
         status = stack.stop(signal.SIGINT)
@@ -86,10 +66,10 @@ def test_history_is_kept_whatever_dies_comes_back_and_a_killed_supervisor_leaves
         epoch = stack.told["log_epoch"]
         assert epoch == stopped.epoch + 1, "the embedded log is a new one"
         _kill_and_await(stack, ("archive", "governor", "archiver"))
-        note(stack, "after-the-workers")
+        stack.note("after-the-workers")
         _kill_and_await(stack, ("broker",))
         assert stack.told["log_epoch"] == epoch + 1, "an empty log is a new epoch"
-        note(stack, "after-the-broker")
+        stack.note("after-the-broker")
         assert_remembers(stack, "before-the-stop")
         assert_remembers(stack, "after-the-workers")
         pids = stack.pids
@@ -144,25 +124,3 @@ def test_what_cannot_be_started_is_one_line(options: tuple[str, ...], said: str,
     line = refused(typed("up", *ANY_PORTS, *(word.format(**named) for word in options), data_dir=tmp_path / "data"))
     assert said.format(**named) in line
     assert not (tmp_path / "data" / "stack.json").exists()
-
-
-def test_a_real_kafka_keeps_its_log_and_its_epoch(kafka_home: Path, tmp_path: Path) -> None:
-    options = ("--kafka-home", str(kafka_home))
-    with running_stack(tmp_path, *options) as stack:
-        note(stack, "in-a-kept-log")
-        assert stack.stop(signal.SIGTERM) == 0
-    with running_stack(tmp_path, *options) as stack:
-        assert_remembers(stack, "in-a-kept-log")
-        assert texts_in_log(stack) == {"in-a-kept-log": "kept?"}, "the topic itself has kept it"
-        os.kill(stack.pids["broker"], signal.SIGKILL)
-        stack.until_printed("Apache Kafka is back")
-        note(stack, "after-the-kill")
-        assert set(texts_in_log(stack)) == {"in-a-kept-log", "after-the-kill"}
-        assert stack.told["log_epoch"] == 1
-
-
-def texts_in_log(stack: RunningStack) -> dict[str, str]:
-    """What the telemetry topic holds, asked of the broker: the text of each run's note."""
-    records = latest_records(stack.told["kafka"], TELEMETRY, stack.told["partitions"], limit=10_000)
-    facts = [decode(record.headers, record.value) for record in records]
-    return {fact.run_id: fact.text for fact in facts if isinstance(fact, RunAnnotated)}

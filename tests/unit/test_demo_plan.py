@@ -23,7 +23,7 @@ def test_governed_and_ungoverned_meet_the_same_faults_and_the_first_run_none() -
     healthy, broken, governed = legs_of(Setting("test", 200, 4, 0))
     assert healthy.faults == ()
     assert broken.faults == governed.faults != ()
-    assert [leg.mode for leg in (healthy, broken, governed)] == ["observe", "observe", "enforce"]
+    assert [leg.mode for leg in (healthy, broken, governed)] == ["enforce", "observe", "enforce"]
 
 
 def test_without_faults_one_run_is_governed_for_real() -> None:
