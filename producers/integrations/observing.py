@@ -35,9 +35,12 @@ class Gathered:
 
 
 class StepObserver:
-    """Gathers, for all optimizers of one training thread. `norms`: measure the norm where the script does not."""
+    """Gathers, for all optimizers of one training thread. `norms`: measure the norm where the script does not.
+    `failed` is called once, when a fault of ours has ended the gathering.
+    """
 
-    def __init__(self, on_step: OnStep, norms: bool = True) -> None:
+    def __init__(self, on_step: OnStep, failed: Callable[[Exception], None], norms: bool = True) -> None:
+        self.failed = failed
         self._on_step = on_step
         self._norms = norms
         self._heard = Gathered()
@@ -59,9 +62,8 @@ class StepObserver:
 
     def differentiated(self, loss: Any) -> None:
         heard = self._heard
-        if loss.element_size() < 4:
-            loss = loss.float()
-        heard.loss = loss.reshape(()) if heard.loss is None else heard.loss + loss.reshape(())
+        loss = (loss.float() if loss.element_size() < 4 else loss).reshape(())
+        heard.loss = loss if heard.loss is None else heard.loss + _beside(loss, heard.loss)
         heard.losses += 1
         self.losses += 1
 
@@ -69,10 +71,12 @@ class StepObserver:
         if gradients >= self._heard.covered:
             self._heard.norm, self._heard.covered = norm, gradients
 
-    def clip_at(self, max_norm: float) -> float:
-        if not float(max_norm) < float("inf"):
+    def clip_at(self, max_norm: Any) -> Any:
+        # What lies on a device cannot be known without waiting for it.
+        own = float(max_norm) if getattr(getattr(max_norm, "device", None), "type", "cpu") == "cpu" else None
+        if own is not None and not own < float("inf"):
             return max_norm  # it only measures
-        self.own_clip = float(max_norm)
+        self.own_clip = own
         self._heard.clipped = True
         return max_norm if self.clip is None else self.clip
 
@@ -158,6 +162,13 @@ class StepObserver:
             self._rows[id(optimizer)] = _row(optimizer, heard, norm, local)
         if to_clip and norm is not None:
             _clip(parameters, self.clip, norm, _scale_of(optimizer))
+
+
+def _beside(loss: Any, sum_so_far: Any) -> Any:
+    """The loss where it can be added: PyTorch adds one on the CPU to any, but none of one accelerator to another's."""
+    devices = loss.device, sum_so_far.device
+    apart = devices[0] != devices[1] and all(device.type != "cpu" for device in devices)
+    return loss.to(devices[1], non_blocking=True) if apart else loss
 
 
 def _row(optimizer: Any, heard: Gathered, norm: Any, local: bool) -> dict[str, Any]:

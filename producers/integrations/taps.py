@@ -3,19 +3,21 @@ gradient scaler multiplied, at which norm gradients are clipped, and when they a
 
 `observing.StepObserver` listens. The functions of PyTorch that are wrapped (`torch.autograd.backward`, the two halves
 of `clip_grad_norm_`, `GradScaler.scale`, `zero_grad`) do what they did; they are wrapped while somebody listens, and
-put back after that. Inside a graph that torch.compile traces they are not there at all.
+put back after that. Inside a graph that torch.compile traces they are not there at all. A listener that stumbles hears
+nothing more; the script's own call never notices.
 """
 
 import functools
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
 
 _MARK = "_pilothouse_unscaled"
 
 
 class Listener(Protocol):
-    """What one observer hears, on the thread that trains. Nothing here may raise."""
+    """What one observer hears, on the thread that trains."""
 
     def differentiated(self, loss: Any) -> None:
         """A gradient of this detached scalar was added to the gradients."""
@@ -23,11 +25,14 @@ class Listener(Protocol):
     def normed(self, gradients: int, norm: Any) -> None:
         """The script computed the 2-norm of so many gradients together."""
 
-    def clip_at(self, max_norm: float) -> float:
-        """The script clips at this norm; the one to clip at instead."""
+    def clip_at(self, max_norm: Any) -> Any:
+        """The script clips at this norm, a number or a tensor; the one to clip at instead."""
 
     def dropped(self) -> None:
         """Gradients were thrown away."""
+
+    def failed(self, error: Exception) -> None:
+        """One of the calls above raised this: there will be no more of them."""
 
 
 class _Wrapped(NamedTuple):
@@ -89,6 +94,15 @@ def _wrap(owner: Any, name: str, made: Callable[[Any], Any]) -> None:
         _wrapped.append(_Wrapped(owner, name, original, wrapper))
 
 
+def _tell(say: Callable[[Listener], object]) -> None:
+    for listener in tuple(_listeners):
+        try:
+            say(listener)
+        except Exception as error:  # noqa: BLE001  # the script has called PyTorch, and gets what PyTorch answers
+            leave(listener)
+            listener.failed(error)
+
+
 def _tracing() -> bool:
     import torch
 
@@ -104,25 +118,30 @@ def _backward(original: Callable[..., Any]) -> Callable[..., Any]:
             answer = original(tensors, grad_tensors, *args, **kwargs)
         finally:
             _moment.depth -= 1
-        for loss in _losses(tensors, grad_tensors):
-            for listener in tuple(_listeners):
+        scaler, _moment.scaler = _moment.scaler, None
+
+        def say(listener: Listener) -> None:
+            for loss in _losses(tensors, grad_tensors, scaler):
                 listener.differentiated(loss)
+
+        _tell(say)
         return answer
 
     return backward
 
 
-def _losses(tensors: Any, grad_tensors: Any) -> list[Any]:
-    """The scalars whose gradients were taken, as they were before a gradient scaler."""
+def _losses(tensors: Any, grad_tensors: Any, scaler: Any) -> list[Any]:
+    """The scalars whose gradients were taken, as they were before a gradient scaler. An edge of the graph has no value:
+    who differentiates one tells no loss.
+    """
     import torch
 
     roots = (tensors,) if isinstance(tensors, torch.Tensor) else tuple(tensors)
     weights = (grad_tensors,) if isinstance(grad_tensors, torch.Tensor | None) else tuple(grad_tensors)
     weights += (None,) * (len(roots) - len(weights))
-    scaler, _moment.scaler = _moment.scaler, None
     found = []
     for root, weight in zip(roots, weights, strict=False):
-        if root.numel() != 1 or hasattr(root, "full_tensor"):
+        if not isinstance(root, torch.Tensor) or root.numel() != 1 or hasattr(root, "full_tensor"):
             continue
         loss = getattr(root, _MARK, None)
         if loss is None:
@@ -137,8 +156,9 @@ def _scale(original: Callable[..., Any]) -> Callable[..., Any]:
     def scale(self: Any, outputs: Any) -> Any:
         scaled = original(self, outputs)
         if scaled is not outputs and hasattr(outputs, "detach"):
-            setattr(scaled, _MARK, outputs.detach())
             _moment.scaler = self
+            with suppress(Exception):  # a tensor of somebody's own kind may take no mark: the scale is enough
+                setattr(scaled, _MARK, outputs.detach())
         return scaled
 
     return scale
@@ -150,8 +170,7 @@ def _get_total_norm(original: Callable[..., Any]) -> Callable[..., Any]:
             return original(tensors, norm_type, *args, **kwargs)
         norm = original(tensors, norm_type, *args, **kwargs)
         if not _tracing() and float(norm_type) == 2.0:
-            for listener in tuple(_listeners):
-                listener.normed(len(tensors), norm)
+            _tell(lambda listener: listener.normed(len(tensors), norm))
         return norm
 
     return get_total_norm
@@ -159,9 +178,12 @@ def _get_total_norm(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _clip_grads_with_norm(original: Callable[..., Any]) -> Callable[..., Any]:
     def clip_grads_with_norm(parameters: Any, max_norm: Any, *args: Any, **kwargs: Any) -> Any:
+        def say(listener: Listener) -> None:
+            nonlocal max_norm
+            max_norm = listener.clip_at(max_norm)
+
         if not _tracing():
-            for listener in tuple(_listeners):
-                max_norm = listener.clip_at(max_norm)
+            _tell(say)
         return original(parameters, max_norm, *args, **kwargs)
 
     return clip_grads_with_norm
@@ -171,8 +193,7 @@ def _zero_grad(original: Callable[..., Any]) -> Callable[..., Any]:
     def zero_grad(self: Any, *args: Any, **kwargs: Any) -> Any:
         answer = original(self, *args, **kwargs)
         if not _tracing():
-            for listener in tuple(_listeners):
-                listener.dropped()
+            _tell(lambda listener: listener.dropped())
         return answer
 
     return zero_grad

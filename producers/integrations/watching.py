@@ -80,7 +80,7 @@ class Watch:
         self._stopping = False
         self._broken = False
         self.step = 0
-        self.observer = StepObserver(self._stepped, norms)
+        self.observer = StepObserver(self._stepped, self._break, norms)
         self.observer.listen()
 
     def steer(self, model: Any, optimizers: Sequence[Any], only: Sequence[ActionKind] | None, **given: Any) -> "Pilot":

@@ -1,8 +1,7 @@
 """A scalar on an accelerator is copied and never waited for on the training thread, and no more than so many are.
 
-There is no accelerator here. `OnAccelerator` is a real tensor subclass that says it is on one: PyTorch hands it every
-operator before any kernel, and it notes which thread asked. What CUDA itself does with the copy is shown where there is
-a GPU, by tests/integration/test_values_cuda.py.
+There is no accelerator here: the tensors only say that they are on one (`tests.accelerators`). What CUDA itself does
+with the copy is shown where there is a GPU, by tests/integration/test_values_cuda.py.
 """
 
 import sys
@@ -13,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils._pytree import tree_map
 
 from pilothouse.events.telemetry import StepBatch, TelemetryGap
 from pilothouse.producers import devices
@@ -21,6 +19,7 @@ from pilothouse.producers.devices import InFlight, OnDevice
 from pilothouse.producers.run import Run
 from pilothouse.producers.values import Refused, read
 from pilothouse.settings import Settings
+from pilothouse.tests.accelerators import Asked, OnAccelerator
 from pilothouse.tests.outbox_bench import WHO, Bench, MemoryLog, open_run
 
 WAITS = {
@@ -28,34 +27,6 @@ WAITS = {
     "aten._local_scalar_dense.default", "aten._to_copy.default", "aten.copy_.default", "aten.is_nonzero.default",
 }  # fmt: skip
 """What makes a thread wait for a device: by its name in Python, and as PyTorch's operator."""
-
-Asked = list[tuple[int, str]]
-
-
-class OnAccelerator(torch.Tensor):
-    """A tensor on a device that only we have: `asked` tells which thread asked it for which operator."""
-
-    asked: Asked
-    held: torch.Tensor
-
-    @staticmethod
-    def __new__(cls, inner: torch.Tensor, asked: Asked) -> "OnAccelerator":
-        made: OnAccelerator = torch.Tensor._make_wrapper_subclass(
-            cls, inner.shape, dtype=inner.dtype, device=torch.device("xpu")
-        )
-        made.held, made.asked = inner, asked
-        return made
-
-    @classmethod
-    def __torch_dispatch__(  # type: ignore[override]  # as PyTorch calls it; its own stub leaves the operator out
-        cls, operator: Any, _types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        asked = next(argument.asked for argument in args if isinstance(argument, OnAccelerator))
-        asked.append((threading.get_ident(), str(operator)))
-        inner = operator(
-            *tree_map(lambda one: one.held if isinstance(one, OnAccelerator) else one, args), **kwargs or {}
-        )
-        return OnAccelerator(inner, asked) if isinstance(inner, torch.Tensor) else inner
 
 
 def logged_and_noted(run: Run, loss: torch.Tensor, steps: int) -> set[str]:

@@ -19,7 +19,9 @@ from pilothouse.events.actions import (
     SkipBatches,
     Stop,
 )
+from pilothouse.producers.integrations import observing
 from pilothouse.producers.integrations.torch import watch
+from pilothouse.tests.accelerators import Asked, OnAccelerator
 from pilothouse.tests.pilot_world import Order, Tape
 from pilothouse.tests.watched_tape import WatchedTape
 
@@ -296,6 +298,66 @@ def test_a_fault_of_ours_ends_the_watch_and_not_the_training(caplog: pytest.LogC
         "pilothouse: watching is over after a fault of its own; training goes on"
     ]
     assert any(not torch.equal(p, was) for p, was in zip(model.parameters(), before, strict=True))
+
+
+def test_what_is_differentiated_by_its_edge_in_the_graph_is_a_step_without_a_loss() -> None:
+    tape, model = WatchedTape(), small_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    edge = torch.autograd.graph.get_gradient_edge
+    with watch(tape, model, optimizer):
+        for several in (False, True):
+            root = edge(loss_of(model, data(1)[0]))
+            torch.autograd.backward((root,) if several else root)
+            optimizer.step()
+    assert [sorted(row) for _, row in tape.rows] == [["grad_norm", "lr"], ["grad_norm", "lr", "step_time_s"]]
+
+
+@pytest.mark.parametrize("heard", ["differentiated", "normed", "clip_at", "dropped"])
+def test_a_fault_in_what_we_hear_never_reaches_the_call_of_the_script(
+    heard: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def stumble(*_: Any) -> None:
+        raise LookupError(heard)
+
+    monkeypatch.setattr(observing.StepObserver, heard, stumble)
+    tape, model = WatchedTape(), small_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with caplog.at_level(logging.ERROR), watch(tape, model, optimizer):
+        loss_of(model, data(1)[0]).backward()
+        norm = nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
+        assert norm > 0.1
+        assert norm_of(model) == pytest.approx(1e-3, rel=1e-2)
+        optimizer.zero_grad()
+        loss_of(model, data(1)[0]).backward()
+        optimizer.step()
+    assert tape.rows == []
+    (record,) = caplog.records
+    assert record.message == "pilothouse: watching is over after a fault of its own; training goes on"
+    assert record.exc_info is not None
+    assert isinstance(record.exc_info[1], LookupError)
+
+
+def test_losses_on_two_devices_are_summed_on_one() -> None:
+    asked: Asked = []
+    gathered = observing.StepObserver(lambda *_: None, lambda _: None)
+    for device, value in (("xla:0", 1.0), ("xla:1", 2.0)):
+        gathered.differentiated(OnAccelerator(torch.tensor(value), asked, device))
+    gathered.differentiated(torch.tensor(4.0))
+    total = gathered._heard.loss
+    assert (str(total.device), total.held.item()) == ("xla:0", 7.0)
+
+
+def test_a_norm_to_clip_at_that_lies_on_a_device_is_not_waited_for() -> None:
+    asked: Asked = []
+    gathered = observing.StepObserver(lambda *_: None, lambda _: None)
+    limit = OnAccelerator(torch.tensor(0.5), asked)
+    assert gathered.clip_at(limit) is limit
+    assert gathered.clip_knob().get() is None  # type: ignore[misc]  # a clip has a getter
+    gathered.clip_knob().set(0.25)
+    assert gathered.clip_at(limit) == 0.25
+    assert gathered.clip_at(torch.tensor(2.0)) == 0.25
+    assert gathered.own_clip == 2.0
+    assert asked == []
 
 
 # ------------------------------------------------------------------------------------------------------------- obeying
