@@ -54,9 +54,9 @@ TOLD_CAPACITY = 25_000
 COUNT_SECONDS = 0.1
 """How long who asks for the accounts waits for a round that is at work, be it at a disk that hangs."""
 
-SPILL_SECONDS = 1.0
-"""A record that waits longer in memory is put on disk, and at once while the broker is known to be away: a kill loses
-no more than that.
+CONFIRM_SECONDS = 0.05
+"""A record that is not confirmed so soon is put on disk, and at once where none can be sent: a kill loses what was not
+flushed, and what is this young. A broker that answers is not outrun by the disk, and nothing is written.
 """
 
 WINDOW_RECORDS = 64
@@ -148,17 +148,27 @@ class Outbox:
         """Whether everything that was accepted is sent or dropped."""
         return not self.queue and not self.backlog
 
+    def rest_seconds(self) -> float:
+        """How long nothing needs doing, if nobody wakes us: until the next flush, or until a record is due on disk."""
+        now = self._pace.seconds()
+        due = self._flush_at
+        waits = self.backlog.waits_since()
+        if waits is not None and waits + CONFIRM_SECONDS > now:  # a disk that took nothing is asked at the next flush
+            due = min(due, waits + CONFIRM_SECONDS)
+        return max(0.0, due - now)
+
     def pump(self, *, flush: bool = False) -> None:
         """One round: settle what the broker answered, drain what waits if it is time (or `flush`), beat, spill,
         send.
         """
         now = self._pace.seconds()
+        if flush := flush or self._urgent or now >= self._flush_at:
+            self._flush_at = now + self._pace.flush
+            self._urgent = False
         with self._lock:
             self._counted = self._counts()
             self._settle()
-            if flush or self._urgent or now >= self._flush_at:
-                self._flush_at = now + self._pace.flush
-                self._urgent = False
+            if flush:
                 self._drain(now)
             if self._pulse.due(now):
                 self._tell_losses(now)
@@ -312,7 +322,7 @@ class Outbox:
         waits = self.backlog.waits_since()
         if waits is None:
             return
-        if self.backlog.spool or self.sender.state == "away" or now - waits > SPILL_SECONDS:
+        if self.backlog.spool or self.sender.state != "ready" or now - waits >= CONFIRM_SECONDS:
             self.backlog.spill()
 
     def _send(self) -> None:

@@ -25,12 +25,11 @@ _live: "weakref.WeakSet[Publisher]" = weakref.WeakSet()
 
 
 class Publisher:
-    """Runs `outbox.pump` every `interval` seconds, and at once when the outbox asks for it."""
+    """Runs `outbox.pump` when it is due, and at once when the outbox asks for it."""
 
-    def __init__(self, outbox: Outbox, interval: float) -> None:
+    def __init__(self, outbox: Outbox) -> None:
         self.inert = False
         self._outbox = outbox
-        self._interval = interval
         self._closing = threading.Event()
         self._deadline = 0.0
         self._thread = threading.Thread(target=self._work, name="pilothouse-outbox", daemon=True)
@@ -61,7 +60,7 @@ class Publisher:
     def _work(self) -> None:
         while not self._closing.is_set():
             self._round()
-            self._outbox.wake.wait(self._interval)
+            self._outbox.wake.wait(self._outbox.rest_seconds())
             self._outbox.wake.clear()
         self._finish()
 

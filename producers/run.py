@@ -29,7 +29,6 @@ from .beside import FIND_SECONDS, Beside, Finding
 from .context import Identity, first_identity, known_run_id, place_of, read_lineage, restarts
 from .description import Description, refuse_mistakes
 from .ending import Ending, ending_of, last_words
-from .heartbeat import interval_at_scale
 from .opening import outbox_of, reason_of, told_of
 from .outbox import Outbox
 from .person import person
@@ -59,7 +58,7 @@ class Run:
         self._queue = outbox.queue
         self._room = 0  # how long the queue may be for `log` to append to it without a look; 0: it must look
         self._step = 0
-        self._publisher = Publisher(outbox, interval_at_scale(settings.producer_flush_seconds, *identity[3:]))
+        self._publisher = Publisher(outbox)
         self._admission = outbox.admission
         self._preemption = Preemption()
         self._started: tuple[Identity, dict[str, Any]] = (identity, {})

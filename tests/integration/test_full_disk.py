@@ -42,7 +42,7 @@ for step in range(3_000):
     if step % 10 == 0:
         time.sleep(0.01)
 until(lambda: run._outbox.sender.failures > 0)
-time.sleep(1.5)  # longer than anything waits in memory alone where the disk takes it
+time.sleep(0.3)  # longer than anything waits in memory alone where the disk takes it
 """
 
 AND_LATER = """

@@ -6,11 +6,6 @@ from pathlib import Path
 import pytest
 
 from pilothouse.cli.brokers import LocalBroker, free_port
-from pilothouse.events.codec import decode
-from pilothouse.events.telemetry import StepBatch
-from pilothouse.producers.spool import read_folder
-from pilothouse.tests.broker_fixture import PARTITIONS
-from pilothouse.tests.log_reader import read_run
 from pilothouse.tests.training_script import Script, steps_of
 
 TRAIN = """
@@ -64,14 +59,6 @@ def test_a_script_with_its_own_sigterm_handler_keeps_it(script: Script) -> None:
     assert script.ended().outcome == "preempted"
 
 
-@pytest.mark.parametrize("end", ["os._exit(1)", "os.kill(os.getpid(), signal.SIGKILL)"])
-def test_an_exit_without_cleaning_up_loses_only_what_was_not_flushed(end: str, script: Script) -> None:
-    sent = "while run.counts().sent < run.counts().accepted: time.sleep(0.01)\n"
-    assert script.run(f"{TRAIN}{sent}run.log(50, loss=1.0)\n{end}").returncode in (1, -signal.SIGKILL)
-    facts = read_run(script.address, script.run_id, PARTITIONS, until=lambda fact: 49 in steps_of([fact]))
-    assert steps_of(facts) == list(range(50))
-
-
 WITHIN = """
 import sys
 import pilothouse
@@ -90,27 +77,6 @@ def test_however_a_loop_ends_everything_is_sent_and_the_outcome_is_told(end: str
     script.run(WITHIN.format(end))
     assert script.ended().outcome == outcome
     assert steps_of(script.facts()) == list(range(50))
-
-
-def test_a_kill_with_the_broker_away_loses_no_more_than_the_last_moments(script: Script, tmp_path: Path) -> None:
-    script.environ["PILOTHOUSE_KAFKA"] = f"127.0.0.1:{free_port()}"
-    text = """
-import pilothouse, sys, time
-run = pilothouse.start_run("test")
-for step in range(10_000):
-    run.log(step, loss=1.0)
-    print(step, flush=True)
-    time.sleep(0.01)
-"""
-    with script.start(text) as process:
-        assert process.stdout is not None
-        said = [next(process.stdout) for _ in range(300)]
-        process.kill()
-    (folder,) = (tmp_path / "spool").glob("*/*")
-    facts = [decode(record.headers, record.body) for record in read_folder(folder)]
-    steps = steps_of([fact for fact in facts if isinstance(fact, StepBatch)])
-    assert steps == list(range(len(steps)))  # the oldest are there, and the loss is a tail
-    assert len(steps) > len(said) - 200
 
 
 def test_a_forked_child_publishes_nothing_and_the_parent_goes_on(script: Script) -> None:

@@ -134,7 +134,7 @@ def test_a_broker_that_is_back_after_an_hour_gets_the_hour_in_order(tmp_path: Pa
     spool = Spool(tmp_path / "spool" / "run" / "writer", 10_000_000)
     outbox = Outbox(who, "writer", sender, spool, Pace(0.01, 2.0, clock.seconds, clock.micros))
     sender.on_news(outbox.wake.set)
-    publisher = Publisher(outbox, 0.01)
+    publisher = Publisher(outbox)
     publisher.start()
     try:
         for step in range(HOUR // 2):

@@ -112,17 +112,34 @@ def test_with_the_broker_away_records_go_to_disk_at_once_and_leave_it_in_order(b
     assert not bench.spool.folder.exists()
 
 
-def test_with_a_silent_broker_records_go_to_disk_after_a_second(bench: Bench) -> None:
+def test_what_a_broker_does_not_confirm_at_once_goes_to_disk(bench: Bench) -> None:
     bench.log.prompt = False
-    log(bench, 1)
-    bench.outbox.pump(flush=True)
-    bench.clock.now += 0.9
     bench.outbox.pump()
-    assert bench.outbox.counts().spooled == 0
+    log(bench, 1)
+    assert bench.outbox.rest_seconds() == pytest.approx(0.2)
     bench.clock.now += 0.2
     bench.outbox.pump()
+    assert bench.outbox.counts().spooled == 0
+    assert bench.outbox.rest_seconds() == pytest.approx(0.05)
+    bench.clock.now += 0.051
+    bench.outbox.pump()
     assert bench.outbox.counts().spooled == 1
+    assert bench.outbox.rest_seconds() == pytest.approx(0.149)
+    log(bench, 2)
+    bench.clock.now += 0.15
+    bench.outbox.pump()
+    assert bench.outbox.counts().spooled == 2, "behind what is on disk there is no waiting"
     bench.spool.close()
+
+
+def test_news_from_the_broker_do_not_put_a_flush_off(bench: Bench) -> None:
+    bench.outbox.pump()
+    log(bench, 1)
+    for _ in range(3):
+        bench.clock.now += 0.06
+        bench.outbox.pump()
+    assert bench.outbox.rest_seconds() == pytest.approx(0.02)
+    assert kinds(bench) == []
 
 
 def test_an_attempt_ends_the_batch_before_it(bench: Bench) -> None:
