@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -65,12 +66,35 @@ assert optimizer.param_groups[0]["lr"] == 1e-3
 dist.destroy_process_group()
 """
 
+ONLY_RANK_1 = """
+import os, pathlib, sys, time
+import torch
+import torch.distributed as dist
+
+rank = 0 if os.fork() else 1
+os.environ["RANK"] = str(rank)
+dist.init_process_group("gloo")
+if rank == 1:
+    weight = torch.nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    while not pathlib.Path(sys.argv[1]).exists():
+        torch.autograd.backward(torch.autograd.graph.get_gradient_edge(weight.square().sum()))
+        began = time.monotonic()
+        optimizer.step()
+        print(time.monotonic() - began, flush=True)
+        time.sleep(0.01)
+dist.barrier()
+"""
+
 WITHOUT_TORCH = "import sys\nprint('hello')\nsys.exit(5)\n"
-WITHOUT_OPTIMIZER = """
+WITHOUT_BACKWARD = """
 import torch
 
-weight = torch.ones(1, requires_grad=True)
-weight.square().sum().backward()
+weight = torch.nn.Parameter(torch.ones(1))
+optimizer = torch.optim.SGD([weight], lr=0.1)
+for _ in range(3):
+    (weight.grad,) = torch.autograd.grad(weight.square().sum(), weight)
+    optimizer.step()
 print(weight.grad.item())
 """
 KILLED = """
@@ -173,14 +197,14 @@ def test_an_unchanged_script_is_published_and_neither_its_output_nor_its_end_is_
 
 
 def test_a_script_that_is_not_understood_runs_as_if_we_were_not_there_and_is_told_so(shell: Shell) -> None:
-    texts = (WITHOUT_TORCH, WITHOUT_OPTIMIZER, KILLED, OF_ITS_OWN.format(run_id=f"{shell.run_id}-own"))
+    texts = (WITHOUT_TORCH, WITHOUT_BACKWARD, KILLED, OF_ITS_OWN.format(run_id=f"{shell.run_id}-own"))
     commands = [shell.watched(sys.executable, shell.script(text)) for text in texts]
     with ThreadPoolExecutor(2) as pool:
         plain, counted, killed, own = pool.map(lambda command: shell.run(*command), commands)
     assert (plain.returncode, plain.stdout) == (5, "hello\n")
     assert plain.stderr == "pilothouse: nothing was watched: the script never imported torch\n"
-    assert (counted.returncode, counted.stdout) == (0, "2.0\n")
-    assert "nothing was published: backward was called 1 times, but no optimizer of torch.optim" in counted.stderr
+    assert (counted.returncode, round(float(counted.stdout), 3)) == (0, 1.28)
+    assert counted.stderr == f"pilothouse: run {shell.run_id}: 3 steps watched (grad_norm, lr); not found: loss\n"
     assert killed.returncode == -signal.SIGTERM
     assert (own.returncode, own.stderr) == (
         0,
@@ -249,6 +273,37 @@ def test_both_ranks_of_an_unchanged_script_step_with_the_rate_and_clip_that_were
     assert (seen["lr"][0], seen["lr"][-1]) == (1e-3, 5e-4)
     said = [line for line in errors.splitlines() if "pilothouse" in line]
     assert said == [f"pilothouse: run {shell.run_id}: {len(seen['step'])} steps watched (loss, grad_norm, lr)"]
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def test_a_rank_that_steps_alone_waits_for_nobody_and_is_published(shell: Shell) -> None:
+    """Rank 0 has no optimizer, as an actor beside its learner; and nothing here says what the loss is."""
+    script, ended = shell.script(ONLY_RANK_1), shell.folder / "ended"
+    launched = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+
+    def stepped(fact: TrainerFact) -> bool:
+        return isinstance(fact, StepBatch)
+
+    with running(shell.watched(sys.executable, script, str(ended)), shell.environ | launched) as process:
+        told = read_run(shell.broker.address, shell.run_id, PARTITIONS, until=stepped, seconds=90)
+        ended.touch()
+        output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert isinstance(told[0], RunStarted)
+    assert (told[0].rank, told[0].world_size) == (0, 2)
+    took = [float(line) for line in output.splitlines()]
+    assert took[0] < 0.25
+    seen = rows(shell.facts(), rank=1)
+    assert seen["step"][:1] == [0]
+    assert set(seen["lr"]) == {0.1}
+    assert (
+        errors.splitlines()[-1] == f"pilothouse: run {shell.run_id}: rank 0 took no step; those of others are watched"
+    )
 
 
 def test_what_cannot_be_asked_for_is_one_line(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A loop that is not ours, as its optimizer's steps tell it: what is logged, and what is obeyed."""
 
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from pilothouse.events.actions import (
     SkipBatches,
     Stop,
 )
+from pilothouse.producers.attach.options import Options
+from pilothouse.producers.attach.session import Session
 from pilothouse.producers.integrations import observing
 from pilothouse.producers.integrations.torch import watch
 from pilothouse.tests.accelerators import Asked, OnAccelerator
@@ -280,6 +283,14 @@ def test_a_step_that_was_compiled_is_made_and_not_seen_and_that_is_said(caplog: 
     assert tape.rows == []
     assert not torch.equal(next(model.parameters()), before)
     assert "backward was called 2 times, but no optimizer" in caplog.records[-1].message
+
+
+def test_an_unchanged_script_whose_optimizers_never_step_is_told_what_was_seen() -> None:
+    session = Session(Options(root=os.getpid()))
+    assert session.account() == "nothing was published: no optimizer of torch.optim stepped in the script"
+    loss_of(small_model(), data(1)[0]).backward()
+    assert "nothing was published: backward was called 1 times, but no optimizer of torch.optim" in session.account()
+    session.watch.close()
 
 
 def test_a_fault_of_ours_ends_the_watch_and_not_the_training(caplog: pytest.LogCaptureFixture) -> None:
