@@ -71,13 +71,15 @@ def fact_of(run_id: str, said: Mapping[str, object], at: int, once: str) -> "Pip
 
     from ..events.commands import PIPELINE_FACTS, PipelineReported
     from ..events.errors import UserMistake
+    from ..producers.redaction import redacted_text
 
     if said["fact"] not in PIPELINE_FACTS:
         raise UserMistake(f"no fact is called {said['fact']!r}; there are {', '.join(sorted(PIPELINE_FACTS))}")
     word = uuid5(NAMESPACE_URL, f"{run_id}\x1f{said['fact']}\x1f{said['subject']}\x1f{once}") if once else uuid4()
+    clean = {name: redacted_text(text) for name, text in said.items() if isinstance(text, str)}
     try:
         return PipelineReported.model_validate(
-            {"run_id": run_id, "writer_id": f"pipeline-{word.hex}", "seq": 1, "at": at, **said}
+            {"run_id": run_id, "writer_id": f"pipeline-{word.hex}", "seq": 1, "at": at, **said, **clean}
         )
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from ..events.telemetry import Outcome
 from .plain import safe_text
+from .redaction import redacted_text
 
 ERROR_CHARS = 16_000
 
@@ -31,8 +32,10 @@ def ending_of(error: BaseException | None, otherwise: Outcome) -> Ending:
 
 
 def last_words(error: object) -> str:
-    """As much of an error's text as a run may end with: its end, where the cause stands."""
-    return safe_text(error)[-ERROR_CHARS:]
+    """As much of an error's text as a run may end with: its end, where the cause stands; without secrets, of which none
+    is cut in half before it is seen.
+    """
+    return redacted_text(safe_text(error)[-4 * ERROR_CHARS :])[-ERROR_CHARS:]
 
 
 def _is_out_of_memory(error: BaseException | None) -> bool:

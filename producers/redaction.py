@@ -1,9 +1,11 @@
 """Takes secrets out of what a run says of itself and of its job's log, before it leaves the process. Pure.
 
-Called by `producers.description` (configuration, labels), `producers.environment` (command line and all it finds) and
-`producers.log_lines`. Three signs give a secret away: the name it stands under, the shape of the value (tokens of known
-issuers, private keys), and its place in a text (`--api-key X`, `password=X`, the password of a URL). A secret under a
-harmless name and without a known shape is not recognised: nothing here replaces keeping it out of the configuration.
+Called by `producers.description` (configuration, labels), `producers.environment` (command line and all it finds),
+`producers.telling` (errors, notes, reasons) and `producers.log_lines`. Three signs give a secret away: the name it
+stands under, with the name around that (`wandb: {key: X}`), the shape of the value (tokens of known issuers, private
+keys, webhooks), and its place in a text (`--api-key X`, `password=X`, the password of a URL). Whoever issued it: under
+`…_key` a text that is no word is one. A secret under a harmless name and without a known shape is not recognised:
+nothing here replaces keeping it out of the configuration.
 """
 
 import re
@@ -19,20 +21,32 @@ def _words(text: str) -> frozenset[str]:
 
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
-_ALWAYS = ("password", "passwd", "passphrase", "secret", "credential", "apikey", "accesskey", "privatekey", "authtoken")
+_ALWAYS = (
+    *("password", "passwd", "passphrase", "passcode", "passwort", "secret", "credential", "apikey", "accesskey"),
+    *("privatekey", "authtoken"),
+)
 """A key of which a word ends so, in the singular or the plural, names a secret, whatever its value."""
 
-_ALONE = _words("pwd authorization cookie cookies dsn bearer accesstoken apitoken hubtoken")
+_ALONE = _words("pwd pswd authorization cookie cookies dsn bearer accesstoken apitoken hubtoken webhook webhooks")
 """So does one with such a word."""
 
 _KEY_OF = _words(
     "api access secret private ssh encryption signing account master auth service storage wandb openai hf aws license "
     "shared session application app hub github gitlab bearer refresh"
 )
-"""`key`, `keys` or `tokens` behind one of these is a secret."""
+"""`key` or `keys` behind one of these is a secret, and so is `tokens`."""
 
-_TEXT_ONLY = _words("token auth pass pin otp jwt")
+_KEY_OF_DATA = _words(
+    "sort order primary foreign partition group hash cache image video audio text label target input output column "
+    "field feature monitor metric state batch lookup public"
+)
+"""`key` behind one of these is a name of something, unless it looks like what a generator made."""
+
+_TEXT_ONLY = _words("token tokens auth pass pin otp jwt pw psk pat tok")
 """A key that ends so names a secret where its value is a text: `max_token: 512` is none."""
+
+_SIGNATURES = _words("sig signature hmac")
+"""What signs a URL, where it looks like what a generator made."""
 
 _TOKENS_OF_MODELS = _words(
     "pad eos bos unk mask cls sep start end stop special image video audio text first last next extra additional "
@@ -41,12 +55,26 @@ _TOKENS_OF_MODELS = _words(
 )
 """What stands before `token` in the configuration of a tokenizer or a model, and before `pass` in that of a loop."""
 
+_KINDS = _words("list value values string str text")
+"""Says what a secret is given as: `token_list`."""
+
+_LIKE_WORDS = re.compile(r"(?:[a-z]+|[A-Z]+|[A-Z][a-z]+)(?:[._/ :-](?:[a-z]+|[A-Z]+|[A-Z][a-z]+))*[._-]?\d{0,2}")
+_LIKE_MARKS = re.compile(r"[<\[{|].*[>\]}|]")
+"""Tokens of a tokenizer."""
+
+_GENERATED = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z])[A-Za-z0-9_+/=.%~-]{16,}")
+_ANY_SECRET = "Zq9abcdefghijklmnop"
+
 _SHAPES = re.compile(
     r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----.*?(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY-----|\Z)"
     r"|(?<=AccountKey=)[A-Za-z0-9+/=]{20,}"  # Azure
+    r"|(?<=hooks\.slack\.com/)(?:services|workflows|triggers)/[A-Za-z0-9/_-]{8,}"
+    r"|(?<=/api/webhooks/)\d{5,}/[A-Za-z0-9_-]{8,}"  # Discord
+    r"|(?<=\.webhook\.office\.com/)[^\s\"'<>]{16,}"  # Teams
     r"|(?<![A-Za-z0-9])(?:"
     r"(?:AKIA|ASIA)[0-9A-Z]{16,}"  # AWS
     r"|gh[pousr]_[A-Za-z0-9]{30,}|github_pat_[A-Za-z0-9_]{22,}|glpat-[A-Za-z0-9_-]{20,}"  # GitHub, GitLab
+    r"|wandb_v\d_[A-Za-z0-9_]{20,}|\d{8,10}:AA[A-Za-z0-9_-]{33}"  # W&B, Telegram
     r"|hf_[A-Za-z0-9]{20,}|api_org_[A-Za-z0-9]{20,}"  # Hugging Face
     r"|sk-[A-Za-z0-9_-]{20,}|gsk_[A-Za-z0-9]{20,}|nvapi-[A-Za-z0-9_-]{20,}|r8_[A-Za-z0-9]{20,}"  # hosts of models
     r"|xox[abeoprs]-[A-Za-z0-9-]{10,}|xapp-[A-Za-z0-9-]{10,}"  # Slack
@@ -73,32 +101,39 @@ LONG_USER = 20
 """A URL's user without a password is a person's name, unless it is as long as a token."""
 
 
-def redacted(value: Any) -> Any:
-    """Plain data without its secrets; `MARK` stands in the place of each. Numbers, None and texts pass unchanged."""
+def redacted(value: Any, above: str = "") -> Any:
+    """Plain data without its secrets; `MARK` stands in the place of each. Numbers, None and texts pass unchanged.
+
+    `above` is the name that all of it stands under.
+    """
     match value:
         case str():
             return redacted_text(value)
         case Mapping():
-            return {
-                redacted_text(str(name)): _hidden(item) if is_secret(str(name), item) else redacted(item)
-                for name, item in value.items()
-            }
+            return {redacted_text(str(name)): _redacted_under(str(name), item, above) for name, item in value.items()}
         case list() | tuple():
             return (
-                redacted_arguments(value) if all(isinstance(item, str) for item in value) else [*map(redacted, value)]
+                redacted_arguments(value)
+                if all(isinstance(item, str) for item in value)
+                else [redacted(item, above) for item in value]
             )
         case _:
             return value
 
 
+def _redacted_under(name: str, item: Any, above: str) -> Any:
+    return _hidden(item) if is_secret(name, item, above) else redacted(item, name)
+
+
 def redacted_arguments(arguments: Sequence[str]) -> list[str]:
     """A command line, or any list of texts: what follows an option that names a secret is one."""
     told: list[str] = []
-    hide = False
+    option = ""
     for argument in arguments:
-        told.append(MARK if hide and not argument.startswith("--") else redacted_text(argument))
+        hide = option and not argument.startswith("--") and is_secret(option, argument)
+        told.append(MARK if hide else redacted_text(argument))
         name = argument.lstrip("-")
-        hide = argument.startswith("-") and name[:1].isalpha() and is_secret(name, "text")
+        option = name if argument.startswith("-") and name[:1].isalpha() else ""
     return told
 
 
@@ -113,20 +148,52 @@ def redacted_text(text: str) -> str:
     return _without_values(_OPTION, text) if "-" in text else text
 
 
-def is_secret(name: str, value: object) -> bool:
-    """Whether what stands under this name is a secret, by the words of the name."""
+def is_secret(name: str, value: object, above: str = "") -> bool:
+    """Whether what stands under this name, which stands under `above`, is a secret."""
     if value is None or isinstance(value, bool) or value == "":
         return False
     words = [word.lower() for word in _WORD.findall(name)]
+    while len(words) > 1 and words[-1] in _KINDS:
+        words.pop()
     if not words:
         return False
     if any(word.rstrip("s").endswith(_ALWAYS) for word in (*words, "".join(words[-2:]))) or _ALONE.intersection(words):
         return True
     if any(word in ("key", "keys", "tokens") and before in _KEY_OF for before, word in pairwise(words)):
         return True
-    # A tokenizer's `pad_token` is none; neither is a number of tokens.
+    if len(words) == 1:
+        words = [word.lower() for word in _WORD.findall(above)][-1:] + words
     before = words[-2] if len(words) > 1 else ""
-    return words[-1] in _TEXT_ONLY and not isinstance(value, int | float) and before not in _TOKENS_OF_MODELS
+    return _is_secret_text(before, words[-1], value)
+
+
+def _is_secret_text(before: str, last: str, value: object) -> bool:
+    """What a name that ends in `before` and `last` says of this value, which may be one where it holds a text."""
+    if last in ("key", "keys"):
+        return before in _KEY_OF or any(_is_key(before, text) for text in _texts_in(value))
+    if last.endswith(("key", "token")) and last.removesuffix("key").removesuffix("token") in _KEY_OF:
+        return True
+    if last in _SIGNATURES:
+        return any(_GENERATED.fullmatch(text) for text in _texts_in(value))
+    if last not in _TEXT_ONLY or before in _TOKENS_OF_MODELS:  # a tokenizer's `pad_token` is none
+        return False
+    if isinstance(value, Mapping):
+        return last != "tokens"
+    return any(not _LIKE_MARKS.fullmatch(text) for text in _texts_in(value))
+
+
+def _is_key(before: str, text: str) -> bool:
+    """Whether the text under `before_key` is what opens a door: not, if it is a word, or names a thing of that kind."""
+    if before and before not in _KEY_OF_DATA:
+        return _LIKE_WORDS.fullmatch(text) is None
+    return _GENERATED.fullmatch(text) is not None
+
+
+def _texts_in(value: object) -> list[str]:
+    """The texts that stand directly under a name."""
+    if isinstance(value, str):
+        return [value]
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list | tuple) else []
 
 
 def _hidden(value: Any) -> Any:
@@ -155,7 +222,7 @@ def _without_values(pattern: "re.Pattern[str]", text: str) -> str:
     done = at = 0
     while (found := pattern.search(text, at)) is not None:
         at = found.end()
-        if is_secret(found[1], "text") and _tells(found[1], text[at : at + PEEK]):
+        if is_secret(found[1], _ANY_SECRET) and _tells(found[1], text[at : at + PEEK]):
             value = _VALUE.match(text, at)
             kept += text[done:at], MARK
             done = at = value.end() if value is not None else at + 1
@@ -165,10 +232,10 @@ def _without_values(pattern: "re.Pattern[str]", text: str) -> str:
 def _tells(name: str, value: str) -> bool:
     """Whether what begins so is a secret of that name. What is marked already, and words for nothing, are none."""
     found = _VALUE.match(value)
-    word = found[0].strip("\"'") if found is not None else value
-    if word.startswith(MARK.partition(" ")[0]) or word.lower().rstrip(",;)]}") in _NOTHING:
+    word = (found[0] if found is not None else value).strip("\"'").rstrip(",;)]}")
+    if word.startswith(MARK.partition(" ")[0]) or word.lower() in _NOTHING:
         return False
-    return is_secret(name, 0 if _is_number(word.rstrip(",;)]}")) else "text")
+    return is_secret(name, 0 if _is_number(word) else word or _ANY_SECRET)
 
 
 def _is_number(text: str) -> bool:

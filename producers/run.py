@@ -36,7 +36,7 @@ from .plain import shown
 from .profiles import WINDOW
 from .publisher import Publisher
 from .signals import Preemption
-from .telling import OUTCOMES, REASONS, STAGES, Word, known_word, refusal, trimmed
+from .telling import OUTCOMES, REASONS, STAGES, Word, known_word, refusal, trimmed, without_secrets
 from .thinning import Every, Thinning, said
 from .thinning import refuse_mistakes as refuse_wrong_thinning
 from .timings import StepTimings, TimedLoader
@@ -147,6 +147,7 @@ class Run:
         """Append a fact that says itself of which attempt and moment it is."""
         if self._closed or self._publisher.inert:
             return
+        told = without_secrets(told)
         if (refused := refusal(told)) is None:
             self._outbox.append(told)
         else:

@@ -1,22 +1,33 @@
-"""Whether a fact can be told: asked on the thread that tells it, where the line that made the mistake is still known.
+"""Whether a fact can be told, and what of it: asked on the thread that tells it, where the line that made the mistake
+is still known.
 
 Called by `producers.run` for every fact that is no row; they are few. What the event's own rules refuse never reaches
 `producers.outbox`, whose thread could only say that something was wrong somewhere.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
 from ..events.codec import first_fault
-from ..events.telemetry import AttemptReason, Outcome, Stage
+from ..events.commands import PipelineReported
+from ..events.telemetry import AttemptReason, InterventionReceipt, Outcome, RunEnded, Stage
 from .batching import Draft, Told, encoded
 from .plain import why
+from .redaction import redacted_text
 
 STAGES: tuple[Stage, ...] = ("prepare", "compile", "warmup", "train", "evaluate", "checkpoint", "paused", "stop")
 OUTCOMES: tuple[Outcome, ...] = ("completed", "stopped", "crashed", "out_of_memory", "preempted", "diverged")
 REASONS: tuple[AttemptReason, ...] = ("start", "restart", "rollback")
 Word = TypeVar("Word", Stage, Outcome, AttemptReason)
+FREE_TEXTS: Mapping[type, tuple[str, ...]] = {
+    RunEnded: ("error",),
+    InterventionReceipt: ("reason",),
+    PipelineReported: ("who", "subject", "note"),
+}
+"""What people or errors say in their own words. A sample of what the model says is told as it is."""
+
 _WRITER = "0" * 32
 
 
@@ -56,6 +67,13 @@ def trimmed(told: Told) -> Trimmed:
         else:
             break
     return Trimmed(told, tuple(faults))
+
+
+def without_secrets(told: Told) -> Told:
+    """The fact, with its free texts redacted."""
+    said = {name: told.fields.get(name) for name in FREE_TEXTS.get(told.fact, ())}
+    clean = {name: redacted_text(text) for name, text in said.items() if isinstance(text, str)}
+    return told._replace(fields={**told.fields, **clean}) if clean else told
 
 
 def fault(error: Exception) -> str:
