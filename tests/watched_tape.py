@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from pilothouse.events.telemetry import AttemptReason
+from pilothouse.producers.context import Identity
 from pilothouse.producers.pilot import Pilot
 from pilothouse.settings import Settings
 from pilothouse.tests.pilot_world import Order, Script, Tape, links_of
@@ -20,6 +22,11 @@ class WatchedTape(Tape):
     @property
     def last_step(self) -> int:
         return self.rows[-1][0]
+
+    def begin_attempt(
+        self, reason: AttemptReason, first_step: int, parent: str | None = None, attempt_id: str | None = None
+    ) -> Identity:
+        return super().begin_attempt(reason, first_step, parent, attempt_id or f"attempt-{self.identity.attempt + 1}")
 
     def log(self, step: int, /, **metrics: Any) -> None:
         self.script.step = step

@@ -7,18 +7,22 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict, Unpack
 
 from ...events.actions import ActionKind
-from ...events.telemetry import Outcome
+from ...events.telemetry import AttemptReason, Outcome
 from .watching import Steered, Watch, Watched
 
 if TYPE_CHECKING:
     from ..pilot import Pilot
     from ..run import Run
 
+NO_END = "the framework began to train again before it had said that this training was over"
+
 
 class Evaluated(Watched, Protocol):
     """What an adapter needs of the run that it is given. `producers.run.Run` is one."""
 
     def evaluated(self, step: int, /, **metrics: Any) -> None: ...
+
+    def begin_attempt(self, reason: AttemptReason, first_step: int) -> object: ...
 
 
 class Wishes(Steered, total=False):
@@ -49,6 +53,7 @@ class Adapter:
         self._run: Evaluated | None = None
         self._wishes = wishes
         self._watch: Watch | None = None
+        self._trainings = 0
 
     @property
     def watch(self) -> Watch | None:
@@ -62,13 +67,16 @@ class Adapter:
     def pilot(self) -> "Pilot | None":
         return self._watch.pilot if self._watch is not None else None
 
-    def begin(self, parts: Parts, drops: bool, name: str, config: object) -> None:
+    def begin(self, parts: Parts, drops: bool, name: str, config: object, failed: Outcome = "crashed") -> None:
         """Training starts. `drops`: its loader drops what is to be skipped. `name` and `config` are the run's, where
-        the caller gave none.
+        the caller gave none. `failed`: what happened to a training before, which began and never ended.
         """
-        self.finish()
+        self.finish(failed, NO_END)
         if self._given is None:
             self._own = _new_run(self._wishes.get("name") or name, config)
+        elif self._trainings:
+            self._given.begin_attempt("restart", 0)  # its steps are counted from 0 again
+        self._trainings += 1
         self._run = self._own or self._given
         assert self._run is not None  # one of the two
         self._watch = watch = Watch(self._run, self._wishes.get("norms", True))

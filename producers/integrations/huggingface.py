@@ -33,6 +33,8 @@ class _Callback(Adapter):
             drops=bool(self._wishes.get("steer")) and let_drop(trainer["train_dataloader"], self.pilot),
             name=getattr(args, "run_name", None) or "huggingface",
             config=args.to_sanitized_dict(),
+            # It tries again with a smaller batch then, and does so for no other error.
+            failed="out_of_memory" if getattr(args, "auto_find_batch_size", False) else "crashed",
         )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:  # noqa: ARG002  # the framework's call

@@ -13,6 +13,8 @@ from torch.utils.data import DataLoader, Dataset
 from pilothouse.events.actions import (
     Action,
     CheckpointNow,
+    Pause,
+    Resume,
     Rollback,
     ScaleLr,
     SetClip,
@@ -25,6 +27,7 @@ from pilothouse.events.codec import decode
 from pilothouse.events.telemetry import RunEnded, RunStarted, StageChanged, StepBatch
 from pilothouse.producers.integrations import accelerate as accelerated
 from pilothouse.producers.integrations import huggingface, lightning
+from pilothouse.producers.integrations.adapter import Adapter
 from pilothouse.producers.spool import read_folder
 from pilothouse.tests.pilot_world import Order, Tape
 from pilothouse.tests.run_builder import ALL_ACTIONS
@@ -51,6 +54,8 @@ ACTIONS: list[Action | Callable[[Tape], Action]] = [
     SetDropout(value=0.3),
     CheckpointNow(),
     SkipBatches(count=3),
+    Pause(max_seconds=60.0),
+    Resume(),
     back,
     Stop(),
 ]
@@ -99,35 +104,41 @@ class Trained:
         self.tape, self.model, self.optimizer = tape, model, optimizer
 
 
-def train_with_huggingface(folder: Path, tape: WatchedTape, steer: bool) -> Trained:
+def huggingface_trainer(folder: Path, watching: Any, model: Model, **more: Any) -> Any:
     from transformers import Trainer, TrainingArguments
 
-    model = Model()
-    watching = huggingface.callback(tape, steer=steer, checkpoints=folder / "pilot" if steer else None)
-    trainer = Trainer(
+    arguments: dict[str, Any] = {
+        "output_dir": str(folder),
+        "use_cpu": True,
+        "report_to": "none",
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": ACCUMULATED,
+        "num_train_epochs": 1,
+        "max_grad_norm": 5.0,
+        "weight_decay": 0.01,
+        "learning_rate": 0.01,
+        "train_sampling_strategy": "sequential",
+        "lr_scheduler_type": "constant",
+        "save_strategy": "no",
+        "eval_strategy": "epoch",
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "label_names": ["number"],
+        "seed": 1,
+    }
+    return Trainer(
         model=model,
-        args=TrainingArguments(
-            output_dir=str(folder),
-            use_cpu=True,
-            report_to="none",
-            per_device_train_batch_size=4,
-            gradient_accumulation_steps=ACCUMULATED,
-            num_train_epochs=1,
-            max_grad_norm=5.0,
-            weight_decay=0.01,
-            learning_rate=0.01,
-            lr_scheduler_type="constant",
-            save_strategy="no",
-            eval_strategy="epoch",
-            disable_tqdm=True,
-            remove_unused_columns=False,
-            label_names=["number"],
-            seed=1,
-        ),
+        args=TrainingArguments(**(arguments | more)),
         train_dataset=Numbers(),
         eval_dataset=Numbers(4),
         callbacks=[watching],
     )
+
+
+def train_with_huggingface(folder: Path, tape: WatchedTape, steer: bool) -> Trained:
+    model = Model()
+    watching = huggingface.callback(tape, steer=steer, checkpoints=folder / "pilot" if steer else None)
+    trainer = huggingface_trainer(folder, watching, model)
     trainer.train()
     return Trained(tape, model, trainer.optimizer)
 
@@ -246,44 +257,67 @@ def test_the_optimizer_and_the_model_are_what_was_ordered(steered: Trained) -> N
     assert steered.tape.column("lr")[-1] == pytest.approx(0.01 * 0.5 * 0.5)
 
 
-def test_skipped_batches_are_never_trained_on(steered: Trained) -> None:
-    positions = [row // 4 for row in steered.model.seen] if not shuffled(steered) else []
+def test_skipped_batches_are_never_trained_on_and_all_others_are(steered: Trained) -> None:
     (window,) = steered.tape.of("data_window_skipped")
     assert window["last_batch"] - window["first_batch"] == 2
-    assert not set(positions) & set(range(window["first_batch"], window["last_batch"] + 1))
+    positions = [row // 4 for row in steered.model.seen]
+    skipped = range(window["first_batch"], window["last_batch"] + 1)
+    assert positions == [position for position in range(positions[-1] + 1) if position not in skipped]
 
 
-def shuffled(trained: Trained) -> bool:
-    return trained.model.seen != sorted(trained.model.seen)
+def test_a_pause_holds_the_loop_until_it_is_resumed(steered: Trained) -> None:
+    stages = steered.tape.stages
+    assert stages[stages.index("paused") + 1] == "train"
+    assert steered.tape.receipt("i-7")["step"] == steered.tape.receipt("i-8")["step"]
+    assert 0.0 < steered.tape.receipt("i-8")["after"]["paused_seconds"] < 30.0
 
 
 def test_after_the_rollback_steps_go_back_and_the_training_ends_where_it_was_told_to(steered: Trained) -> None:
     tape = steered.tape
     to = tape.saved()[0].step
-    at = tape.receipt("i-7")["step"]
+    at = tape.receipt("i-9")["step"]
     steps = [step for step, row in tape.rows if "loss" in row]
     assert steps[: at + 2] == [*range(at + 1), to + 1]
-    assert steps[-1] == tape.receipt("i-8")["step"]
+    assert steps[-1] == tape.receipt("i-10")["step"]
     assert len(steps) < STEPS
     assert tape.outcome == "stopped"
 
 
-def test_a_training_without_a_run_opens_one_of_its_own_and_ends_it(
+class Hungry(Model):
+    """Too large for batches of four."""
+
+    def forward(self, inputs: Tensor, number: Tensor) -> dict[str, Tensor]:
+        if len(inputs) == 4 and len(self.seen) > 2:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 1 batch")
+        return super().forward(inputs, number)
+
+
+def test_a_training_without_a_run_opens_one_of_its_own_and_one_that_ran_out_of_memory_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Hugging Face begins again, with half of the batch, in the same call of `train`."""
     monkeypatch.setenv("PILOTHOUSE_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("PILOTHOUSE_KAFKA", "127.0.0.1:1")
     monkeypatch.setenv("PILOTHOUSE_CLOSE_SECONDS", "0.1")
-    adapter = lightning.callback(name="mine")
-    model = nn.Linear(1, 1)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    adapter.begin({"model": model, "optimizers": [optimizer], "scheduler": [], "scaler": None}, False, "other", {})
-    model(torch.ones(1, 1)).sum().backward()
-    optimizer.step()
-    adapter.finish()
-    (spooled,) = (tmp_path / "data" / "spool").glob("*/*")
-    facts = [decode(record.headers, record.body) for record in read_folder(spooled)]
-    told = [type(fact) for fact in facts if not isinstance(fact, StageChanged)]
-    assert told == [RunStarted, StepBatch, RunEnded]
-    assert isinstance(facts[0], RunStarted)
-    assert facts[0].run_id.startswith("mine-")
+    more = {"auto_find_batch_size": True, "max_steps": 5, "eval_strategy": "no"}
+    huggingface_trainer(tmp_path, huggingface.callback(name="mine"), Hungry(), **more).train()
+    spooled = (tmp_path / "data" / "spool").glob("mine-*/*")
+    told = [[decode(record.headers, record.body) for record in read_folder(folder)] for folder in spooled]
+    kinds = [[type(fact) for fact in facts if not isinstance(fact, StageChanged)] for facts in told]
+    assert [(of[0], StepBatch in of, of[-1]) for of in kinds] == [(RunStarted, True, RunEnded)] * 2
+    ends = [fact for facts in told for fact in facts if isinstance(fact, RunEnded)]
+    assert [end.outcome for end in sorted(ends, key=lambda end: end.at)] == ["out_of_memory", "completed"]
+
+
+def test_a_run_that_was_given_to_two_trainings_tells_the_second_as_an_attempt() -> None:
+    """Its steps are counted from 0 again, which within one attempt nobody could judge."""
+    tape, model = WatchedTape(), nn.Linear(1, 1)
+    adapter = Adapter(tape)
+    for _ in range(2):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        adapter.begin({"model": model, "optimizers": [optimizer], "scheduler": [], "scaler": None}, False, "", {})
+        model(torch.ones(1, 1)).sum().backward()
+        optimizer.step()
+        adapter.finish()
+    (attempt,) = tape.of("attempt")
+    assert (attempt["reason"], attempt["first_step"], tape.steps) == ("restart", 0, [0, 0])
