@@ -25,10 +25,10 @@ _BETWEEN = contextlib.__file__
 
 
 class BadCalls:
-    """What was asked for and could not be done. Its methods may be called from any thread."""
+    """What was asked for and could not be done. Its methods may be called from any thread, and by signal handlers."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._counts: Counter[str] = Counter()
         self._reported: set[str] = set()
 

@@ -25,6 +25,7 @@ from .log_lines import LogCapture
 from .plain import shown, why
 from .profiles import FEATURES, NoNumbers, Profiles, Sampled, sample
 from .resources import Sampler, describe_devices, sources_of
+from .wake import Wake
 
 logger = logging.getLogger("pilothouse")
 
@@ -95,7 +96,7 @@ class Beside:
         self._clock = clock
         self._chores: list[Chore] = []
         self._captures: list[tuple[logging.Logger, LogCapture]] = []
-        self._news = threading.Event()
+        self._news = Wake()
         self._closing = False
         self._thread = threading.Thread(target=self._work, name="pilothouse-beside", daemon=True)
         self._profiles: Profiles | None = None
@@ -217,7 +218,6 @@ class Beside:
                 chore.due = self._clock() + chore.seconds
             waiting = [chore.due for chore in self._chores if not chore.over]
             self._news.wait(max(0.01, min(waiting) - self._clock()) if waiting else None)
-            self._news.clear()
         for chore in self._chores:
             if not chore.over:
                 self._do(chore, last=True)

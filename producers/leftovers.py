@@ -91,7 +91,6 @@ def push(settings: Settings, leftover: Leftover) -> Sent:
             if sender.failures:
                 raise BrokerUnavailable(f"{sender.trouble}; what waits in {leftover.folder} is kept: push it again")
             outbox.wake.wait(WAIT_SECONDS)
-            outbox.wake.clear()
     finally:
         sender.close()
         spool.close()

@@ -37,6 +37,7 @@ from .batching import (
     encoded,
     entry_of,
     rows_of,
+    weight,
 )
 from .context import Identity
 from .heartbeat import Pulse, heartbeat_fields
@@ -44,6 +45,7 @@ from .kafka import Outcome, State
 from .spool import Lost, Spool
 from .telling import fault
 from .values import Admission
+from .wake import Wake
 
 logger = logging.getLogger("pilothouse")
 
@@ -51,6 +53,12 @@ CAPACITY = 20_000
 """Rows that wait unread; beyond it new ones are dropped. Told facts are few, and get through for longer."""
 
 TOLD_CAPACITY = 25_000
+QUEUE_BYTES = 32 * 1024 * 1024
+"""Of wide rows fewer may wait: so many that they take no more memory than this, and never fewer than `MAX_ROWS`."""
+
+TOLD_BYTES = 16 * 1024 * 1024
+"""Told facts that wait unread."""
+
 COUNT_SECONDS = 0.1
 """How long who asks for the accounts waits for a round that is at work, be it at a disk that hangs."""
 
@@ -104,7 +112,7 @@ class Outbox:
     def __init__(self, identity: Identity, writer_id: str, sender: Sender, spool: Spool, pace: Pace) -> None:
         self.writer_id = writer_id
         self.bad_calls = BadCalls()
-        self.wake = threading.Event()
+        self.wake = Wake()
         self.queue: deque[Entry | Raw] = deque()
         self.stage: Stage = "prepare"
         self.step = 0
@@ -117,8 +125,10 @@ class Outbox:
         self._ledger = Ledger()
         self._counted = Counts()
         self._lock = threading.Lock()
-        self._overflow_lock = threading.Lock()
+        self._overflow_lock = threading.RLock()  # a signal handler may log while it is held
         self._overflowed = 0
+        self._room = CAPACITY
+        self._told_bytes = 0
         self._seq = 0
         self._urgent = False
         self._flush_at = 0.0
@@ -126,14 +136,13 @@ class Outbox:
     def append(self, entry: Entry | Raw) -> None:
         """Take one entry; from any thread, and at once. Told facts are sent without waiting for the next flush."""
         told = isinstance(entry, Told)
-        if len(self.queue) >= (TOLD_CAPACITY if told else CAPACITY):
+        if not (self._has_room_for_fact(entry) if isinstance(entry, Told) else self._has_room_for_row(entry)):
             self._overflow()
             return
         self.queue.append(entry)
         if told or len(self.queue) >= MAX_ROWS:
             self._urgent = True
-            if not self.wake.is_set():
-                self.wake.set()
+            self.wake.set()
 
     def counts(self) -> Counts:
         """The accounts, now; while a round is at work for long, those of its beginning."""
@@ -201,6 +210,24 @@ class Outbox:
             dropped=ledger.dropped.total() + overflowed,
         )
 
+    def _has_room_for_row(self, row: Row | Raw) -> bool:
+        """Whether it may wait: the n-th in the queue may take an n-th of the bytes. Where one was too wide, no narrower
+        one passes it, so that what is kept has no holes.
+        """
+        waiting = len(self.queue)
+        room = min(self._room, CAPACITY, max(MAX_ROWS, QUEUE_BYTES // weight(row)))
+        if waiting >= room:
+            self._room = min(self._room, waiting)
+        return waiting < room
+
+    def _has_room_for_fact(self, told: Told) -> bool:
+        taken = weight(told)
+        if len(self.queue) >= TOLD_CAPACITY or self._told_bytes + taken > TOLD_BYTES:
+            return False
+        with self._overflow_lock:
+            self._told_bytes += taken
+        return True
+
     def _overflow(self) -> None:
         with self._overflow_lock:
             self._overflowed += 1
@@ -237,6 +264,11 @@ class Outbox:
             if isinstance(first, Row | Told) and not last and not has_arrived(first, now):
                 break
             entries.append(self.queue.popleft())
+        if entries:
+            self._room = CAPACITY
+        if told := [entry for entry in entries if isinstance(entry, Told)]:
+            with self._overflow_lock:
+                self._told_bytes -= sum(map(weight, told))
         return entries
 
     def _told(self, entries: list[Entry | Raw]) -> Iterator[Entry | Rows]:

@@ -61,7 +61,6 @@ class Publisher:
         while not self._closing.is_set():
             self._round()
             self._outbox.wake.wait(self._outbox.rest_seconds())
-            self._outbox.wake.clear()
         self._finish()
 
     def _round(self, *, flush: bool = False) -> None:
@@ -78,7 +77,6 @@ class Publisher:
         while not self._outbox.empty() and time.monotonic() < self._deadline and sender.failures < given_up:
             self._round(flush=True)
             self._outbox.wake.wait(0.05)
-            self._outbox.wake.clear()
         self._leave()
         sender.close()
 
