@@ -6,9 +6,12 @@ environment.
 """
 
 import json
+import os
+import tempfile
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from stat import S_ISDIR
 from typing import Annotated, Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -32,7 +35,8 @@ class Settings(BaseModel):
 
     `kafka` is a list of host:port, comma separated. `clickhouse_url` is http(s)://user:password@host:port/database.
     `log_epoch` counts how often the log was lost and begun anew. `slot` names this worker among its equals. A trainer
-    samples its machine every `resources_seconds`; 0 is never.
+    samples its machine every `resources_seconds`; 0 is never. It keeps up to `spool_bytes` on disk; below one folder
+    all of them, the dead too, keep `spool_total_bytes`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
@@ -54,6 +58,7 @@ class Settings(BaseModel):
     heartbeat_seconds: Annotated[float, Field(gt=0)] = 2.0
     spool_dir: Path | None = None
     spool_bytes: Annotated[int, Field(ge=0)] = 256 * 1024 * 1024
+    spool_total_bytes: Annotated[int, Field(ge=0)] = 2 * 1024 * 1024 * 1024
     close_seconds: Annotated[float, Field(gt=0)] = 10.0
     resources_seconds: Annotated[float, Field(ge=0)] = 10.0
 
@@ -96,17 +101,68 @@ def load_settings(environ: Mapping[str, str], **overrides: Any) -> Settings:
     Raises:
         SettingsInvalid: lists every wrong or unknown key, with where it came from.
     """
-    given, faults = _from_file(environ.get(CONFIG_KEY))
-    given |= _from_environment(environ)
-    given |= {name: Given(value, f"option {name}") for name, value in overrides.items() if value is not None}
-    given = _from_stack(given) | given
+    given, faults = _given(environ, overrides)
     try:
-        settings = Settings(**{name: item.value for name, item in given.items()})
+        settings = Settings(**_values(given))
     except ValidationError as error:
-        faults += [_fault(str(item["loc"][0]), item["msg"], given) for item in error.errors()]
+        faults += _faults(error, given).values()
     if faults:
         raise SettingsInvalid("settings are wrong:\n  " + "\n  ".join(faults))
     return settings
+
+
+class Usable(NamedTuple):
+    """Settings to go on with, and one line for each that was wrong and is left out."""
+
+    settings: Settings
+    faults: list[str]
+
+
+def usable_settings(environ: Mapping[str, str]) -> Usable:
+    """The settings of a training, which must not die of one: in the place of a wrong one its default counts.
+
+    Without a home folder, what is kept on disk is kept in a folder below the system's for temporary files.
+    """
+    given, faults = _given(environ, {})
+    while True:
+        try:
+            return Usable(Settings(**_values(given)), faults)
+        except ValidationError as error:
+            wrong = _faults(error, given)
+        right = {name: item for name, item in given.items() if name not in wrong}
+        if "data_dir" in wrong and "data_dir" not in given:
+            right["data_dir"] = Given(_private_folder(), "no home folder")
+            wrong["data_dir"] += f" {right['data_dir'].value} is used instead."
+        faults += wrong.values()
+        given = right
+
+
+def _private_folder() -> Path:
+    """This user's own below the temporary ones: the same each time, unless somebody else has put one there."""
+    try:
+        folder = Path(tempfile.gettempdir()) / f"pilothouse-{os.getuid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+        if S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077:
+            return folder
+        return Path(tempfile.mkdtemp(prefix="pilothouse-"))
+    except OSError:  # nothing can be written anywhere: what is not sent waits in memory
+        return Path(os.devnull) / "pilothouse"
+
+
+def _given(environ: Mapping[str, str], overrides: Mapping[str, Any]) -> tuple[dict[str, Given], list[str]]:
+    given, faults = _from_file(environ.get(CONFIG_KEY))
+    given |= _from_environment(environ)
+    given |= {name: Given(value, f"option {name}") for name, value in overrides.items() if value is not None}
+    return _from_stack(given) | given, faults
+
+
+def _values(given: Mapping[str, Given]) -> dict[str, Any]:
+    return {name: item.value for name, item in given.items()}
+
+
+def _faults(error: ValidationError, given: Mapping[str, Given]) -> dict[str, str]:
+    return {(name := str(item["loc"][0])): _fault(name, item["msg"], given) for item in error.errors()}
 
 
 def _fault(name: str, message: str, given: Mapping[str, Given]) -> str:

@@ -10,23 +10,19 @@ import logging
 import os
 import socket
 import sys
-import uuid
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..events.envelope import DECISION_NAMESPACE
 from ..events.errors import UserMistake
-from .plain import why
+from .plain import shown, why
 
 logger = logging.getLogger("pilothouse")
 
 RUN_ID_KEY = "PILOTHOUSE_RUN_ID"
-AGREE_SECONDS = 120.0
 MAX_RUN_ID = 200
+_RULE = f"1 to {MAX_RUN_ID} printable characters"
 UUID_CHARS = 36
 MAX_DIGITS = 7
 """A launcher's or a sidecar's number of more digits counts no ranks, attempts or restarts."""
@@ -43,9 +39,6 @@ RESTART_KEYS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
 JOB_KEYS = ("SLURM_ARRAY_JOB_ID", "SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")
 LAUNCH_KEY = "TORCHELASTIC_RUN_ID"
 
-_meetings: Counter[str] = Counter()
-"""How often ranks met under a name: the n-th `start_run("x")` of one rank belongs to the n-th of every other."""
-
 
 class Identity(NamedTuple):
     """Who speaks: one rank of one attempt. Everything appended to the outbox carries the identity of its moment."""
@@ -59,7 +52,7 @@ class Identity(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """The attempt that a checkpoint came from, as its sidecar tells: what a restart continues."""
+    """An attempt of a run: the one that a checkpoint came from, as its sidecar tells, or the one that rank 0 begins."""
 
     run_id: str
     attempt_id: str
@@ -80,8 +73,8 @@ def read_lineage(sidecar: Path) -> Lineage | None:
     try:
         told = json.loads(sidecar.read_text())
         lineage = Lineage(str(told["run_id"]), str(told["attempt_id"]), int(told["attempt"]))
-        if not 0 < lineage.attempt < 10**MAX_DIGITS:
-            raise ValueError(f"attempt {lineage.attempt}")
+        if not 0 < lineage.attempt < 10**MAX_DIGITS or not can_be_run_id(lineage.run_id):
+            raise ValueError(f"attempt {lineage.attempt} of run {lineage.run_id!r:.60}")
     except (FileNotFoundError, NotADirectoryError):
         return None  # a first start
     except (OSError, ArithmeticError, ValueError, LookupError, TypeError, RecursionError) as error:
@@ -92,7 +85,7 @@ def read_lineage(sidecar: Path) -> Lineage | None:
 
 def place_of(environ: Mapping[str, str]) -> Place:
     """Rank and world size: from torch.distributed, else from the launcher's variables, else alone."""
-    distributed = _distributed()
+    distributed = initialised_distributed()
     if distributed is not None:
         return Place(distributed.get_rank(), distributed.get_world_size())
     for rank_key, size_key in RANK_KEYS:
@@ -112,9 +105,13 @@ def known_run_id(name: str, argument: str | None, environ: Mapping[str, str], li
     """The run id that every rank can know by itself: argument, environment, scheduler's job, sidecar, launch, in that
     order. A job may train several runs: what it or a launch names begins with the run's own name.
     """
-    named = argument or environ.get(RUN_ID_KEY)
-    if named:
-        return named
+    if argument:
+        return argument
+    if named := environ.get(RUN_ID_KEY):
+        if can_be_run_id(named):
+            return named
+        # No training dies of a variable; its author's own argument is refused.
+        logger.warning("%s is no run id (%s) and not used; got %s", RUN_ID_KEY, _RULE, shown(named))
     for key in JOB_KEYS:
         job = environ.get(key)
         if job:
@@ -127,59 +124,19 @@ def known_run_id(name: str, argument: str | None, environ: Mapping[str, str], li
     return f"{name}-{launch[:8] if len(launch) == UUID_CHARS else launch}" if launch != "none" else None
 
 
-def first_identity(name: str, known: str | None, place: Place, environ: Mapping[str, str], ordinal: int) -> Identity:
-    """This rank's identity at the start; rank 0 mints what nobody can know, and the others take it from there.
-
-    Raises:
-        UserMistake: several ranks, no run id that all can know, and no way to tell each other.
-    """
-    minted = json.dumps([known or f"{name}-{uuid.uuid4().hex[:8]}", uuid.uuid4().hex])
-    if place.world_size == 1:
-        run_id, attempt_id = json.loads(minted)
-    elif _distributed() is not None:
-        run_id, attempt_id = json.loads(from_rank_zero(name, minted, place.rank))
-    elif known is not None:
-        run_id, attempt_id = known, _attempt_id_of_the_launch(known, environ)
-    else:
-        raise UserMistake(
-            f"start_run({name!r}) runs on {place.world_size} ranks that cannot agree on a run id yet: call it after "
-            f"torch.distributed.init_process_group(), pass run_id=..., or set {RUN_ID_KEY}"
-        )
-    return Identity(checked_run_id(run_id), attempt_id, ordinal, place.rank, place.world_size)
-
-
 def checked_run_id(run_id: str) -> str:
     """The run id, if it can be one.
 
     Raises:
         UserMistake: it is empty, too long or no text.
     """
-    if not 0 < len(run_id) <= MAX_RUN_ID or not run_id.isprintable():
-        raise UserMistake(f"run_id must be 1 to {MAX_RUN_ID} printable characters, got {run_id!r:.60}")
+    if not can_be_run_id(run_id):
+        raise UserMistake(f"run_id must be {_RULE}, got {run_id!r:.60}")
     return run_id
 
 
-def from_rank_zero(name: str, value: str, rank: int) -> str:
-    """Rank 0's `value`, on every rank, through the store of the process group.
-
-    The store and no collective: a script that calls start_run on rank 0 alone, as many do, must not wait for the rest.
-
-    Raises:
-        UserMistake: rank 0 did not call start_run within two minutes.
-    """
-    _meetings[name] += 1
-    key = f"pilothouse/{name}/{_meetings[name]}"
-    store = sys.modules["torch.distributed.distributed_c10d"]._get_default_store()
-    if rank == 0:
-        store.set(key, value)
-        return value
-    try:
-        store.wait([key], timedelta(seconds=AGREE_SECONDS))
-    except RuntimeError as error:
-        raise UserMistake(
-            f"rank {rank} waited {AGREE_SECONDS:.0f} s for rank 0 to call start_run({name!r}); call it on rank 0 too"
-        ) from error
-    return str(store.get(key).decode())
+def can_be_run_id(text: str) -> bool:
+    return 0 < len(text) <= MAX_RUN_ID and text.isprintable()
 
 
 def restarts(environ: Mapping[str, str]) -> int:
@@ -231,14 +188,7 @@ def _head(folder: Path) -> str:
     return next((line.split()[0] for line in packed if line.endswith(f" {ref}")), "")
 
 
-def _attempt_id_of_the_launch(run_id: str, environ: Mapping[str, str]) -> str:
-    """The same on every rank of one launch, another at the next: from what the launcher told all of them."""
-    keys = ("MASTER_ADDR", "MASTER_PORT", LAUNCH_KEY, *JOB_KEYS, *RESTART_KEYS)
-    told = "\x1f".join((run_id, *(environ.get(key, "") for key in keys)))
-    return uuid.uuid5(DECISION_NAMESPACE, told).hex
-
-
-def _distributed() -> Any:
+def initialised_distributed() -> Any:
     """torch.distributed, if the script has loaded and initialised it."""
     module = sys.modules.get("torch.distributed")
     return module if module is not None and module.is_available() and module.is_initialized() else None

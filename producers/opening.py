@@ -1,4 +1,4 @@
-"""What a run is opened with: what it says of itself, why this attempt begins, and the way out for what it tells.
+"""What a run is opened with: what it says of itself, and the way out for what it tells.
 
 Called by `producers.run.start_run`, once.
 """
@@ -8,24 +8,17 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from ..events.telemetry import AttemptReason
 from ..settings import Settings
-from .context import Identity, Lineage, git_commit, host, script_folder
+from .context import Identity, git_commit, host, script_folder
 from .description import Description, described, name_label
 from .environment import cluster
 from .heartbeat import interval_at_scale
 from .kafka import KafkaSender
 from .outbox import Outbox, Pace
 from .spool import Spool, spool_folder
+from .spool_budget import Budget
 from .thinning import Thinning
 from .values import Admission
-
-
-def reason_of(resumed: Lineage | None, ordinal: int) -> tuple[AttemptReason, str | None]:
-    """Why the first attempt of this process begins, and the attempt that it continues."""
-    if resumed is not None:
-        return "restart", resumed.attempt_id
-    return ("restart" if ordinal > 1 else "start"), None
 
 
 def told_of(name: str, description: Description, rule: Mapping[str, str]) -> dict[str, Any]:
@@ -46,7 +39,8 @@ def outbox_of(identity: Identity, settings: Settings, thinning: Thinning) -> Out
         heartbeat=interval_at_scale(settings.heartbeat_seconds, rank, world_size),
     )
     sender = KafkaSender(settings.kafka, identity.run_id)
-    spool = Spool(spool_folder(settings.spool, identity.run_id, writer_id), settings.spool_bytes)
+    budget = Budget(settings.spool, settings.spool_total_bytes)
+    spool = Spool(spool_folder(settings.spool, identity.run_id, writer_id), settings.spool_bytes, budget.allows)
     outbox = Outbox(identity, writer_id, sender, spool, pace)
     outbox.admission = Admission(outbox.bad_calls, thinning)
     sender.on_news(outbox.wake.set)

@@ -22,14 +22,15 @@ from ..events.actions import ActionKind
 from ..events.commands import PipelineFact, PipelineReported
 from ..events.envelope import TrainerFact, derived_attempt_id
 from ..events.telemetry import AttemptReason, EvalCompleted, Outcome, RunEnded, RunStarted, Stage, StageChanged
-from ..settings import Settings, load_settings
+from ..settings import Settings, usable_settings
 from .accounts import Counts
 from .batching import MAX_ROWS, Row, Told
+from .beginning import Beginning, begin
 from .beside import FIND_SECONDS, Beside, Finding
-from .context import Identity, first_identity, known_run_id, place_of, read_lineage, restarts
+from .context import Identity, Lineage, known_run_id, place_of, read_lineage
 from .description import Description, refuse_mistakes
 from .ending import Ending, ending_of, last_words
-from .opening import outbox_of, reason_of, told_of
+from .opening import outbox_of, told_of
 from .outbox import Outbox
 from .person import person
 from .plain import shown
@@ -42,9 +43,13 @@ from .thinning import refuse_mistakes as refuse_wrong_thinning
 from .timings import StepTimings, TimedLoader
 
 if TYPE_CHECKING:
+    from .meeting import Host
     from .pilot import Pilot
 
 logger = logging.getLogger("pilothouse")
+
+_said: set[str] = set()
+"""Faults of settings that this process has said."""
 
 
 class Run:
@@ -67,6 +72,7 @@ class Run:
         self._outcome: Outcome = "completed"
         self._closed = False
         self._pilots: list[Pilot] = []
+        self._host: Host | None = None
 
     # ------------------------------------------------------------------------------------ what a training loop calls
 
@@ -219,6 +225,8 @@ class Run:
         derived = derived_attempt_id(old.attempt_id, f"attempt {old.attempt + 1}")
         self.identity = old._replace(attempt_id=attempt_id or derived, attempt=old.attempt + 1)
         self._begin(reason=known, first_step=whole, parent_attempt_id=parent or old.attempt_id)
+        if self._host is not None:
+            self._host.note(Lineage(*self.identity[:3]))
         return self.identity
 
     def steers(self, actions: tuple[ActionKind, ...]) -> None:
@@ -262,6 +270,8 @@ class Run:
             return
         self._close_pilots()
         self._beside.close()
+        if self._host is not None:
+            self._host.close()
         known = self._one_of(OUTCOMES, outcome, "outcome") if outcome is not None else None
         self._announce(
             RunEnded, self.identity, outcome=known or self._outcome, step=self.last_step, error=last_words(error)
@@ -280,11 +290,12 @@ class Run:
     ) -> None:
         self.close(*self._ending(error))
 
-    def start(self, first_step: int, reason: AttemptReason, parent: str | None, finding: Finding | None = None) -> Self:
+    def start(self, beginning: Beginning, finding: Finding | None = None) -> Self:
         """Announce the first attempt and begin to publish. Called once, by `start_run`."""
+        self._host = beginning.host
         if finding is not None:
             self._description["environment"] = finding.within(FIND_SECONDS)
-        self._begin(reason=reason, first_step=first_step, parent_attempt_id=parent)
+        self._begin(reason=beginning.reason, first_step=0, parent_attempt_id=beginning.parent)
         self._publisher.start()
         self._beside.sample_resources()
         if finding is not None and not finding.complete:
@@ -366,18 +377,27 @@ def start_run(
     (`producers.thinning`).
 
     Raises:
-        UserMistake: a setting or argument is wrong, or the ranks cannot agree on a run id.
+        UserMistake: an argument is wrong, or the ranks cannot agree on a run id. Wrong settings of the environment are
+            said, and the run goes on without them.
     """
     refuse_mistakes({"name": name, "run_id": run_id, "settings": settings, "sidecar": sidecar, **description})
     refuse_wrong_thinning(every)
-    settings = settings if settings is not None else load_settings(os.environ)
+    settings = settings if settings is not None else _settings_of_the_environment()
     lineage = read_lineage(Path(sidecar)) if sidecar is not None else None
     place = place_of(os.environ)
     finding = Finding(description.get("config")) if place.rank == 0 else None
     known = known_run_id(name, run_id, os.environ, lineage)
     resumed = lineage if lineage is not None and known == lineage.run_id else None
-    ordinal = (resumed.attempt if resumed is not None else restarts(os.environ)) + 1
-    identity = first_identity(name, known, place, os.environ, ordinal)
-    told = told_of(name, description, said(every, identity.world_size))
-    outbox = outbox_of(identity, settings, Thinning(every, identity.rank))
-    return Run(identity, settings, told, outbox).start(0, *reason_of(resumed, ordinal), finding)
+    beginning = begin(name, known, place, os.environ, resumed)
+    told = told_of(name, description, said(every, place.world_size))
+    outbox = outbox_of(beginning.identity, settings, Thinning(every, place.rank))
+    return Run(beginning.identity, settings, told, outbox).start(beginning, finding)
+
+
+def _settings_of_the_environment() -> Settings:
+    """Those that are right: no training dies of a variable, and of each that is wrong it is said once."""
+    settings, faults = usable_settings(os.environ)
+    if news := [fault for fault in faults if fault not in _said]:
+        _said.update(news)
+        logger.warning("settings are wrong, and the run goes on without them: %s", "; ".join(news))
+    return settings

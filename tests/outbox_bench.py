@@ -18,6 +18,7 @@ from pilothouse.events.envelope import TrainerFact
 from pilothouse.events.errors import BrokerUnavailable
 from pilothouse.events.telemetry import Heartbeat, StepBatch, TelemetryGap
 from pilothouse.producers.batching import Outgoing
+from pilothouse.producers.beginning import Beginning
 from pilothouse.producers.context import Identity
 from pilothouse.producers.kafka import Outcome, State
 from pilothouse.producers.outbox import Outbox, Pace
@@ -171,7 +172,7 @@ def open_run(folder: Path, log: MemoryLog, description: Mapping[str, Any] = DESC
     settings = Settings(data_dir=folder, producer_flush_seconds=0.01, heartbeat_seconds=60.0, close_seconds=5.0)
     spool = Spool(folder / "run" / "writer", settings.spool_bytes)
     outbox = Outbox(WHO, "writer", log, spool, Pace(settings.producer_flush_seconds, settings.heartbeat_seconds))
-    return Run(WHO, settings, description, outbox).start(0, "start", None)
+    return Run(WHO, settings, description, outbox).start(Beginning(WHO, "start", None))
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from pilothouse.events.errors import UserMistake
+from pilothouse.producers.beginning import Beginning, begin
 from pilothouse.producers.context import (
     Lineage,
     Place,
-    first_identity,
     git_commit,
     known_run_id,
     place_of,
@@ -63,29 +63,53 @@ def test_a_run_that_torchrun_launches_keeps_its_name(launch: str, known: str | N
 
 
 def test_a_lone_process_mints_a_run_id_from_its_name() -> None:
-    one, two = (first_identity("gpt", None, Place(0, 1), {}, 1) for _ in range(2))
+    one, two = (begin("gpt", None, Place(0, 1), {}).identity for _ in range(2))
     assert one.run_id.startswith("gpt-")
     assert one.run_id != two.run_id
     assert one.attempt_id != two.attempt_id
 
 
+NODE = {"MASTER_ADDR": "node1", "MASTER_PORT": "29500", "TORCHELASTIC_RUN_ID": "j"}
+
+
+def derived(rank: int, world_size: int, **environ: str) -> Beginning:
+    return begin("gpt", "job-1", Place(rank, world_size), NODE | environ)
+
+
 def test_ranks_without_a_group_agree_by_what_their_launcher_told_all_of_them() -> None:
-    environ = {"MASTER_ADDR": "node1", "MASTER_PORT": "29500", "TORCHELASTIC_RESTART_COUNT": "0"}
-    ids = {first_identity("gpt", "job-1", Place(rank, 4), environ, 1).attempt_id for rank in range(4)}
-    again = first_identity("gpt", "job-1", Place(0, 4), environ | {"TORCHELASTIC_RESTART_COUNT": "1"}, 2)
-    assert len(ids) == 1
-    assert again.attempt_id not in ids
+    """Agents of torchrun that were there before count restarts, one that came later does not."""
+    first = {derived(rank, 4, TORCHELASTIC_RESTART_COUNT=str(rank % 2)).identity.attempt_id for rank in range(4)}
+    assert len(first) == 1
+    for again in (derived(0, 4, MASTER_PORT="29501"), derived(0, 3), derived(0, 4, SLURM_RESTART_COUNT="1")):
+        assert again.identity.attempt_id not in first
+
+
+def test_an_attempt_counts_on_from_its_checkpoint_and_from_what_the_launcher_restarted() -> None:
+    saved = Lineage("job-1", "before", 4)
+    assert begin("gpt", "job-1", Place(0, 1), {"SLURM_RESTART_COUNT": "1"}, saved)[0].attempt == 5
+    resumed = begin("gpt", "job-1", Place(0, 1), {"SLURM_RESTART_COUNT": "6"}, saved)
+    assert (resumed.identity.attempt, resumed.reason, resumed.parent) == (7, "restart", "before")
+    alone = begin("gpt", None, Place(0, 1), {})
+    assert (alone.identity.attempt, alone.reason, alone.parent) == (1, "start", None)
 
 
 def test_ranks_that_cannot_agree_on_a_run_id_are_told_what_to_do() -> None:
     with pytest.raises(UserMistake, match=r"init_process_group.*PILOTHOUSE_RUN_ID"):
-        first_identity("gpt", None, Place(1, 4), {}, 1)
+        begin("gpt", None, Place(1, 4), {})
 
 
 @pytest.mark.parametrize("run_id", ["x" * 201, "a\nb"])
 def test_a_run_id_that_cannot_be_one_is_refused(run_id: str) -> None:
     with pytest.raises(UserMistake, match="run_id must be"):
-        first_identity("gpt", run_id, Place(0, 1), {}, 1)
+        begin("gpt", run_id, Place(0, 1), {})
+
+
+def test_a_variable_that_can_be_no_run_id_is_said_and_the_next_that_knows_one_counts(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert known_run_id("gpt", None, {"PILOTHOUSE_RUN_ID": "a\nb", "SLURM_JOB_ID": "17"}, None) == "gpt-17"
+    (record,) = caplog.records
+    assert "PILOTHOUSE_RUN_ID is no run id (1 to 200 printable characters)" in record.getMessage()
 
 
 def test_restarts_are_what_the_launchers_count() -> None:
@@ -99,7 +123,7 @@ def test_a_sidecar_says_which_attempt_is_continued(tmp_path: Path) -> None:
     assert read_lineage(tmp_path / "none.json") is None
 
 
-@pytest.mark.parametrize("attempt", ["-3", "0", "1e400", "99999999", '"two"', "null"])
+@pytest.mark.parametrize("attempt", ["-3", "0", "1e400", "99999999", '"two"', "null", '1, "run_id": ""'])
 def test_a_sidecar_without_sense_is_said_and_not_continued(
     attempt: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

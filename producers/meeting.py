@@ -1,0 +1,201 @@
+"""How the ranks of one launch learn which run and attempt they are: rank 0 says it, the others ask.
+
+Called by `producers.beginning`, through the store over which the ranks find each other: the process group's, or before
+there is one the store that torchrun serves to all ranks. Such a store may outlive a launch: torchrun keeps one for all
+its restarts, with every key. So nothing is believed for the name that it stands under. Each rank asks with a nonce of
+its own, and rank 0, on a thread, answers that. What outlives a launch on purpose is its lineage, by which the next one
+knows what it continues.
+
+A store and no collective: a script that calls `start_run` on rank 0 alone, as many do, must not wait for the rest.
+"""
+
+import json
+import logging
+import sys
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import astuple
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+from ..events.errors import UserMistake
+from .context import LAUNCH_KEY, Lineage, initialised_distributed
+from .plain import why
+from .wake import Wake
+
+logger = logging.getLogger("pilothouse")
+
+AGREE_SECONDS = 120.0
+CONNECT_SECONDS = 10.0
+AGENT_KEY = "TORCHELASTIC_USE_AGENT_STORE"
+_SPACE = "pilothouse/space"
+
+_meetings: Counter[str] = Counter()
+"""How often ranks met under a name: the n-th `start_run("x")` of one rank belongs to the n-th of every other."""
+
+
+class Shared(NamedTuple):
+    """A store that all ranks reach, without anybody's prefix, and what our keys in it begin with. `of_launcher`: it
+    lives as long as the launcher, through all restarts.
+    """
+
+    store: Any
+    space: str
+    of_launcher: bool
+
+
+def shared_store(environ: Mapping[str, str]) -> Shared | None:
+    """The store through which the ranks can meet now; None where there is none."""
+    of_launcher = environ.get(AGENT_KEY) == "True"
+    try:
+        if initialised_distributed() is not None:
+            group = sys.modules["torch.distributed.distributed_c10d"]._get_default_store()
+            # Groups may share a store under prefixes; each such place is given a name of its own, once.
+            place = group.compare_set(_SPACE, "", uuid.uuid4().hex).decode()
+            return Shared(_without_prefix(group), f"pilothouse/{place}", of_launcher)
+        if of_launcher:
+            store = _connected(environ["MASTER_ADDR"], int(environ["MASTER_PORT"]))
+            return Shared(store, f"pilothouse/launch/{environ.get(LAUNCH_KEY, '')}", of_launcher)
+    except (ImportError, AttributeError, LookupError, ValueError, RuntimeError, TypeError) as error:
+        logger.warning("the ranks' store cannot be used (%s); this rank goes by what its launcher told it", why(error))
+    return None
+
+
+class Meeting:
+    """One `start_run` of all ranks. Made by each of them; then rank 0 calls `before` and `host`, the others `ask`."""
+
+    def __init__(self, name: str, shared: Shared, world_size: int) -> None:
+        _meetings[name] += 1
+        self.name = name
+        self.of_launcher = shared.of_launcher
+        self._store = shared.store
+        self._place = f"{shared.space}/{name}/{_meetings[name]}/"
+        self._world_size = world_size
+
+    def before(self) -> Lineage | None:
+        """What an earlier launch was in this place, and the last attempt that it began."""
+        if not self._store.check([self._place + "lineage"]):
+            return None
+        return Lineage(*json.loads(self._store.get(self._place + "lineage")))
+
+    def host(self, lineage: Lineage) -> "Host":
+        """On rank 0: this is what we are; tell whoever asks."""
+        host = Host(self._store, self._place, self._world_size, lineage)
+        host.keep(self._store)
+        host.start()
+        return host
+
+    def ask(self, rank: int, seconds: float = AGREE_SECONDS) -> Lineage:
+        """On any other rank: what rank 0 says that we are.
+
+        Raises:
+            UserMistake: rank 0 did not call start_run within two minutes.
+        """
+        store, nonce = self._store, uuid.uuid4().hex
+        question, answer = f"{self._place}question/{rank}", f"{self._place}answer/{nonce}"
+        store.set(question, nonce)
+        store.add(self._place + "asked", 1)
+        began = time.monotonic()
+        while not store.check([answer]):
+            if time.monotonic() - began > seconds:
+                raise UserMistake(
+                    f"rank {rank} waited {seconds:.0f} s for rank 0 to call start_run({self.name!r}); "
+                    "call it on rank 0 too"
+                )
+            time.sleep(_pause(began, self._world_size))
+        token, *lineage = json.loads(store.get(answer))
+        store.add(f"{self._place}heard/{token}", 1)
+        for key in (question, answer):
+            with suppress(RuntimeError, NotImplementedError):  # some stores delete nothing
+                store.delete_key(key)
+        return Lineage(*lineage)
+
+
+class Host:
+    """Rank 0's answers, on a thread with a connection of its own: a wait of the script's must not keep them up, nor
+    they the script. It rests when every rank has heard, and keeps the lineage as long as the run lasts.
+    """
+
+    def __init__(self, store: Any, place: str, world_size: int, lineage: Lineage) -> None:
+        self._store = store
+        self._place = place
+        self._others = range(1, world_size)
+        self._lineage = lineage
+        self._kept: Lineage | None = None
+        self._token = uuid.uuid4().hex
+        self._answered: dict[int, bytes] = {}
+        self._asked = -1
+        self._news = Wake()
+        self._closed = False
+        self._thread = threading.Thread(target=self._serve, name="pilothouse-meeting", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def note(self, lineage: Lineage) -> None:
+        """The run has begun another attempt: the next launch continues that one. From any thread, and at once."""
+        self._lineage = lineage
+        self._news.set()
+
+    def close(self) -> None:
+        """Answer nobody from now on. Waits for nothing."""
+        self._closed = True
+        self._news.set()
+
+    def keep(self, store: Any) -> None:
+        """Leave the lineage for the next launch."""
+        if self._kept is not (lineage := self._lineage):
+            store.set(self._place + "lineage", json.dumps(astuple(lineage)))
+            self._kept = lineage
+
+    def _serve(self) -> None:
+        # What first meets the other ranks is answered: that is the attempt which this process began with.
+        answer, began = json.dumps([self._token, *astuple(self._lineage)]), time.monotonic()
+        try:
+            store = _own_connection(self._store)
+            self._store = None  # the group's own must end with the group
+            while not self._closed:
+                self.keep(store)
+                everybody = self._answer(store, answer)
+                self._news.wait(None if everybody else _pause(began, len(self._others)))
+        except Exception as error:  # noqa: BLE001  # the store has ended, and with it whoever could ask
+            logger.debug("rank 0 answers no more: %s", why(error))
+
+    def _answer(self, store: Any, answer: str) -> bool:
+        """Answer what was asked since the last time; whether all ranks have heard."""
+        if (asked := store.add(self._place + "asked", 0)) != self._asked:
+            self._asked = asked
+            for rank in self._others:
+                question = f"{self._place}question/{rank}"
+                if store.check([question]) and (nonce := store.get(question)) != self._answered.get(rank):
+                    store.set(f"{self._place}answer/{nonce.decode()}", answer)
+                    self._answered[rank] = nonce
+        return bool(store.add(f"{self._place}heard/{self._token}", 0) >= len(self._others))
+
+
+def _pause(began: float, ranks: int) -> float:
+    """Seconds until one looks again: a tenth of the time that has passed, more seldom where many ranks do."""
+    return max(0.005 + ranks * 1e-4, min(0.5, (time.monotonic() - began) / 10))
+
+
+def _without_prefix(store: Any) -> Any:
+    while (inner := getattr(store, "underlying_store", None)) is not None:
+        store = inner
+    return store
+
+
+def _own_connection(store: Any) -> Any:
+    """To the same store, where one waits for another on a connection; elsewhere the store itself."""
+    kind = sys.modules["torch.distributed"].TCPStore
+    return _connected(store.host, store.port) if isinstance(store, kind) else store
+
+
+def _connected(host: str, port: int) -> Any:
+    import torch.distributed as dist
+
+    kind = dist.TCPStore  # type: ignore[attr-defined]  # public, but not in __all__
+    return kind(host, port, is_master=False, timeout=timedelta(seconds=CONNECT_SECONDS), wait_for_workers=False)
