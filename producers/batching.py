@@ -21,6 +21,9 @@ MAX_ROWS = 1_000
 BATCH_BYTES = 400_000
 """A batch is closed when it may have grown this long; some 10 bytes a value and 20 a row are counted."""
 
+ENTRY_BYTES, VALUE_BYTES = 300, 64
+"""Memory of what waits: an entry, and each value in it (a float, and its place in a dictionary)."""
+
 ENVELOPE_BYTES = 4_096
 """What headers, key and the broker's own framing may add to a body."""
 
@@ -107,6 +110,26 @@ def entry_of(waiting: Entry | Raw) -> Entry:
         return waiting  # type: ignore[return-value]  # a bare tuple is the Raw
     identity, nanoseconds, step, metrics = waiting  # type: ignore[misc]  # as above
     return Row(identity, nanoseconds // 1_000, step, metrics)
+
+
+def weight(entry: Entry | Raw) -> int:
+    """The memory that an entry takes while it waits, in bytes, roughly."""
+    if isinstance(entry, Told):
+        return ENTRY_BYTES + _weight_of(entry.fields)
+    metrics = entry.metrics if isinstance(entry, Row) else entry[3]
+    return ENTRY_BYTES + VALUE_BYTES * len(metrics)
+
+
+def _weight_of(value: object) -> int:
+    match value:
+        case str() | bytes():
+            return VALUE_BYTES + len(value)
+        case Mapping():
+            return VALUE_BYTES + sum(VALUE_BYTES + _weight_of(item) for item in value.values())
+        case list() | tuple():
+            return VALUE_BYTES + sum(map(_weight_of, value))
+        case _:
+            return VALUE_BYTES
 
 
 def rows_of(raws: Sequence[Raw]) -> Rows | None:

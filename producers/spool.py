@@ -3,8 +3,9 @@
 Owned by one writer of one run (`producers.backlog`, on the outbox's thread): `<spool>/<run>/<writer>/<first
 seq>.spool`, files that are only ever appended to. A frame is length, CRC-32C, sequence number, weight and the record; a
 torn or damaged frame ends its file for the reader, who is told which numbers are lost with it. Bounded in bytes on
-disk: when full it takes nothing more, so that what it holds has no holes, and it is *new* rows that are dropped, before
-they get a number (`queue_full`).
+disk, by itself and, where `allows` is asked, together with all others (`producers.spool_budget`): when full it takes
+nothing more, so that what it holds has no holes, and it is *new* rows that are dropped, before they get a number
+(`queue_full`).
 
 While its process lives the folder is locked (`producers.spool_lock`); what a dead one left is opened again by
 `Spool.left_in`, for `producers.leftovers`.
@@ -17,7 +18,7 @@ import os
 import re
 import struct
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -85,6 +86,17 @@ def read_folder(folder: Path) -> Iterator[Outgoing]:
                 yield record
 
 
+def heads_in(path: Path) -> Iterator[tuple[int, int]]:
+    """The number of each record in a file, and how many calls it carries, without a look at what it says."""
+    with path.open("rb") as file:
+        while len(head := file.read(HEAD.size)) == HEAD.size:
+            length, _, seq, entries = HEAD.unpack(head)
+            if length > 2 * MAX_RECORD_BYTES:
+                return
+            yield seq, entries
+            file.seek(length, os.SEEK_CUR)
+
+
 def segment_files(folder: Path) -> list[Path]:
     """The files of a writer, in order."""
     return sorted(path for path in folder.glob(f"*{SUFFIX}") if path.stem.isdecimal())
@@ -93,11 +105,12 @@ def segment_files(folder: Path) -> list[Path]:
 class Spool:
     """Records on disk, first in first out: `append` behind, `read` ahead, `release` from the front. One thread's."""
 
-    def __init__(self, folder: Path, limit: int) -> None:
+    def __init__(self, folder: Path, limit: int, allows: Callable[[int], bool] = lambda _: True) -> None:
         self.folder = folder
         self.bytes = 0
         self.entries = 0
         self._limit = limit
+        self._allows = allows
         self._segments: deque[_Segment] = deque()
         self._writer: IO[bytes] | None = None
         self._reader: IO[bytes] | None = None
@@ -132,8 +145,8 @@ class Spool:
 
     def append(self, record: Outgoing) -> bool:
         """Keep the record; False where it would not fit or the disk takes no more, and then nothing changed."""
-        frame = _frame(record)
-        if self.bytes + len(frame) > self._limit:
+        frame = frame_of(record)
+        if self.bytes + len(frame) > self._limit or not self._allows(len(frame)):
             return False
         try:
             segment = self._writable(record.seq)
@@ -309,7 +322,8 @@ def _payload(record: Outgoing) -> bytes:
     return _pack((record.headers, record.body))
 
 
-def _frame(record: Outgoing) -> bytes:
+def frame_of(record: Outgoing) -> bytes:
+    """The record as it stands in a file."""
     covered = struct.pack("<QI", record.seq, record.entries) + _payload(record)
     return struct.pack("<II", len(covered) - (HEAD.size - _COVERED_FROM), crc32c(covered)) + covered
 

@@ -259,3 +259,32 @@ def test_a_disk_that_fills_up_stops_the_numbering_and_not_the_trainer(
     assert steps == list(range(len(steps)))
     assert len(steps) + before.dropped == 200
     assert [fact.seq for fact in bench.log.facts()] == list(range(1, len(bench.log.facts()) + 1))
+
+
+def test_wide_rows_wait_in_smaller_numbers_and_no_narrow_one_passes_them(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox_module, "MAX_ROWS", 10)
+    monkeypatch.setattr(outbox_module, "QUEUE_BYTES", 100_000)
+    wide = {f"metric-{index}": 1.0 for index in range(100)}
+    for step in range(30):
+        bench.outbox.append((WHO, 0, step, dict(wide)))
+    held = bench.outbox.counts().queued
+    assert 10 < held < 20
+    log(bench, 30)
+    assert bench.outbox.counts().dropped == 31 - held, "what is kept has no holes"
+    bench.settle()
+    for step in range(100, 150):
+        log(bench, step)
+    assert bench.outbox.counts().dropped == 31 - held
+
+
+def test_told_facts_that_wait_are_bounded_in_bytes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox_module, "TOLD_BYTES", 50_000)
+    for dropped in (6, 12):
+        for step in range(10):
+            fields = {"step": step, "name": "x", "output": "y" * 10_000}
+            bench.outbox.append(Told(WHO, bench.clock.micros(), SampleRecorded, fields))
+        assert bench.outbox.counts().dropped == dropped
+        bench.settle()
+    assert bench.outbox.counts().sent == 8
