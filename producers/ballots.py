@@ -178,12 +178,13 @@ class StoreBallots:
 
     def close(self, within: float) -> None:
         """Leave in order: rank 0, whose store may end with it, tells the others to stop asking, and waits a moment."""
+        deadline = time.monotonic() + within
         if self.rank == 0 and not self._lost and not self._closed.is_set():
             self._work.put(self._bid_farewell)
             self._poll_until(lambda: _SAID in self._heard, within)
         self._closed.set()
         self._work.put(lambda: None)
-        self._thread.join(within)
+        self._thread.join(max(0.0, deadline - time.monotonic()))
 
     def _poll_until(self, done: Callable[[], bool], within: float) -> None:
         with self._changed:

@@ -187,14 +187,14 @@ class Beside:
             self._add(Chore(PROFILE_SECONDS, tell))
         return self._profiles
 
-    def close(self) -> None:
-        """Do everything a last time, for a second at most. Never raises."""
+    def close(self, within: float = CLOSE_SECONDS) -> None:
+        """Do everything a last time, for `within` seconds at most. Never raises."""
         self._closing = True
         for source, capture in self._captures:
             source.removeHandler(capture)
         self._news.set()
         if self._thread.ident is not None:
-            self._thread.join(CLOSE_SECONDS)
+            self._thread.join(min(within, CLOSE_SECONDS))
 
     # ------------------------------------------------------------------------------------------------------ the thread
 

@@ -29,6 +29,7 @@ from .context import Identity
 CLOCK_SLACK_SECONDS = 3_600.0
 REFRESH_MS = 3_000
 RETRY_SECONDS = 1.0
+CLOSE_SECONDS = 2.0
 HEARD = (b"intervention_issued", b"incident_opened", b"incident_resolved")
 
 log = logging.getLogger(__name__)
@@ -56,8 +57,8 @@ class Commands(Protocol):
     def suspect_since(self) -> int | None:
         """The step from which on the run is suspect: the onset of the incident that is open, None without one."""
 
-    def close(self) -> None:
-        """Nothing more will be taken. Takes a moment at most."""
+    def close(self, within: float = CLOSE_SECONDS) -> None:
+        """Nothing more will be taken. Takes `within` seconds at most."""
 
 
 class Inbox:
@@ -187,7 +188,7 @@ class Follower:
     def suspect_since(self) -> int | None:
         return self._inbox.suspect_since
 
-    def close(self, within: float = 2.0) -> None:
+    def close(self, within: float = CLOSE_SECONDS) -> None:
         self._closed.set()
         if self._thread.is_alive():
             self._thread.join(within)

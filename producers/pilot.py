@@ -8,6 +8,7 @@ steering fails, it says so and is gone.
 
 import logging
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
@@ -31,6 +32,8 @@ from .teller import Teller
 from .trainer_state import TrainerState
 
 CLOSE_SECONDS = 3.0
+"""How long the end is waited for at most."""
+
 REMIND_STEPS = 200
 """After so many steps without one, who gave a folder for checkpoints is told that nothing is saved."""
 
@@ -196,19 +199,20 @@ class Pilot:
         """Why nothing more will be applied by this process; empty while steering works."""
         return self._lonely or self._steering.over
 
-    def close(self) -> None:
-        """Leave steering; the run calls it at its end. Takes a moment at most, whatever the other ranks do. Never
-        raises.
+    def close(self, within: float = CLOSE_SECONDS) -> None:
+        """Leave steering; the run calls it at its end. Takes `within` seconds at most, whatever the other ranks or the
+        broker do. Never raises.
         """
         if not self._open:
             return
         self._open = False
+        deadline = time.monotonic() + min(within, CLOSE_SECONDS)
         try:
             self._steering.leave(self._last_step)
             self._trainer.lr.detach()
-            self._links.ballots.close(CLOSE_SECONDS)
+            self._links.ballots.close(max(0.0, deadline - time.monotonic()))
             if self._links.commands is not None:
-                self._links.commands.close()
+                self._links.commands.close(max(0.0, deadline - time.monotonic()))
         except Exception:  # the run is over either way, and its telemetry must still go out
             log.exception("pilothouse: steering did not end in order")
 

@@ -15,8 +15,8 @@ from .outbox import Outbox
 
 logger = logging.getLogger("pilothouse")
 
-GRACE_SECONDS = 1.0
-"""How much longer than its deadline the end is waited for: files are written then."""
+GRACE_SECONDS = 0.9
+"""How much longer than its deadline the end is waited for: files are written then. With what else ends, a second."""
 
 LAST_ATTEMPTS = 2
 """How often the end tries to reach a broker that is away; the first of them may have begun before."""

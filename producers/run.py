@@ -11,6 +11,7 @@ import atexit
 import logging
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -263,13 +264,15 @@ class Run:
         return self._publisher.inert
 
     def close(self, outcome: Outcome | None = None, error: str = "") -> None:
-        """End the run: what waits is sent, for at most `settings.close_seconds`; the rest stays on disk. Never
-        raises.
+        """End the run: what waits is sent, for at most `settings.close_seconds`; the rest stays on disk. Takes a second
+        more at most, whatever hangs. Never raises.
         """
         if self._closed or self._publisher.inert:
             return
-        self._close_pilots()
-        self._beside.close()
+        deadline = time.monotonic() + self.settings.close_seconds
+        share = self.settings.close_seconds / 4  # neither other ranks nor a driver take the time to send
+        self._close_pilots(time.monotonic() + share)
+        self._beside.close(share)
         if self._host is not None:
             self._host.close()
         known = self._one_of(OUTCOMES, outcome, "outcome") if outcome is not None else None
@@ -280,7 +283,7 @@ class Run:
         self._room = 0
         self._preemption.disarm()
         atexit.unregister(self._at_exit)
-        self._publisher.close(self.settings.close_seconds)
+        self._publisher.close(max(0.0, deadline - time.monotonic()))
 
     def __enter__(self) -> Self:
         return self
@@ -316,10 +319,10 @@ class Run:
             self._timings.put(step, metrics)
         Run.log(self, step, *unexpected, **metrics)
 
-    def _close_pilots(self) -> None:
+    def _close_pilots(self, deadline: float) -> None:
         for pilot in self._pilots:
             try:
-                pilot.close()
+                pilot.close(max(0.0, deadline - time.monotonic()))
             except Exception:
                 logger.exception("closing the pilot failed; the run ends all the same")
 

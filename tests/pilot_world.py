@@ -131,7 +131,7 @@ class Script:
     def suspect_since(self) -> None:
         return None
 
-    def close(self) -> None:
+    def close(self, within: float = 0.0) -> None:
         pass
 
 

@@ -116,7 +116,7 @@ def test_a_run_ends_by_its_deadline_while_the_broker_hangs_and_keeps_what_it_has
     log_steps(run, 100, 300)
     before = time.monotonic()
     run.close()
-    assert time.monotonic() - before < 4.0
+    assert time.monotonic() - before < 2.3
     counts = run.counts()
     assert counts.dropped == counts.queued == 0
     assert counts.accepted == counts.sent + counts.spooled

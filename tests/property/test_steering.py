@@ -31,7 +31,7 @@ class Heard:
     def suspect_since(self) -> None:
         return None
 
-    def close(self) -> None:
+    def close(self, within: float = 0.0) -> None:
         pass
 
 

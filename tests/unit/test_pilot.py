@@ -2,6 +2,8 @@
 
 import logging
 import random
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +25,11 @@ from pilothouse.events.actions import (
     Stop,
 )
 from pilothouse.events.errors import CheckpointError, RestartRequired, UserMistake
+from pilothouse.producers.ballots import StoreBallots
 from pilothouse.producers.checkpoints import Checkpoints
 from pilothouse.producers.data import BatchStream
 from pilothouse.producers.pilot import REMIND_STEPS, Pilot
+from pilothouse.producers.steering import Links
 from pilothouse.producers.trainer_state import TrainerState
 from pilothouse.settings import Settings
 from pilothouse.tests.pilot_world import Order, Script, Tape, links_of
@@ -300,6 +304,24 @@ def test_closing_takes_the_hands_off_the_optimizer() -> None:
     world.pilot.close()
     assert not world.optimizer._optimizer_step_pre_hooks
     assert world.pilot.safe_point(7).stop is False
+
+
+class SlowToLeave(Script):
+    def close(self, within: float = 30.0) -> None:
+        time.sleep(within)
+
+
+def test_a_pilot_leaves_in_time_though_its_ranks_and_the_broker_hang() -> None:
+    never = threading.Event()
+    world = World([])
+    ballots = StoreBallots(never.wait, "run", rank=0, voters=2)
+    world.pilot._links = Links(ballots, SlowToLeave(world.tape, []))
+    try:
+        before = time.monotonic()
+        world.pilot.close(within=0.2)
+        assert time.monotonic() - before < 0.35
+    finally:
+        never.set()
 
 
 # ------------------------------------------------------------------------------------------------------------- the data
