@@ -1,10 +1,11 @@
 """A network that a test makes slow: a TCP proxy in front of an embedded broker, and a broker that sends clients there.
 
-Bytes are real and in order; what changes is when they go on. `delay` seconds are added to each way; while `held`,
-connections stand open and nothing passes, as behind a dead switch; while `cut`, connections end and new ones are
-refused, as by a dead server.
+Bytes are real and in order; what changes is when they go on. `delay` seconds are added to each way; of what a client
+sends `rate` bytes a second pass; while `held`, connections stand open and nothing passes, as behind a dead switch;
+while `cut`, connections end and new ones are refused, as by a dead server.
 """
 
+import math
 import socket
 import threading
 import time
@@ -22,6 +23,7 @@ class SlowNetwork:
 
     def __init__(self, target: int) -> None:
         self.delay = 0.0
+        self.rate = math.inf
         self._passing = threading.Event()
         self._passing.set()
         self._target = target
@@ -68,13 +70,13 @@ class SlowNetwork:
                 self._open += [client, broker]
                 for end in (client, broker):
                     end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # slow is only what a test makes slow
-                for ways in ((client, broker), (broker, client)):
+                for ways in ((client, broker, True), (broker, client, False)):
                     threading.Thread(target=self._forward, args=ways, daemon=True).start()
 
-    def _forward(self, source: socket.socket, sink: socket.socket) -> None:
+    def _forward(self, source: socket.socket, sink: socket.socket, narrow: bool) -> None:
         with suppress(OSError):
             while chunk := source.recv(CHUNK):
-                time.sleep(self.delay)
+                time.sleep(self.delay + (len(chunk) / self.rate if narrow else 0.0))
                 self._passing.wait()
                 sink.sendall(chunk)
         for end in (source, sink):

@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import math
 import os
 import socket
 import threading
@@ -84,6 +85,32 @@ def test_a_slow_broker_slows_no_call_and_gets_everything_in_order(far_broker: Fa
     facts = read_run(far_broker.address, run.identity.run_id, PARTITIONS)
     assert steps_of(facts) == list(range(1_000))
     assert run.counts().accepted == run.counts().sent
+
+
+def test_a_broker_that_takes_less_than_is_said_slows_no_call_and_gets_everything(
+    far_broker: FarBroker, tmp_path: Path
+) -> None:
+    run = begin(far_broker.far_address, tmp_path)
+    log_steps(run, 0, 50)
+    wait_until(lambda: run.counts().sent >= 50, 30)
+    far_broker.network.rate = 100_000
+    longest, waiting = 0.0, []
+    for step in range(50, 550):
+        before = time.perf_counter()
+        run.log(step, **{f"layer/{index}": float(step + index) for index in range(200)})
+        longest = max(longest, time.perf_counter() - before)
+        waiting.append(run.counts().queued)
+        time.sleep(0.002)
+    counts = run.counts()
+    assert counts.spooled > 0, "the broker took everything: nothing was held back"
+    assert longest < LONGEST_CALL
+    assert max(waiting) < 250, "what the broker does not take waits on disk, not in memory"
+    far_broker.network.rate = math.inf
+    run.close()
+    assert run.counts().accepted == run.counts().sent
+    facts = read_run(far_broker.address, run.identity.run_id, PARTITIONS)
+    assert steps_of(facts) == list(range(550))
+    assert [fact.seq for fact in facts] == list(range(1, len(facts) + 1))
 
 
 def test_a_broker_that_hangs_stops_no_call_and_gets_everything_when_it_goes_on(
