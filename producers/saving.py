@@ -44,8 +44,9 @@ class Saving:
         """
         self._letters += 1
         if self._ballots.rank != 0:
-            self._state.take_part()
+            # The letter first: rank 0 waits for it before it takes its own part in the collective.
             self._ballots.send(self._letter_of(self._ballots.rank), rng_letter())
+            self._state.take_part()
             return None
         self._run.stage("checkpoint", step)
         try:
