@@ -1,7 +1,8 @@
 """State that is spread over ranks (`fully_shard`, tensor parallel): made whole for a checkpoint, cut up after one.
 
-For `producers.trainer_state` alone. A checkpoint holds whole tensors, so that it fits another number of ranks, or none
-of this. Making whole is a collective on every rank; cutting up needs nobody.
+For `producers.trainer_state`; `integrations` ask what a gradient is a part of. A checkpoint holds whole tensors, so
+that it fits another number of ranks, or none of this. Making whole is a collective on every rank; cutting up needs
+nobody.
 """
 
 from collections.abc import Mapping
@@ -16,6 +17,13 @@ FSDP1 = (
 def is_sharded(tensor: Any) -> bool:
     """Whether it is a DTensor. Asked by what it can do, so that nothing is imported."""
     return hasattr(tensor, "full_tensor") and hasattr(tensor, "device_mesh")
+
+
+def is_flat(parameter: Any) -> bool:
+    """Whether it is a part of `FullyShardedDataParallel`'s flat state, or a view of one: its gradient is this rank's
+    part, and nothing about it says so.
+    """
+    return bool(getattr(parameter, "_fsdp_flattened", False))
 
 
 def obstacle(model: Any) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...events.errors import UserMistake
+from ...events.telemetry import Stage
 from ..ending import ending_of
 from ..integrations.observing import Changed, StepObserver
 from ..integrations.watching import Watch, unseen
@@ -76,6 +77,10 @@ class Session:
             self.steps = max(self.steps, step + 1)
             self.found.update(metrics)
             opening.log(step, metrics)
+
+    def stage(self, stage: Stage, step: int | None = None) -> None:
+        if self._run is not None:
+            self._run.stage(stage, step)
 
     def pilot(self, model: Any, optimizer: Any, **steered: Any) -> "Pilot":
         assert self._run is not None  # it is open before anything is steered

@@ -98,6 +98,11 @@ class Adapter:
         if self._run is not None and self._watch is not None and numbers:
             self._run.evaluated(max(0, self._watch.step - 1), **numbers)
 
+    def evaluating(self, begun: bool) -> None:
+        """The framework evaluates from here on, or trains again."""
+        if self._watch is not None:
+            self._watch.evaluating(begun)
+
     def finish(self, outcome: Outcome | None = None, error: str = "") -> None:
         """Training is over."""
         if self._watch is not None:

@@ -42,7 +42,14 @@ class _Callback(Adapter):
         return control
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:  # noqa: ARG002  # the framework's call
+        self.evaluating(False)
         self.evaluated(metrics or {}, "eval_")
+
+    def on_prediction_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002  # the framework's call
+        self.evaluating(True)
+
+    def on_predict(self, args: Any, state: Any, control: Any, metrics: Any, **_: Any) -> None:  # noqa: ARG002  # the framework's call
+        self.evaluating(False)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002  # the framework's call
         self.finish()

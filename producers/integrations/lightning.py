@@ -59,7 +59,11 @@ class _Callback(Adapter):
         if self.stopping:
             trainer.should_stop = True
 
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002  # the framework's call
+        self.evaluating(True)
+
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002  # the framework's call
+        self.evaluating(False)
         if not trainer.sanity_checking:
             self.evaluated(trainer.callback_metrics, "val_")
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..knobs import Knob
+from ..sharding import is_flat, is_sharded
 from . import taps
 
 OnStep = Callable[[Any, dict[str, Any]], None]
@@ -152,11 +153,12 @@ class StepObserver:
         parameters = [
             parameter for group in optimizer.param_groups for parameter in group["params"] if parameter.grad is not None
         ]
-        to_clip = self.clip is not None and not heard.clipped
-        norm, local = heard.norm if heard.covered >= len(parameters) else None, False
+        flat = bool(parameters) and is_flat(parameters[0])
+        to_clip = self.clip is not None and not heard.clipped and not flat
+        norm, local = heard.norm if heard.covered >= len(parameters) else None, flat
         if norm is None and parameters and (to_clip or self._norms):
             # Of sharded gradients the whole norm takes a collective: made only where all ranks were ordered to clip.
-            local = not to_clip and hasattr(parameters[0].grad, "full_tensor")
+            local = flat or (not to_clip and is_sharded(parameters[0].grad))
             norm = _norm([_local(parameter.grad) if local else parameter.grad for parameter in parameters])
         if row:
             self._rows[id(optimizer)] = _row(optimizer, heard, norm, local)

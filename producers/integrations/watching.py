@@ -13,8 +13,12 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypedDict
 
 from ...events.actions import ActionKind
 from ...events.errors import RestartRequired
+from ...events.telemetry import Stage
 from ..checkpoints import Checkpoints
 from ..knobs import CLIP, Knob
+from ..sharding import is_flat
+from ..timings import TimedLoader
+from .loop_time import LoopTime
 from .observing import Changed, StepObserver
 
 if TYPE_CHECKING:
@@ -53,6 +57,8 @@ class Watched(Protocol):
 
     def log(self, step: int, /, **metrics: Any) -> None: ...
 
+    def stage(self, stage: Stage, step: int | None = None) -> None: ...
+
     def pilot(self, model: Any, optimizer: Any, **steered: Any) -> "Pilot": ...
 
 
@@ -82,15 +88,19 @@ class Watch:
         self.step = 0
         self.observer = StepObserver(self._stepped, self._break, norms)
         self.observer.listen()
+        self.time = LoopTime(self._evaluation, self._break)
+        self.time.listen()
 
     def steer(self, model: Any, optimizers: Sequence[Any], only: Sequence[ActionKind] | None, **given: Any) -> "Pilot":
         """Let these be steered, in these ways alone; None: in every way that turns out to be possible.
 
-        The clip needs no knob: it is set where the script clips, or before the step.
+        The clip needs no knob: it is set where the script clips, or before the step. Not by the norms of flat parts,
+        of which every rank has another.
         """
         if only is None:
             only, self._by_the_loop = ANYWHERE, BY_THE_LOOP
-        given["knobs"] = {CLIP: self.observer.clip_knob()} | dict(given.get("knobs") or {})
+        if not any(is_flat(each) for one in optimizers for group in one.param_groups for each in group["params"]):
+            given["knobs"] = {CLIP: self.observer.clip_knob()} | dict(given.get("knobs") or {})
         self._pilot = self._run.pilot(model, list(optimizers), only=only, **given)
         return self._pilot
 
@@ -107,9 +117,17 @@ class Watch:
     def batches(self, loader: Iterable[Any]) -> Iterator[Any]:
         """One epoch of `loader`: honours skipped batches and a stop. Without a pilot, the loader's batches."""
         if self._pilot is None:
-            return iter(loader)
+            from torch.utils.data import DataLoader
+
+            return iter(loader if isinstance(loader, DataLoader) else TimedLoader(loader, self.time.timings))
         self.obeys(*BY_THE_LOOP)
         return self._pilot.data(loader)
+
+    def evaluating(self, begun: bool) -> None:
+        """The loop evaluates from here on, or trains again: where an adapter is told so. Else the model's own
+        `eval()` and `train()` say it.
+        """
+        self.time.evaluate(begun)
 
     def obeys(self, *kinds: ActionKind) -> None:
         """The loop can do these: said by an adapter that has seen to it."""
@@ -138,6 +156,7 @@ class Watch:
         if self.observer.losses and not self._order and not self._broken and self._hooks:
             log.warning("pilothouse: nothing was logged: %s", unseen(self.observer.losses))
         self.observer.leave()
+        self.time.leave()
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
@@ -179,6 +198,10 @@ class Watch:
         self._broken = True
         log.error("pilothouse: watching is over after a fault of its own; training goes on", exc_info=error)
         self.observer.leave()
+        self.time.leave()
+
+    def _evaluation(self, begun: bool) -> None:
+        self._run.stage("evaluate" if begun else "train", max(0, self.step - 1))
 
     def _stepped(self, optimizer: Any, row: dict[str, Any]) -> None:
         place = self._place_of(optimizer)
@@ -190,6 +213,7 @@ class Watch:
             row["skipped_steps"] = self.observer.skipped
         if self._pilot is not None and "lr" in row:
             row["lr"] = row["lr"] * self._pilot.lr_multiplier
+        self.time.put(optimizer, self.step, row)
         if row:
             self._run.log(self.step, **row)
         self._stand_at_safe_point()
@@ -198,7 +222,8 @@ class Watch:
         if self._pilot is None:
             self.step += 1
             return
-        signal = self._pilot.safe_point(self.step)
+        with self.time.away():
+            signal = self._pilot.safe_point(self.step)
         self.step = self.step + 1 if signal.rolled_back_to is None else signal.rolled_back_to + 1
         self._stopping = self._stopping or signal.stop
 

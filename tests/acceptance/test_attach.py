@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from uuid import uuid4
 import pytest
 from kafka import KafkaProducer
 
-from pilothouse.cli.brokers import LocalBroker
+from pilothouse.cli.brokers import LocalBroker, free_port
 from pilothouse.events.actions import Action, ScaleLr, SetClip
 from pilothouse.events.codec import encode
 from pilothouse.events.envelope import TrainerFact
@@ -273,12 +272,6 @@ def test_both_ranks_of_an_unchanged_script_step_with_the_rate_and_clip_that_were
     assert (seen["lr"][0], seen["lr"][-1]) == (1e-3, 5e-4)
     said = [line for line in errors.splitlines() if "pilothouse" in line]
     assert said == [f"pilothouse: run {shell.run_id}: {len(seen['step'])} steps watched (loss, grad_norm, lr)"]
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def test_a_rank_that_steps_alone_waits_for_nobody_and_is_published(shell: Shell) -> None:

@@ -200,7 +200,9 @@ def train_with_accelerate(folder: Path, tape: WatchedTape, steer: bool) -> Train
                 prepared.step()
                 scheduler.step()
                 prepared.zero_grad()
-    tape.evaluated(watched.step - 1, loss=0.0)
+        wrapped.eval()
+        tape.evaluated(watched.step - 1, loss=0.0)
+        wrapped.train()
     accelerator.log({"extra": 1.0}, step=tape.last_step)
     return Trained(tape, model, optimizer)
 
@@ -243,6 +245,16 @@ def test_what_the_framework_evaluates_is_seen(observed: Trained) -> None:
     (step, metrics), *_ = observed.tape.evaluations
     assert step == STEPS - 1
     assert "loss" in metrics
+    assert observed.tape.stages == ["evaluate", "train"]
+
+
+def test_what_a_step_is_made_of_in_time_is_seen_where_it_is_only_observed(observed: Trained) -> None:
+    waits, computes = observed.tape.column("data_wait_s"), observed.tape.column("compute_s")
+    assert len(waits) == len(computes) == STEPS
+    assert min(waits) > 0.0
+    times = observed.tape.column("step_time_s")
+    together = [wait + compute for wait, compute in zip(waits, computes, strict=True)][1:]
+    assert together == pytest.approx(times, rel=0.05, abs=1e-3)
 
 
 def test_the_whole_list_is_offered_and_each_is_carried_out(steered: Trained) -> None:

@@ -9,26 +9,28 @@ from typing import Any
 import pytest
 import torch
 
+from pilothouse.cli.brokers import free_port
 from pilothouse.producers.checkpoints import Checkpoints
 from pilothouse.producers.trainer_state import TrainerState
 from pilothouse.tests.sharded_ranks import layers
 
 Seen = dict[str, Any]
-RANKS = Path(__file__).parents[1] / "sharded_ranks.py"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sharded")
     answer = subprocess.run(
-        [*(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"), RANKS, folder],
+        [sys.executable, "-m", "pilothouse.tests.sharded_ranks", str(free_port()), str(folder)],
         capture_output=True,
         text=True,
         timeout=180,
         check=False,
     )
     assert answer.returncode == 0, answer.stderr
-    assert answer.stderr.count("no checkpoints and no rollback for this model: FullyShardedDataParallel") == 2
+    said = [line for line in answer.stderr.splitlines() if line.startswith("pilothouse")]
+    assert all("no checkpoints and no rollback for this model: FullyShardedDataParallel" in line for line in said)
+    assert len(said) == 2
     return folder
 
 
@@ -40,7 +42,21 @@ def ranks(folder: Path) -> list[Seen]:
 def test_every_order_is_carried_out_by_both_ranks_at_the_same_step(ranks: list[Seen]) -> None:
     given = [[(told["intervention_id"], told["outcome"], told["step"]) for told in rank["receipts"]] for rank in ranks]
     assert given[0] == given[1]
-    assert [outcome for _, outcome, _ in given[0]] == ["applied"] * 4
+    assert [outcome for _, outcome, _ in given[0]] == ["applied"] * 10
+
+
+def test_what_was_ordered_is_what_each_rank_trains_with(ranks: list[Seen]) -> None:
+    for rank in ranks:
+        scaled, skip = rank["receipts"][3]["step"], rank["receipts"][6]
+        rates = [row["lr"] for _, row in rank["rows"]]
+        assert (rates[0], rates[-1], rank["weight_decay"], rank["dropout"]) == (0.05, 0.025, 0.2, 0.1)
+        assert rates.count(0.025) == rank["receipts"][9]["step"] - scaled
+        (window,) = rank["skipped"]
+        skipped = range(window["first_batch"], window["last_batch"] + 1)
+        assert (len(skipped), window["intervention_id"]) == (3, skip["intervention_id"])
+        assert rank["batches"] == [number for number in range(rank["batches"][-1] + 1) if number not in skipped]
+        assert rank["stages"][rank["stages"].index("paused") + 1] == "train"
+        assert rank["receipts"][7]["step"] == rank["receipts"][8]["step"]
 
 
 def test_a_rollback_gives_each_rank_its_part_of_the_weights_and_moments_back(ranks: list[Seen]) -> None:
@@ -74,7 +90,24 @@ def test_its_checkpoint_fits_a_model_that_is_not_spread_at_all(folder: Path, ran
     assert [tensor.detach().flatten().tolist() for tensor in tensors] == [a + b for a, b in zip(*parts, strict=True)]
 
 
+def test_what_ddp_measures_of_its_communication_is_in_the_rows(ranks: list[Seen]) -> None:
+    for rank in ranks:
+        told = {step: row["comm_s"] for step, row in rank["ddp"]["rows"] if "comm_s" in row}
+        assert set(range(1, 9)) <= set(told)
+        assert all(0.0 < took < 30.0 for took in told.values())
+        assert len(rank["ddp"]["rows"]) == 40
+        assert all(
+            {"loss", "grad_norm", "lr", "data_wait_s", "compute_s"} <= set(row) for _, row in rank["ddp"]["rows"]
+        )
+    norms = [[row["grad_norm"] for _, row in rank["ddp"]["rows"]] for rank in ranks]
+    assert norms[0] == norms[1]
+
+
 def test_a_model_whose_state_is_in_flat_parts_is_steered_without_checkpoints(ranks: list[Seen]) -> None:
     for rank in ranks:
-        assert "scale_lr" in rank["flat"]
-        assert not {"checkpoint_now", "rollback"} & set(rank["flat"])
+        flat = rank["flat"]
+        assert {"scale_lr", "set_weight_decay", "skip_batches", "stop"} <= set(flat["steers"])
+        assert not {"checkpoint_now", "rollback", "set_clip"} & set(flat["steers"])
+        assert [told["outcome"] for told in flat["receipts"]] == ["applied"] * 2
+        assert (flat["rows"][0][1]["lr"], flat["rows"][-1][1]["lr"]) == (0.05, 0.025)
+        assert all("local_grad_norm" in row and "grad_norm" not in row for _, row in flat["rows"])

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, dataloader
 
 from pilothouse.events.actions import (
     CheckpointNow,
@@ -23,6 +25,7 @@ from pilothouse.events.actions import (
 from pilothouse.producers.attach.options import Options
 from pilothouse.producers.attach.session import Session
 from pilothouse.producers.integrations import observing
+from pilothouse.producers.integrations.loop_time import LoopTime
 from pilothouse.producers.integrations.torch import watch
 from pilothouse.tests.accelerators import Asked, OnAccelerator
 from pilothouse.tests.pilot_world import Order, Tape
@@ -64,6 +67,9 @@ def functions() -> list[Any]:
         torch.amp.GradScaler.scale,
         torch.optim.Optimizer.zero_grad,
         nn.Module.zero_grad,
+        nn.Module.train,
+        DataLoader.__iter__,
+        dataloader._BaseDataLoaderIter.__next__,
     ]
 
 
@@ -283,6 +289,77 @@ def test_a_step_that_was_compiled_is_made_and_not_seen_and_that_is_said(caplog: 
     assert tape.rows == []
     assert not torch.equal(next(model.parameters()), before)
     assert "backward was called 2 times, but no optimizer" in caplog.records[-1].message
+
+
+class Clock:
+    """Moves when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_what_is_waited_computed_and_spent_elsewhere_adds_up_to_the_time_between_two_steps() -> None:
+    clock, told, model = Clock(), list[bool](), small_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    spent = LoopTime(told.append, lambda _: None, clock)
+    rows: list[dict[str, Any]] = [{}, {}]
+    spent.waited(99.0, 100.0)
+    clock.now += 2
+    spent.put(optimizer, 0, rows[0])
+    spent.waited(102.0, 105.0)
+    clock.now += 3 + 4
+    spent.mode_set(model, False)
+    spent.waited(109.0, 110.0)  # the evaluation's own data
+    clock.now += 50
+    spent.mode_set(model, True)
+    with spent.away():
+        clock.now += 200
+    clock.now += 6
+    spent.put(optimizer, 1, rows[1])
+    assert rows == [{"data_wait_s": 1.0, "compute_s": 2.0}, {"data_wait_s": 3.0, "compute_s": 10.0}]
+    assert told == [True, False]
+
+
+def test_a_model_that_is_asked_at_every_step_a_part_of_it_or_another_is_no_evaluation() -> None:
+    clock, told, model = Clock(), list[bool](), small_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    spent = LoopTime(told.append, lambda _: None, clock)
+    spent.mode_set(model, False)  # before training: it is not known whose it is
+    spent.put(optimizer, 0, {})
+    for other in (model[0], small_model()):  # type: ignore[index]
+        spent.mode_set(other, False)
+    assert told == []
+    wrapping = nn.Sequential(model)
+    for step in range(1, 4):
+        spent.mode_set(wrapping, False)
+        clock.now += 0.1
+        spent.put(optimizer, step, {})  # a step ends it, whatever the mode
+    assert told == [True, False]
+    clock.now += 2.0
+    thread = threading.Thread(target=spent.mode_set, args=(model, False))
+    thread.start()
+    thread.join()
+    assert told == [True, False]
+
+
+def test_a_loop_that_evaluates_says_so_by_its_models_own_eval_and_train() -> None:
+    tape, model = WatchedTape(), small_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    loader: Any = DataLoader(data(4), batch_size=None)  # type: ignore[arg-type]  # a list is a data set
+    with watch(tape, model, optimizer) as watched:
+        for batches in (loader, watched.batches(loader), watched.batches(data(4))):
+            for batch in batches:
+                loss_of(model, batch).backward()
+                optimizer.step()
+            assert tape.stages == []
+        model.eval()
+        assert tape.stages == ["evaluate"]
+        model.train()
+    assert tape.stages == ["evaluate", "train"]
+    assert len(tape.column("data_wait_s")) == len(tape.column("compute_s")) == 12
 
 
 def test_an_unchanged_script_whose_optimizers_never_step_is_told_what_was_seen() -> None:
