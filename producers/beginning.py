@@ -6,6 +6,7 @@ several ranks have no store to meet in yet, each derives the same from what the 
 
 import logging
 import uuid
+from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -17,6 +18,9 @@ from .meeting import Host, Meeting, shared_store
 from .plain import why
 
 logger = logging.getLogger("pilothouse")
+
+_calls: Counter[str] = Counter()
+"""How often this process began a run of a name: the n-th of one rank belongs to the n-th of every other."""
 
 
 class Beginning(NamedTuple):
@@ -40,7 +44,8 @@ def begin(
     shared = shared_store(environ) if place.world_size > 1 or _may_have_a_past(environ) else None
     if shared is None:
         return _alone(name, known, place, environ, resumed)
-    meeting = Meeting(name, shared, place.world_size)
+    _calls[name] += 1
+    meeting = Meeting(name, _calls[name], shared, place.world_size)
     try:
         if place.rank != 0:
             return _of(place, meeting.ask(place.rank), None)

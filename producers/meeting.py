@@ -15,7 +15,6 @@ import sys
 import threading
 import time
 import uuid
-from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import astuple
@@ -33,10 +32,6 @@ AGREE_SECONDS = 120.0
 CONNECT_SECONDS = 10.0
 AGENT_KEY = "TORCHELASTIC_USE_AGENT_STORE"
 _SPACE = "pilothouse/space"
-
-_meetings: Counter[str] = Counter()
-"""How often ranks met under a name: the n-th `start_run("x")` of one rank belongs to the n-th of every other."""
-
 
 class Shared(NamedTuple):
     """A store that all ranks reach, without anybody's prefix, and what our keys in it begin with. `of_launcher`: it
@@ -66,14 +61,15 @@ def shared_store(environ: Mapping[str, str]) -> Shared | None:
 
 
 class Meeting:
-    """One `start_run` of all ranks. Made by each of them; then rank 0 calls `before` and `host`, the others `ask`."""
+    """The `number`-th `start_run(name)` of all ranks. Each makes one; then rank 0 calls `before` and `host`, the others
+    `ask`.
+    """
 
-    def __init__(self, name: str, shared: Shared, world_size: int) -> None:
-        _meetings[name] += 1
+    def __init__(self, name: str, number: int, shared: Shared, world_size: int) -> None:
         self.name = name
         self.of_launcher = shared.of_launcher
         self._store = shared.store
-        self._place = f"{shared.space}/{name}/{_meetings[name]}/"
+        self._place = f"{shared.space}/{name}/{number}/"
         self._world_size = world_size
 
     def before(self) -> Lineage | None:
@@ -89,11 +85,11 @@ class Meeting:
         host.start()
         return host
 
-    def ask(self, rank: int, seconds: float = AGREE_SECONDS) -> Lineage:
+    def ask(self, rank: int) -> Lineage:
         """On any other rank: what rank 0 says that we are.
 
         Raises:
-            UserMistake: rank 0 did not call start_run within two minutes.
+            UserMistake: rank 0 did not call start_run within `AGREE_SECONDS`.
         """
         store, nonce = self._store, uuid.uuid4().hex
         question, answer = f"{self._place}question/{rank}", f"{self._place}answer/{nonce}"
@@ -101,9 +97,9 @@ class Meeting:
         store.add(self._place + "asked", 1)
         began = time.monotonic()
         while not store.check([answer]):
-            if time.monotonic() - began > seconds:
+            if time.monotonic() - began > AGREE_SECONDS:
                 raise UserMistake(
-                    f"rank {rank} waited {seconds:.0f} s for rank 0 to call start_run({self.name!r}); "
+                    f"rank {rank} waited {AGREE_SECONDS:.0f} s for rank 0 to call start_run({self.name!r}); "
                     "call it on rank 0 too"
                 )
             time.sleep(_pause(began, self._world_size))

@@ -3,6 +3,12 @@
 What they publish is read back from the broker and folded as the governor does.
 """
 
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import cast
@@ -11,10 +17,13 @@ import pytest
 
 import pilothouse
 from pilothouse.cli.brokers import LocalBroker, free_port
+from pilothouse.events.codec import decode
 from pilothouse.events.decisions import ConditionChanged
 from pilothouse.events.envelope import LogPlace, TrainerFact
 from pilothouse.events.telemetry import RunEnded, RunStarted, StepBatch
 from pilothouse.events.union import AnyDecision, AnyTelemetry, Record
+from pilothouse.producers.context import Identity
+from pilothouse.producers.spool import read_folder
 from pilothouse.settings import Settings
 from pilothouse.stream_processors.admission import Verdict
 from pilothouse.stream_processors.fold import fold
@@ -202,6 +211,58 @@ def test_of_two_launches_of_one_run_id_at_once_the_newer_is_judged_and_both_are_
     assert (state.current.attempt_id, state.current.judged) == (new.attempt_id, 49)
     assert not any("NonFinite" in reason or "NaN" in reason for reason in reasons(decisions)), reasons(decisions)
     assert any(isinstance(fact, StepBatch) for fact in newer)
+
+
+@pytest.fixture(scope="module")
+def elastic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `tests/elastic_ranks.py` left: two launches by agents of torchrun, of which the second follows a death."""
+    folder = tmp_path_factory.mktemp("elastic")
+    program = [sys.executable, "-m", "pilothouse.tests.elastic_ranks", str(folder), str(free_port())]
+    with subprocess.Popen(program, start_new_session=True, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            _, err = process.communicate(timeout=90)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 0, err[-4_000:]
+    return folder
+
+
+def who(elastic: Path, launch: int, rank: int, name: str) -> Identity:
+    return Identity(*json.loads((elastic / f"{launch}-{rank}.json").read_text())[name])
+
+
+EARLY_AND_LATE = pytest.mark.parametrize("name", ["early", "late"])
+"""Begun before there is a process group, and in one."""
+
+
+@EARLY_AND_LATE
+def test_ranks_that_torchrun_started_again_are_in_one_attempt_and_not_in_the_dead_launchs(
+    elastic: Path, name: str
+) -> None:
+    """The store is the agents' and still has every word of the dead; rank 1 asked before rank 0 had begun."""
+    restarts = [json.loads((elastic / f"2-{rank}.json").read_text())["restarts"] for rank in range(2)]
+    assert restarts == ["0", "1"], "each agent counts for itself"
+    (dead, _), again = ([who(elastic, launch, rank, name) for rank in range(2)] for launch in (1, 2))
+    assert [(one.rank, one.world_size) for one in again] == [(0, 2), (1, 2)]
+    assert len({one[:3] for one in again}) == 1
+    assert again[0].run_id == dead.run_id == f"{name}-elastic"
+    assert again[0].attempt_id != dead.attempt_id
+
+
+@EARLY_AND_LATE
+def test_an_attempt_counts_on_from_the_launch_before_whatever_that_had_begun_by_itself(
+    elastic: Path, name: str
+) -> None:
+    """In the first launch the late run went back once, on all ranks."""
+    writers = (elastic / "spool" / f"{name}-elastic").iterdir()
+    told = [decode(record.headers, record.body) for folder in writers for record in read_folder(folder)]
+    started = sorted((fact for fact in told if isinstance(fact, RunStarted)), key=lambda fact: fact.attempt)
+    wanted = ["start", "rollback", "restart"] if name == "late" else ["start", "restart"]
+    assert [(fact.attempt, fact.reason) for fact in started] == list(enumerate(wanted, 1))
+    parents = [fact.parent_attempt_id for fact in started]
+    assert parents == [None, *(fact.attempt_id for fact in started[:-1])]
+    assert who(elastic, 2, 1, name).attempt == len(wanted)
 
 
 def test_two_launches_of_one_name_are_two_runs(tmp_path: Path) -> None:
