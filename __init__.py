@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from .producers.integrations.torch import watch
     from .producers.knobs import Knob
     from .producers.pilot import Pilot
-    from .producers.run import Run, start_run
+    from .producers.run import Run
+    from .producers.start import start_run
 
     __version__: str
 
@@ -25,7 +26,7 @@ _HOME = {
     "Knob": ".producers.knobs",
     "Pilot": ".producers.pilot",
     "Run": ".producers.run",
-    "start_run": ".producers.run",
+    "start_run": ".producers.start",
     "watch": ".producers.integrations.torch",
 }
 

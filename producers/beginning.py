@@ -1,6 +1,6 @@
-"""Which attempt this process begins with: its ids, its ordinal, and what it continues.
+"""Which attempt this process begins with: its ids, its ordinal, and what it continues; and with which settings.
 
-Called by `producers.run.start_run`, once. Rank 0 decides and the other ranks hear it (`producers.meeting`); where
+Called by `producers.start`, once. Rank 0 decides and the other ranks hear it (`producers.meeting`); where
 several ranks have no store to meet in yet, each derives the same from what the launcher told all of them.
 """
 
@@ -13,6 +13,7 @@ from typing import NamedTuple
 from ..events.envelope import DECISION_NAMESPACE
 from ..events.errors import UserMistake
 from ..events.telemetry import AttemptReason
+from ..settings import Settings, usable_settings
 from .context import JOB_KEYS, LAUNCH_KEY, RUN_ID_KEY, Identity, Lineage, Place, checked_run_id, restarts
 from .meeting import Host, Meeting, shared_store
 from .plain import why
@@ -21,6 +22,10 @@ logger = logging.getLogger("pilothouse")
 
 _calls: Counter[str] = Counter()
 """How often this process began a run of a name: the n-th of one rank belongs to the n-th of every other."""
+
+
+_said: set[str] = set()
+"""Faults of settings that this process has said."""
 
 
 class Beginning(NamedTuple):
@@ -61,6 +66,15 @@ def begin(
         trouble = f"the ranks' store cannot be used ({why(error)})"
     logger.warning("%s; this rank goes by what its launcher told it", trouble)
     return _alone(name, known, place, environ, resumed)
+
+
+def settings_of(environ: Mapping[str, str]) -> Settings:
+    """Those that are right: no training dies of a variable. Each that is wrong is said once."""
+    settings, faults = usable_settings(environ)
+    if news := [fault for fault in faults if fault not in _said]:
+        _said.update(news)
+        logger.warning("settings are wrong, and the run goes on without them: %s", "; ".join(news))
+    return settings
 
 
 def _alone(

@@ -1,6 +1,6 @@
 """Where this process stands: rank and world size, run id, attempt, commit and host, found without being told.
 
-Called once by `producers.run.start_run`, before anything is published. Reads what launchers leave behind (torchrun,
+Called once by `producers.start`, before anything is published. Reads what launchers leave behind (torchrun,
 Slurm, MPI), and asks `torch.distributed` where it is initialised. Loads neither PyTorch nor anything else: whoever uses
 it has.
 """

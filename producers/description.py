@@ -1,6 +1,6 @@
 """What a run says of itself at its start: its configuration, labels and versions as plain, bounded data.
 
-Called by `producers.run.start_run`. What can only be a slip in the call is refused at once (`refuse_mistakes`). What
+Called by `producers.start`. What can only be a slip in the call is refused at once (`refuse_mistakes`). What
 stands inside a configuration may be anything (a dict, a dataclass, argparse's Namespace, a pydantic model, OmegaConf);
 people read it later, so `producers.plain` makes it text, cuts what is too long, and marks what cannot be read: all that
 is said in one line of the log, and the run goes on. What looks like a secret is redacted (`producers.redaction`).

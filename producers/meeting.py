@@ -33,6 +33,7 @@ CONNECT_SECONDS = 10.0
 AGENT_KEY = "TORCHELASTIC_USE_AGENT_STORE"
 _SPACE = "pilothouse/space"
 
+
 class Shared(NamedTuple):
     """A store that all ranks reach, without anybody's prefix, and what our keys in it begin with. `of_launcher`: it
     lives as long as the launcher, through all restarts.

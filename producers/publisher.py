@@ -1,6 +1,6 @@
 """The thread around an outbox: pumps it, ends it by a deadline, and leaves forked children alone.
 
-Started by `producers.run.start_run`. The training thread meets it only at the end, in `close`, which never takes longer
+Started by `producers.start`. The training thread meets it only at the end, in `close`, which never takes longer
 than its deadline: what the broker has not taken by then stays in the spool.
 """
 
@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from functools import cache
 from os import register_at_fork
 
@@ -27,8 +28,9 @@ _live: "weakref.WeakSet[Publisher]" = weakref.WeakSet()
 class Publisher:
     """Runs `outbox.pump` when it is due, and at once when the outbox asks for it."""
 
-    def __init__(self, outbox: Outbox) -> None:
+    def __init__(self, outbox: Outbox, on_fork: Callable[[], None] = lambda: None) -> None:
         self.inert = False
+        self._on_fork = on_fork
         self._outbox = outbox
         self._closing = threading.Event()
         self._deadline = 0.0
@@ -54,6 +56,7 @@ class Publisher:
     def forked(self) -> None:
         """This is a child's copy: its thread is the parent's, and so is everything it would send."""
         self.inert = True
+        self._on_fork()
         self._outbox.sender.forget()
         self._outbox.backlog.spool.forget()
 

@@ -9,29 +9,28 @@ receipts by `Run.tell`.
 
 import atexit
 import logging
-import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from itertools import count
 from time import time_ns
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, SupportsIndex, Unpack
+from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 
 from ..events.actions import ActionKind
 from ..events.commands import PipelineFact, PipelineReported
 from ..events.envelope import TrainerFact, derived_attempt_id
 from ..events.telemetry import AttemptReason, EvalCompleted, Outcome, RunEnded, RunStarted, Stage, StageChanged
-from ..settings import Settings, usable_settings
+from ..settings import Settings
 from .accounts import Counts
 from .batching import MAX_ROWS, Row, Told
-from .beginning import Beginning, begin
+from .beginning import Beginning
 from .beside import FIND_SECONDS, Beside, Finding
-from .context import Identity, Lineage, known_run_id, place_of, read_lineage
-from .description import Description, refuse_mistakes
+from .context import Identity, Lineage
+from .copies import arrived
 from .ending import Ending, ending_of, last_words
-from .opening import outbox_of, told_of
+from .harmless import harmless
 from .outbox import Outbox
 from .person import person
 from .plain import shown
@@ -39,8 +38,6 @@ from .profiles import WINDOW
 from .publisher import Publisher
 from .signals import Preemption
 from .telling import OUTCOMES, REASONS, STAGES, Word, known_word, refusal, trimmed, without_secrets
-from .thinning import Every, Thinning, said
-from .thinning import refuse_mistakes as refuse_wrong_thinning
 from .timings import StepTimings, TimedLoader
 
 if TYPE_CHECKING:
@@ -48,9 +45,6 @@ if TYPE_CHECKING:
     from .pilot import Pilot
 
 logger = logging.getLogger("pilothouse")
-
-_said: set[str] = set()
-"""Faults of settings that this process has said."""
 
 
 class Run:
@@ -64,7 +58,7 @@ class Run:
         self._queue = outbox.queue
         self._room = 0  # how long the queue may be for `log` to append to it without a look; 0: it must look
         self._step = 0
-        self._publisher = Publisher(outbox)
+        self._publisher = Publisher(outbox, self._forked)
         self._admission = outbox.admission
         self._preemption = Preemption()
         self._started: tuple[Identity, dict[str, Any]] = (identity, {})
@@ -72,6 +66,8 @@ class Run:
         self._beside = Beside(self, outbox.bad_calls)
         self._outcome: Outcome = "completed"
         self._closed = False
+        self._closings = count()
+        self._copied = False
         self._pilots: list[Pilot] = []
         self._host: Host | None = None
 
@@ -103,9 +99,12 @@ class Run:
                     return
         self._look_at(step, unexpected, metrics)
 
+    @harmless
     def _look_at(self, step: object, unexpected: tuple[object, ...], metrics: dict[str, Any]) -> None:
         """What `log` does with any other call: the first of training, a tensor, a mistake, one after the end."""
         if self._closed or self._publisher.inert:
+            if self._copied:
+                self._outbox.bad_calls.add("copy", "this run came here by pickle and publishes nothing: call start_run")
             return
         admitted = self._admission.admit(step, unexpected, metrics)
         if admitted is None:
@@ -116,6 +115,7 @@ class Run:
         self._outbox.append(Row(self.identity, time_ns() // 1_000, *admitted))
         self._room = MAX_ROWS
 
+    @harmless
     def evaluated(self, step: SupportsIndex | None = None, /, split: str = "validation", **metrics: Any) -> None:
         """Publish the result of an evaluation on held-out data."""
         whole = self._admission.step(metrics.pop("step", None) if step is None else step)
@@ -125,6 +125,7 @@ class Run:
         if whole is not None and numbers:
             self._append(EvalCompleted, {"step": whole, "split": split, "metrics": numbers}, deferred)
 
+    @harmless
     def stage(self, stage: Stage, step: int | None = None) -> None:
         """Say that the job does something else from here on, so that an evaluation is not taken for a hang."""
         if (known := self._one_of(STAGES, stage, "stage")) is None:
@@ -146,10 +147,12 @@ class Run:
         finally:
             self.stage(before, step)
 
+    @harmless
     def tell(self, fact: type[TrainerFact], **fields: Any) -> None:
         """Append any other fact; who, when and its number are filled in. Order with `log` is kept exactly."""
         self._append(fact, fields)
 
+    @harmless
     def pass_on(self, told: Told) -> None:
         """Append a fact that says itself of which attempt and moment it is."""
         if self._closed or self._publisher.inert:
@@ -173,6 +176,7 @@ class Run:
         self.__dict__["log"] = self._timed_log  # who times nothing pays nothing
         return TimedLoader(loader, self._timings)
 
+    @harmless
     def profile(
         self, feature: str, values: Any, step: int | None = None, *, schema: str = "", window: int = WINDOW
     ) -> None:
@@ -196,6 +200,7 @@ class Run:
         """
         return self._beside.capture(source, level)
 
+    @harmless
     def report_fact(
         self, fact: PipelineFact, *, subject: str = "", note: str = "", who: str = "", **numbers: float
     ) -> None:
@@ -230,6 +235,7 @@ class Run:
             self._host.note(Lineage(*self.identity[:3]))
         return self.identity
 
+    @harmless
     def steers(self, actions: tuple[ActionKind, ...]) -> None:
         """What this trainer can carry out; announced again, for the same attempt, if that is news."""
         if self._description.get("steers", ()) != actions:
@@ -245,6 +251,7 @@ class Run:
         self._pilots.append(pilot)
         return pilot
 
+    @harmless
     def ending(self, outcome: Outcome) -> None:
         """What to report if the script now ends without an error."""
         self._outcome = self._one_of(OUTCOMES, outcome, "outcome") or self._outcome
@@ -263,11 +270,12 @@ class Run:
         """Whether this is a copy in a forked child: it publishes nothing."""
         return self._publisher.inert
 
+    @harmless
     def close(self, outcome: Outcome | None = None, error: str = "") -> None:
         """End the run: what waits is sent, for at most `settings.close_seconds`; the rest stays on disk. Takes a second
         more at most, whatever hangs. Never raises.
         """
-        if self._closed or self._publisher.inert:
+        if self._publisher.inert or next(self._closings):
             return
         deadline = time.monotonic() + self.settings.close_seconds
         share = self.settings.close_seconds / 4  # neither other ranks nor a driver take the time to send
@@ -284,6 +292,20 @@ class Run:
         self._preemption.disarm()
         atexit.unregister(self._at_exit)
         self._publisher.close(max(0.0, deadline - time.monotonic()))
+
+    def left_behind(self, step: int) -> Self:
+        """Become what `producers.copies` tells of: a run in a process that has no part in it."""
+        self._step, self._copied, self._publisher.inert = step, True, True
+        return self
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, _memo: object) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return arrived, (self.identity, self.settings, self._step)
 
     def __enter__(self) -> Self:
         return self
@@ -326,6 +348,10 @@ class Run:
             except Exception:
                 logger.exception("closing the pilot failed; the run ends all the same")
 
+    def _forked(self) -> None:
+        """In a child: nothing is kept for nobody."""
+        self._room = 0
+
     def _begin(self, **attempt: Any) -> None:
         self._started = (self.identity, attempt)
         self._announce_attempt()
@@ -358,49 +384,3 @@ class Run:
     def _at_exit(self) -> None:
         """The script ended without `close`: the interpreter still knows whether by an error."""
         self.close(*self._ending(getattr(sys, "last_value", None)))
-
-
-def start_run(
-    name: str,
-    *,
-    run_id: str | None = None,
-    settings: Settings | None = None,
-    sidecar: str | Path | None = None,
-    every: Every = 1,
-    **description: Unpack[Description],
-) -> Run:
-    """Begin to publish a run. Use it as a context manager, or call `close` at the end.
-
-    The run's id is `run_id`, or PILOTHOUSE_RUN_ID, or the scheduler's job, or that of the checkpoint whose `sidecar` is
-    given, or the name with a random ending from rank 0. Needs no broker: what cannot be sent yet is kept.
-
-    Loss, gradient norm and learning rate are told by every rank at every step, so that judging never changes. Of
-    everything else rank 0 tells all, other ranks times, throughput and norms; `every=10` makes that every tenth step,
-    `every={"layer/*": 100}` gives names a number of their own on all ranks. What is left out is counted
-    (`producers.thinning`).
-
-    Raises:
-        UserMistake: an argument is wrong, or the ranks cannot agree on a run id. Wrong settings of the environment are
-            said, and the run goes on without them.
-    """
-    refuse_mistakes({"name": name, "run_id": run_id, "settings": settings, "sidecar": sidecar, **description})
-    refuse_wrong_thinning(every)
-    settings = settings if settings is not None else _settings_of_the_environment()
-    lineage = read_lineage(Path(sidecar)) if sidecar is not None else None
-    place = place_of(os.environ)
-    finding = Finding(description.get("config")) if place.rank == 0 else None
-    known = known_run_id(name, run_id, os.environ, lineage)
-    resumed = lineage if lineage is not None and known == lineage.run_id else None
-    beginning = begin(name, known, place, os.environ, resumed)
-    told = told_of(name, description, said(every, place.world_size))
-    outbox = outbox_of(beginning.identity, settings, Thinning(every, place.rank))
-    return Run(beginning.identity, settings, told, outbox).start(beginning, finding)
-
-
-def _settings_of_the_environment() -> Settings:
-    """Those that are right: no training dies of a variable, and of each that is wrong it is said once."""
-    settings, faults = usable_settings(os.environ)
-    if news := [fault for fault in faults if fault not in _said]:
-        _said.update(news)
-        logger.warning("settings are wrong, and the run goes on without them: %s", "; ".join(news))
-    return settings

@@ -11,23 +11,31 @@ and not a part of them. Nothing is hooked in for it: a communication hook would 
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 DATA_WAIT, COMPUTE, COMM = "data_wait_s", "compute_s", "comm_s"
 AWAY = frozenset(("evaluate", "checkpoint", "paused"))
 NANOSECONDS = 1e-9
+_SINCE = "since"
 
 
 class StepTimings:
-    """The time since the last row of this rank. Touched by the training thread alone; costs a row some 2 µs."""
+    """The time since the last row of this rank; costs a row some 2 µs.
+
+    It is the training thread's, but a stage may be told by any thread, and by a signal handler in the midst of another
+    call. No lock, for a handler would wait for it for ever: when a stage was left is taken by one of them, whole, and
+    how long it took is handed over in a queue.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self.clock = clock
         self._began: float | None = None
         self._waited = 0.0
-        self._away = 0.0
-        self._left: float | None = None
+        self._away: deque[float] = deque()
+        self._left: dict[str, float] = {}
         self._step: object = None
         self._comm: Callable[[], float | None] | None = None
 
@@ -45,10 +53,9 @@ class StepTimings:
     def stage(self, stage: str) -> None:
         """The job does something else: evaluating is not computing a step."""
         if stage in AWAY:
-            self._left = self.clock() if self._left is None else self._left
-        elif self._left is not None:
-            self._away += self.clock() - self._left
-            self._left = None
+            self._left.setdefault(_SINCE, self.clock())
+        elif (left := self._left.pop(_SINCE, None)) is not None:
+            self._away.append(self.clock() - left)
 
     def put(self, step: object, metrics: dict[str, Any]) -> None:
         """Add the times to the row of this step, where it does not say them itself: none before the first batch, and
@@ -60,7 +67,7 @@ class StepTimings:
         self._step, self._began, waited = step, self.clock(), self._waited
         self._waited = 0.0
         spent = self._began - began - waited
-        if self._away or self._left is not None:
+        if self._away or self._left:
             spent -= self._spent_away()
         metrics.setdefault(DATA_WAIT, waited)
         metrics.setdefault(COMPUTE, spent if spent > 0.0 else 0.0)
@@ -69,9 +76,14 @@ class StepTimings:
 
     def _spent_away(self) -> float:
         """What was spent in other stages since the row before."""
-        now, away, self._away = self.clock(), self._away, 0.0
-        if self._left is not None:
-            away, self._left = away + now - self._left, now
+        away = 0.0
+        with suppress(IndexError):
+            while True:
+                away += self._away.popleft()
+        if (left := self._left.pop(_SINCE, None)) is not None:
+            now = self.clock()
+            self._left.setdefault(_SINCE, now)
+            away += now - left
         return away
 
 

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from ...producers.checkpoints import Checkpoints
 from ...producers.faults import Injector, read_faults
-from ...producers.run import start_run
+from ...producers.start import start_run
 from .model import GPT, Shape
 from .recipe import Recipe
 from .text import python_sources

@@ -177,7 +177,7 @@ def _started(options: Options) -> "Run":
     Raises:
         UserMistake: a setting is wrong, or the ranks have no way to find each other.
     """
-    from ..run import start_run
+    from ..start import start_run
 
     name = options.name or Path(sys.argv[0] or "script").stem or "script"
     tags = {"attached": "pilothouse run"}

@@ -113,7 +113,7 @@ class Adapter:
 
 
 def _new_run(name: str, config: object) -> "Run":
-    from ..run import start_run
+    from ..start import start_run
 
     return start_run(name, config=config)
 

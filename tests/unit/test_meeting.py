@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -116,7 +117,7 @@ def test_a_restart_of_a_run_that_nobody_named_is_the_same_run_only_in_the_launch
 ) -> None:
     runs = []
     for of_launcher in (True, True, False):
-        monkeypatch.setattr(beginning, "_calls", beginning.Counter())  # as a new process
+        monkeypatch.setattr(beginning, "_calls", Counter())  # as a new process
         here = shared._replace(of_launcher=of_launcher)
         monkeypatch.setattr(beginning, "shared_store", lambda _environ, here=here: here)
         began = begin("gpt", None, Place(0, WORLD), {})

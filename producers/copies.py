@@ -1,0 +1,22 @@
+"""Copies of a run: a model, a callback or a data set that holds one may be copied, pickled and sent to workers.
+
+Called by `producers.run`. In its process a run is one writer, and a copy of it is itself. In another process it has no
+thread and no connection: what arrives there knows who it was, takes every call, and publishes nothing.
+"""
+
+from typing import TYPE_CHECKING
+
+from ..settings import Settings
+from .context import Identity
+from .opening import outbox_of
+from .thinning import Thinning
+
+if TYPE_CHECKING:
+    from .run import Run
+
+
+def arrived(identity: Identity, settings: Settings, step: int) -> "Run":
+    """What a run is behind `pickle`. It says once, at the first `log`, that a process must start its own."""
+    from .run import Run
+
+    return Run(identity, settings, {}, outbox_of(identity, settings, Thinning(1, identity.rank))).left_behind(step)
