@@ -15,8 +15,9 @@ from stat import S_ISDIR
 from typing import Annotated, Any, NamedTuple
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
+from .access import KafkaAccess, Mechanism, Security
 from .events.errors import SettingsInvalid
 
 PREFIX = "PILOTHOUSE_"
@@ -33,7 +34,9 @@ archive's endpoint is given."""
 class Settings(BaseModel):
     """Where things are and how they are paced. Seconds are floats, sizes are bytes.
 
-    `kafka` is a list of host:port, comma separated. `clickhouse_url` is http(s)://user:password@host:port/database.
+    `kafka` is a list of host:port, comma separated; `kafka_security` and what follows it say how it lets clients in
+    (`kafka_ca` is a PEM file; the system's authorities without it). `clickhouse_url` is
+    http(s)://user:password@host:port/database.
     `log_epoch` counts how often the log was lost and begun anew. `slot` names this worker among its equals. A trainer
     samples its machine every `resources_seconds`; 0 is never. It keeps up to `spool_bytes` on disk; below one folder
     all of them, the dead too, keep `spool_total_bytes`.
@@ -42,6 +45,11 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     kafka: Annotated[str, Field(min_length=1)] = "127.0.0.1:19092"
+    kafka_security: Security = "plaintext"
+    kafka_mechanism: Mechanism = "PLAIN"
+    kafka_user: str = ""
+    kafka_password: SecretStr = SecretStr("")
+    kafka_ca: Path | None = None
     clickhouse_url: str = "http://127.0.0.1:18123/pilothouse"
     data_dir: Path = Path("~/.pilothouse")
     log_epoch: Annotated[int, Field(ge=0)] = 0
@@ -62,13 +70,18 @@ class Settings(BaseModel):
     close_seconds: Annotated[float, Field(gt=0)] = 10.0
     resources_seconds: Annotated[float, Field(ge=0)] = 10.0
 
-    @field_validator("data_dir", "spool_dir", "policy_file", mode="after")
+    @field_validator("data_dir", "spool_dir", "policy_file", "kafka_ca", mode="after")
     @classmethod
     def _expand(cls, value: Path | None) -> Path | None:
         try:
             return value.expanduser() if value is not None else None
         except RuntimeError as error:
             raise ValueError(str(error)) from error
+
+    @field_validator("kafka_security", mode="before")
+    @classmethod
+    def _as_kafka_writes_it(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
 
     @field_validator("clickhouse_url")
     @classmethod
@@ -81,6 +94,20 @@ class Settings(BaseModel):
         if not right:
             raise ValueError("must look like http://user:password@host:8123/database")
         return value
+
+    @property
+    def log_access(self) -> KafkaAccess:
+        """How the log is reached. The embedded broker asks nobody for anything."""
+        if self.embedded_broker:
+            return KafkaAccess(self.kafka)
+        return KafkaAccess(
+            self.kafka,
+            self.kafka_security,
+            self.kafka_mechanism,
+            self.kafka_user,
+            self.kafka_password.get_secret_value(),
+            self.kafka_ca,
+        )
 
     @property
     def spool(self) -> Path:

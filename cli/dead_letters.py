@@ -80,9 +80,9 @@ def read_dead_letters(settings: Settings, limit: int) -> list[DeadLetter]:
     Raises:
         UserMistake, BrokerUnavailable: the broker cannot be asked.
     """
-    states = describe_topics(settings.kafka, settings.partitions, settings.replication)
+    states = describe_topics(settings.log_access, settings.partitions, settings.replication)
     partitions = next(state.partitions for state in states if state.name == DEADLETTER.name)
-    return [letter_of(record) for record in latest_records(settings.kafka, DEADLETTER, partitions, limit)]
+    return [letter_of(record) for record in latest_records(settings.log_access, DEADLETTER, partitions, limit)]
 
 
 def letter_of(record: Any) -> DeadLetter:

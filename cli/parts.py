@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..access import KafkaAccess
 from ..events.errors import Unavailable, UserMistake
 from .brokers import HOST, LocalBroker, refuse_taken_port
 from .children import Child
@@ -133,12 +134,13 @@ class ForeignBroker:
     pid = 0
     alive = True
 
-    def __init__(self, address: str) -> None:
-        self.address = address
-        self.shown = f"Kafka at {address}"
+    def __init__(self, access: KafkaAccess) -> None:
+        self.address = access.servers
+        self.shown = f"Kafka at {access}"
+        self.access = access
 
     def start(self, _stack: Stack, _now: float, /) -> None:
-        cluster_id(self.address)
+        cluster_id(self.access)
 
     def sight(self, _now: float, /) -> Sight:
         return Sight.RUNNING

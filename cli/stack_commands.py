@@ -70,8 +70,8 @@ def list_topics(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     from .topic_reading import count_records
 
     settings = load_settings(os.environ, data_dir=data_dir)
-    states = describe_topics(settings.kafka, settings.partitions, settings.replication)
-    counts = count_records(settings.kafka, {state.name: state.partitions for state in states})
+    states = describe_topics(settings.log_access, settings.partitions, settings.replication)
+    counts = count_records(settings.log_access, {state.name: state.partitions for state in states})
     show_rows([state.as_row() | {"records": counts[state.name]} for state in states], as_json=as_json)
 
 
@@ -83,9 +83,8 @@ def create_topics(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     from .topic_admin import create_topics as create
 
     settings = load_settings(os.environ, data_dir=data_dir)
-    show_rows(
-        [state.as_row() for state in create(settings.kafka, settings.partitions, settings.replication)], as_json=as_json
-    )
+    states = create(settings.log_access, settings.partitions, settings.replication)
+    show_rows([state.as_row() for state in states], as_json=as_json)
 
 
 @topics.command("deadletters")

@@ -17,6 +17,7 @@ from .supervision import WORKERS, Deed, Part, Past, Sight, Step, ended, next_epo
 from .topic_admin import TopicState, cluster_id, create_topics
 
 if TYPE_CHECKING:
+    from ..access import Address
     from ..settings import Settings
 
 LOOK_EVERY = 0.2
@@ -181,14 +182,14 @@ class Supervisor:
     def _prepare_log(self) -> None:
         """Find out which log this is, make its topics, and tell the workers to come."""
         data_dir, known = self.stack.data_dir, read_epoch(self.stack.data_dir)
-        cluster = cluster_id(self.stack.kafka)
+        cluster = cluster_id(self._log_access)
         number = next_epoch(known.number, known.cluster_id, cluster, self._archived_epoch())
         if number != known.number and self.stack.log_epoch:
             self._tell(
                 f"the log was lost with its broker: epoch {number} begins, run states come back from the archive"
             )
         write_epoch(data_dir, Epoch(number, cluster))
-        self.topics = create_topics(self.stack.kafka, self.stack.partitions, self._replication)
+        self.topics = create_topics(self._log_access, self.stack.partitions, self._replication)
         self.stack = self.stack.with_log(number, self.topics[0].partitions)
 
     def _archived_epoch(self) -> int:
@@ -198,6 +199,11 @@ class Supervisor:
         with contextlib.suppress(Unavailable, UserMistake):
             return max((row["log_epoch"] for row in archive_progress(connect(self._settings))), default=0)
         return 0
+
+    @property
+    def _log_access(self) -> "Address":
+        broker = self._parts[Part.BROKER]
+        return broker.access if isinstance(broker, ForeignBroker) else self.stack.kafka
 
     @property
     def _settings(self) -> "Settings":

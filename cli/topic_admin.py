@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..access import Address, access_of
 from ..events.errors import BrokerUnavailable, UserMistake
 from ..events.topics import TOPICS, Topic
 
@@ -32,13 +33,15 @@ class TopicState:
         return asdict(self)
 
 
-def cluster_id(address: str, seconds: float = ANSWER_SECONDS) -> str:
+def cluster_id(address: Address, seconds: float = ANSWER_SECONDS) -> str:
     """The identity of the log at this address: the broker's own answer to a metadata request."""
     with admin_client(address, seconds) as client:
         return str(client.describe_cluster()["cluster_id"])
 
 
-def create_topics(address: str, partitions: int, replication: int, seconds: float = ANSWER_SECONDS) -> list[TopicState]:
+def create_topics(
+    address: Address, partitions: int, replication: int, seconds: float = ANSWER_SECONDS
+) -> list[TopicState]:
     """Create the missing topics and wait until each has a leader; what there is now, drift included.
 
     Raises:
@@ -63,7 +66,7 @@ def create_topics(address: str, partitions: int, replication: int, seconds: floa
 
 
 def describe_topics(
-    address: str, partitions: int, replication: int, seconds: float = ANSWER_SECONDS
+    address: Address, partitions: int, replication: int, seconds: float = ANSWER_SECONDS
 ) -> list[TopicState]:
     """Our topics as they are on the broker, in the order of `events.topics`."""
     with admin_client(address, seconds) as client:
@@ -71,20 +74,21 @@ def describe_topics(
 
 
 @contextmanager
-def admin_client(address: str, seconds: float) -> Iterator[Any]:
+def admin_client(address: Address, seconds: float) -> Iterator[Any]:
     """kafka-python's admin client, closed at the end; every failure to reach the broker is `BrokerUnavailable`."""
     from kafka.admin import KafkaAdminClient
     from kafka.errors import KafkaError
 
     deadline = time.monotonic() + seconds
-    _refuse_silence(address, seconds)  # a constructor that fails would leave its thread behind
+    access = access_of(address)
+    _refuse_silence(access.servers, seconds)  # a constructor that fails would leave its thread behind
     milliseconds = max(500, int((deadline - time.monotonic()) * 1000))
     try:
         client = KafkaAdminClient(
-            bootstrap_servers=address.split(","), bootstrap_timeout_ms=milliseconds, request_timeout_ms=milliseconds
+            **access.options(), bootstrap_timeout_ms=milliseconds, request_timeout_ms=milliseconds
         )
-    except (KafkaError, OSError, ValueError) as error:
-        raise BrokerUnavailable(f"the broker at {address} does not answer: {error}") from error
+    except (KafkaError, OSError, ValueError, AssertionError) as error:
+        raise BrokerUnavailable(f"the broker at {address} does not answer ({error}): {access.advice()}") from error
     try:
         yield client
     except KafkaError as error:

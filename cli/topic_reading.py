@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from ..access import Address, access_of
 from ..events.errors import BrokerUnavailable
 from ..events.topics import Topic
 
@@ -22,7 +23,7 @@ Extents = dict[Any, range]
 """By kafka-python's TopicPartition: the offsets that are there."""
 
 
-def count_records(address: str, partitions: Mapping[str, int], seconds: float = ANSWER_SECONDS) -> dict[str, int]:
+def count_records(address: Address, partitions: Mapping[str, int], seconds: float = ANSWER_SECONDS) -> dict[str, int]:
     """How many records each topic holds, by the topic's name; `partitions` says how many parts each one has.
 
     Raises:
@@ -35,7 +36,7 @@ def count_records(address: str, partitions: Mapping[str, int], seconds: float = 
 
 
 def latest_records(
-    address: str, topic: Topic, partitions: int, limit: int, seconds: float = ANSWER_SECONDS
+    address: Address, topic: Topic, partitions: int, limit: int, seconds: float = ANSWER_SECONDS
 ) -> list[Any]:
     """The latest records of a topic that are there now, as kafka-python gives them, oldest first.
 
@@ -69,7 +70,7 @@ def _read(consumer: Any, wanted: Extents, seconds: float) -> Iterator[Any]:
             yield from (record for record in records if record.offset in wanted[place])
 
 
-def _extents(address: str, partitions: Mapping[str, int], deadline: float) -> Extents:
+def _extents(address: Address, partitions: Mapping[str, int], deadline: float) -> Extents:
     from kafka import TopicPartition
 
     places = [TopicPartition(name, number) for name, count in partitions.items() for number in range(count)]
@@ -88,13 +89,13 @@ def _extents(address: str, partitions: Mapping[str, int], deadline: float) -> Ex
 
 
 @contextmanager
-def _consumer(address: str, fetch_bytes: int) -> Iterator[Any]:
+def _consumer(address: Address, fetch_bytes: int) -> Iterator[Any]:
     from kafka import KafkaConsumer
     from kafka.errors import KafkaError
 
     try:
         consumer = KafkaConsumer(
-            bootstrap_servers=address.split(","),
+            **access_of(address).options(),
             enable_auto_commit=False,
             allow_auto_create_topics=False,
             fetch_max_bytes=fetch_bytes,

@@ -122,7 +122,7 @@ def _ignore_signals() -> None:
 
 
 def _compose(wanted: Wanted, settings: Settings, data_dir: Path, console: Console) -> Supervisor:
-    broker = _broker(wanted, data_dir)
+    broker = _broker(wanted, settings, data_dir)
     http_port = wanted.http_port or free_port()
     stack = Stack(
         data_dir=data_dir,
@@ -145,9 +145,9 @@ def _compose(wanted: Wanted, settings: Settings, data_dir: Path, console: Consol
     return Supervisor(stack, parts, tell, settings.replication)
 
 
-def _broker(wanted: Wanted, data_dir: Path) -> LocalBroker | ForeignBroker:
+def _broker(wanted: Wanted, settings: Settings, data_dir: Path) -> LocalBroker | ForeignBroker:
     if wanted.kafka:
-        return ForeignBroker(wanted.kafka)
+        return ForeignBroker(settings.model_copy(update={"kafka": wanted.kafka}).log_access)
     if wanted.kafka_home:
         return KafkaBroker(wanted.kafka_home.expanduser().absolute(), data_dir, wanted.kafka_port)
     return EmbeddedBroker(data_dir, wanted.kafka_port)

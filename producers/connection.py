@@ -8,6 +8,7 @@ import socket
 from functools import partial
 from typing import Any
 
+from ..access import Address, access_of
 from ..events.errors import BrokerUnavailable
 from ..events.topics import MAX_RECORD_BYTES, TELEMETRY
 
@@ -15,7 +16,7 @@ BLOCK_SECONDS = 5.0
 REQUEST_SECONDS = 10.0
 
 
-def connected_producer(bootstrap: str, seconds: float) -> tuple[Any, int]:
+def connected_producer(bootstrap: Address, seconds: float) -> tuple[Any, int]:
     """A producer that has met its broker, and how many partitions the telemetry topic has. Blocks up to `seconds`.
 
     Raises:
@@ -24,12 +25,13 @@ def connected_producer(bootstrap: str, seconds: float) -> tuple[Any, int]:
     from kafka import KafkaProducer
     from kafka.errors import KafkaError
 
-    _knock(bootstrap, seconds)
+    access = access_of(bootstrap)
+    _knock(access.servers, seconds)
     clients: list[Any] = []
     try:
         producer = KafkaProducer(
             kafka_client=partial(_remembered_client, clients),
-            bootstrap_servers=bootstrap.split(","),
+            **access.options(),
             client_id="pilothouse",
             acks="all",
             enable_idempotence=False,
@@ -43,12 +45,11 @@ def connected_producer(bootstrap: str, seconds: float) -> tuple[Any, int]:
             reconnect_backoff_max_ms=1_000,
             metrics_enabled=False,
         )
-    except (KafkaError, OSError) as error:
+    except (KafkaError, OSError, ValueError, AssertionError) as error:
         for client in clients:
             client.close()
         raise BrokerUnavailable(
-            f"Kafka at {bootstrap} does not answer as a broker ({error}): is it one, and does it let clients in "
-            "without a password and without TLS?"
+            f"Kafka at {access} does not answer as a broker ({error}): {access.advice()}"
         ) from error
     producer._unregister_cleanup()  # at exit it would close before the run has sent what it still has
     try:

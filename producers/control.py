@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+from ..access import Address, access_of
 from ..events.actions import Resume
 from ..events.codec import KIND_HEADER, Malformed, decode
 from ..events.decisions import IncidentOpened, IncidentResolved, InterventionIssued
@@ -161,8 +162,8 @@ class Orders:
 class Follower:
     """Follows the control topic on a thread of its own until closed; a broker that is away is waited for."""
 
-    def __init__(self, kafka: str, run_id: str, *, log_in_memory: bool, since: float) -> None:
-        self._kafka = kafka
+    def __init__(self, kafka: Address, run_id: str, *, log_in_memory: bool, since: float) -> None:
+        self._kafka = access_of(kafka)
         self._run_id = run_id
         self._log_in_memory = log_in_memory
         self._since_ms = int((since - CLOCK_SLACK_SECONDS) * 1_000)
@@ -215,7 +216,7 @@ class Follower:
         from kafka import KafkaConsumer, TopicPartition
 
         consumer = KafkaConsumer(
-            bootstrap_servers=self._kafka.split(","),
+            **self._kafka.options(),
             client_id="pilothouse-control",
             enable_auto_commit=False,
             auto_offset_reset="earliest",
@@ -271,6 +272,6 @@ class Follower:
         return getattr(consumer._cluster, "cluster_id", None)
 
 
-def follow(kafka: str, run_id: str, *, log_in_memory: bool) -> Follower:
+def follow(kafka: Address, run_id: str, *, log_in_memory: bool) -> Follower:
     """A started follower for a run whose process begins now."""
     return Follower(kafka, run_id, log_in_memory=log_in_memory, since=time.time()).start()

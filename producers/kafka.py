@@ -20,6 +20,7 @@ from enum import Enum
 from queue import SimpleQueue
 from typing import Any, Literal, NamedTuple
 
+from ..access import Address
 from ..events.codec import encode
 from ..events.envelope import Fact
 from ..events.errors import BrokerUnavailable
@@ -61,7 +62,7 @@ class _Link(NamedTuple):
 class KafkaSender:
     """Sends one run's records in order. `clock` counts seconds: of retries, and of what is not confirmed."""
 
-    def __init__(self, bootstrap: str, run_id: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, bootstrap: Address, run_id: str, clock: Callable[[], float] = time.monotonic) -> None:
         logging.getLogger("kafka").setLevel(
             logging.CRITICAL
         )  # some ten lines a second while a broker is away; we say it once
@@ -244,7 +245,7 @@ def send_fact(settings: Settings, event: Fact, timeout: float = 10.0) -> None:
     from kafka.errors import KafkaError
 
     deadline = time.monotonic() + timeout
-    producer, partitions = connected_producer(settings.kafka, timeout)
+    producer, partitions = connected_producer(settings.log_access, timeout)
     wire = encode(event)  # type: ignore[arg-type]  # every concrete Fact is a leaf of AnyEvent
     try:
         producer.send(

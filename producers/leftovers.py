@@ -82,7 +82,7 @@ def push(settings: Settings, leftover: Leftover) -> Sent:
     """
     identity = _identity_of(leftover)
     spool = _owned(leftover)
-    sender = KafkaSender(settings.kafka, identity.run_id)
+    sender = KafkaSender(settings.log_access, identity.run_id)
     outbox = Outbox(identity, leftover.writer_id, sender, spool, Pace(WAIT_SECONDS, NO_HEARTBEAT))
     sender.on_news(outbox.wake.set)
     try:

@@ -38,7 +38,7 @@ def outbox_of(identity: Identity, settings: Settings, thinning: Thinning) -> Out
         flush=interval_at_scale(settings.producer_flush_seconds, rank, world_size),
         heartbeat=interval_at_scale(settings.heartbeat_seconds, rank, world_size),
     )
-    sender = KafkaSender(settings.kafka, identity.run_id)
+    sender = KafkaSender(settings.log_access, identity.run_id)
     budget = Budget(settings.spool, settings.spool_total_bytes)
     spool = Spool(spool_folder(settings.spool, identity.run_id, writer_id), settings.spool_bytes, budget.allows)
     outbox = Outbox(identity, writer_id, sender, spool, pace)

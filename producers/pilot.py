@@ -56,7 +56,7 @@ def open_links(run: Teller, settings: Settings) -> Links:
     ballots = find_ballots(key, identity.rank, identity.world_size)
     if identity.rank != 0:
         return Links(ballots)
-    return Links(ballots, follow(settings.kafka, identity.run_id, log_in_memory=settings.embedded_broker))
+    return Links(ballots, follow(settings.log_access, identity.run_id, log_in_memory=settings.embedded_broker))
 
 
 class Pilot:

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import faust
 
+from ..access import KafkaAccess
 from ..events.topics import CONTROL, DEADLETTER, TELEMETRY
 from ..settings import Settings
 from .archiver import Archiver
@@ -90,6 +91,7 @@ def _faust_app(settings: Settings, role: Role, layout: Layout) -> faust.App:
     app = faust.App(
         f"pilothouse-{role}",
         broker=";".join(f"kafka://{server.strip()}" for server in settings.kafka.split(",")),
+        broker_credentials=_credentials(settings.log_access),
         datadir=datadir,
         # A record that Faust cannot decode is acknowledged in silence: it decodes nothing, the codec does.
         key_serializer="raw",
@@ -113,6 +115,14 @@ def _faust_app(settings: Settings, role: Role, layout: Layout) -> faust.App:
     )
     app.transport = Transport(app.conf.broker_consumer, app)
     return app
+
+
+def _credentials(access: KafkaAccess) -> faust.SASLCredentials | faust.SSLCredentials | None:
+    if access.wants_login:
+        return faust.SASLCredentials(
+            username=access.user, password=access.password, ssl_context=access.tls(), mechanism=access.mechanism
+        )
+    return faust.SSLCredentials(access.tls()) if access.encrypted else None
 
 
 def _governor(app: faust.App, settings: Settings, layout: Layout, parts: Parts) -> Worker:

@@ -10,6 +10,7 @@ import logging
 import time
 from typing import Any
 
+from ..access import Address, access_of
 from ..events.errors import BrokerUnavailable, RestartRequired, StackNotRunning
 from ..events.topics import CONTROL, DEADLETTER, TELEMETRY
 from .log import Layout
@@ -25,8 +26,8 @@ CLIENT_LOG = logging.getLogger("aiokafka")
 class BrokerWatch:
     """One connection of its own, for metadata alone."""
 
-    def __init__(self, address: str) -> None:
-        self._address = address
+    def __init__(self, address: Address) -> None:
+        self._address = access_of(address)
         self._client: Any = None
         self._cluster_id: str | None = None
         self._answered = 0.0
@@ -112,7 +113,9 @@ class BrokerWatch:
 
         try:
             if self._client is None:
-                client = AIOKafkaClient(bootstrap_servers=self._address.split(","), request_timeout_ms=4_000)
+                client = AIOKafkaClient(
+                    **self._address.options_of_aiokafka(), client_id="pilothouse", request_timeout_ms=4_000
+                )
                 await client.bootstrap()
                 self._client = client
             answer = await self._client.send(self._client.get_random_node(), MetadataRequest([]))

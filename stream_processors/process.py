@@ -86,7 +86,7 @@ class _Dam(logging.Filter):
 
 
 async def _serve(settings: Settings, role: Role, parts: Parts) -> int:
-    watch = BrokerWatch(settings.kafka)
+    watch = BrokerWatch(settings.log_access)
     told = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told.set)

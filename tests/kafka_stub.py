@@ -59,12 +59,12 @@ def text(value: str) -> bytes:
 
 
 class KafkaStub:
-    """One broker. `topics` may be made later; with `password` it wants user and password (PLAIN), with `tls` TLS."""
+    """One broker. `topics` may be made later; with `password` it wants `user` and that (PLAIN), with `tls` TLS."""
 
     def __init__(self, *topics: str, password: str = "", tls: ssl.SSLContext | None = None) -> None:
         self.topics = set(topics)
         self.refused = 0
-        self._login = f"\0user\0{password}".encode() if password else b""
+        self._login = [b"user", password.encode()] if password else []
         self._tls = tls
         self._stored: dict[int, list[bytes]] = defaultdict(list)
         self._ends: dict[int, int] = defaultdict(int)
@@ -136,7 +136,7 @@ class KafkaStub:
             case 17 if self._login:
                 return struct.pack(">hi", 0, 1) + text("PLAIN")
             case 36 if self._login:
-                right = request.body.bytes(request.body.number("i")) == self._login
+                right = request.body.bytes(request.body.number("i")).split(b"\0")[1:] == self._login
                 return struct.pack(">h", WRONG_PASSWORD * (not right)) + text("wrong password") + struct.pack(">i", 0)
             case 3 if known:
                 return self._metadata(request.body)

@@ -117,9 +117,12 @@ def test_the_root_is_looked_at_when_much_was_written_and_not_for_every_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks: list[int] = []
-    monkeypatch.setattr(
-        "pilothouse.producers.spool_budget.make_room", lambda _root, limit: looks.append(limit) or limit > 0
-    )
+
+    def look(_root: Path, limit: int) -> bool:
+        looks.append(limit)
+        return limit > 0
+
+    monkeypatch.setattr("pilothouse.producers.spool_budget.make_room", look)
     budget = Budget(tmp_path, 100 * LOOK_BYTES)
     for _ in range(50):
         assert budget.allows(LOOK_BYTES // 10)

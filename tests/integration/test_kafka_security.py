@@ -1,0 +1,184 @@
+"""A Kafka that wants a user, a password and TLS, and gets them: by a stub everywhere, by an Apache Kafka where there is
+one.
+"""
+
+import asyncio
+import gc
+import logging
+import os
+import shutil
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from kafka import KafkaProducer
+
+import pilothouse
+from pilothouse.access import KafkaAccess
+from pilothouse.cli.brokers import KafkaBroker, free_port, listens
+from pilothouse.cli.topic_admin import create_topics, describe_topics
+from pilothouse.cli.topic_reading import count_records
+from pilothouse.events.actions import CheckpointNow
+from pilothouse.events.codec import encode
+from pilothouse.events.errors import BrokerUnavailable
+from pilothouse.events.telemetry import StepBatch
+from pilothouse.events.topics import CONTROL, TELEMETRY, partition_of
+from pilothouse.producers import kafka as kafka_module
+from pilothouse.producers.control import follow
+from pilothouse.producers.spool import read_folder
+from pilothouse.settings import Settings, load_settings
+from pilothouse.stream_processors.broker_watch import BrokerWatch
+from pilothouse.tests.broker_fixture import PARTITIONS, named_kafka
+from pilothouse.tests.kafka_stub import KafkaStub
+from pilothouse.tests.outbox_bench import wait_until
+from pilothouse.tests.pilot_world import issued
+
+CERTIFICATE = (
+    "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1 -keyout key.pem "
+    "-out cert.pem"
+)
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(kafka_module, "BOOTSTRAP_SECONDS", 1.0)
+    yield
+    wait_until(lambda: all(thread.name != "pilothouse-connect" for thread in threading.enumerate()), 30)
+    gc.collect()
+
+
+def settings_of(address: str, folder: Path, given: Mapping[str, str]) -> Settings:
+    """As a training reads them."""
+    environ = {"KAFKA": address, "DATA_DIR": str(folder), "CLOSE_SECONDS": "10", "RESOURCES_SECONDS": "0", **given}
+    return load_settings({f"PILOTHOUSE_{name}": value for name, value in environ.items()})
+
+
+def trained(settings: Settings) -> pilothouse.Run:
+    with pilothouse.start_run("test", run_id="run-1", settings=settings) as run:
+        for step in range(100):
+            run.log(step, loss=1.0)
+    return run
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, Path]:
+    """What a broker shows, and the file with which clients believe it."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs the command openssl, which makes a certificate")
+    folder = tmp_path_factory.mktemp("tls")
+    subprocess.run(["openssl", *CERTIFICATE.split()], cwd=folder, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+    return context, folder / "cert.pem"
+
+
+def login_of(authority: Path) -> dict[str, str]:
+    login = {"KAFKA_SECURITY": "SASL_SSL", "KAFKA_USER": "user", "KAFKA_PASSWORD": "a secret"}
+    return login | {"KAFKA_CA": str(authority)}
+
+
+def test_with_its_user_and_password_over_tls_a_broker_takes_everything(
+    tls: tuple[ssl.SSLContext, Path], tmp_path: Path
+) -> None:
+    context, authority = tls
+    stub = KafkaStub(TELEMETRY.name, password="a secret", tls=context)
+    try:
+        run = trained(settings_of(stub.address, tmp_path, login_of(authority)))
+        facts = stub.facts()
+    finally:
+        stub.close()
+    assert [step for fact in facts if isinstance(fact, StepBatch) for step in fact.steps] == list(range(100))
+    assert run.counts().accepted == run.counts().sent
+
+
+WRONG = ({"KAFKA_PASSWORD": "another"}, {"KAFKA_CA": ""}, {"KAFKA_USER": ""}, {"KAFKA_MECHANISM": "SCRAM-SHA-256"})
+
+
+def test_with_the_wrong_ones_it_is_said_what_to_look_at_and_everything_waits(
+    tls: tuple[ssl.SSLContext, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    context, authority = tls
+    stubs = [KafkaStub(TELEMETRY.name, password="a secret", tls=context) for _ in WRONG]
+    runs = []
+    with caplog.at_level(logging.WARNING, logger="pilothouse"):
+        for number, (wrong, stub) in enumerate(zip(WRONG, stubs, strict=True)):
+            given = {name: value for name, value in (login_of(authority) | wrong).items() if value}
+            settings = settings_of(stub.address, tmp_path / str(number), given | {"CLOSE_SECONDS": "0.5"})
+            runs.append(pilothouse.start_run("test", run_id="run-1", settings=settings))
+            runs[-1].log(0, loss=1.0)
+        wait_until(lambda: caplog.text.count("PILOTHOUSE_KAFKA_USER") == len(WRONG), 30)
+        for run in runs:
+            run.close()
+    for stub in stubs:
+        stub.close()
+    assert not [word for word in ("a secret", "another") if word in caplog.text]
+    for number, run in enumerate(runs):
+        (folder,) = (tmp_path / str(number) / "spool").glob("*/*")
+        assert sum(record.entries for record in read_folder(folder)) == run.counts().accepted
+
+
+def test_settings_show_no_password_and_the_embedded_broker_wants_none() -> None:
+    settings = settings_of("host:1", Path("/"), {"KAFKA_SECURITY": "SASL_PLAINTEXT", "KAFKA_PASSWORD": "Zq9secret"})
+    assert "Zq9" not in repr(settings) + repr(settings.log_access) + str(settings.log_access)
+    assert settings.log_access.options()["sasl_plain_password"] == "Zq9secret"
+    embedded = settings.model_copy(update={"embedded_broker": True})
+    assert embedded.log_access == KafkaAccess("host:1")
+
+
+class GuardedKafka(KafkaBroker):
+    """An Apache Kafka with SASL/SCRAM and TLS; whether it is up is seen by its port alone."""
+
+    def _command(self) -> Sequence[str]:
+        return [str(self.home), "run", str(self.log_dir), "--ports", str(self.port), "--auth", "--tls"]
+
+    def _first_answer(self, deadline: float) -> str:
+        wait_until(lambda: listens(self.port) or not self.alive, deadline - time.monotonic())
+        assert self.alive, self.child.last_lines()
+        return ""
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[KafkaBroker]:
+    launcher = named_kafka()
+    if launcher.is_dir() or not os.access(launcher, os.X_OK):
+        pytest.skip("needs a launcher that understands --auth and --tls in PILOTHOUSE_TEST_KAFKA (see CONTRIBUTING.md)")
+    broker = GuardedKafka(launcher, tmp_path / "kafka", free_port())
+    try:
+        broker.start()
+        yield broker
+    finally:
+        broker.kill()
+
+
+def test_every_client_of_ours_gets_into_a_guarded_apache_kafka(guarded: KafkaBroker, tmp_path: Path) -> None:
+    login = {"KAFKA_SECURITY": "SASL_SSL", "KAFKA_MECHANISM": "SCRAM-SHA-256", "KAFKA_USER": "admin"}
+    secret = {"KAFKA_PASSWORD": "admin-secret", "KAFKA_CA": str(guarded.log_dir / "ca.pem")}
+    settings = settings_of(guarded.address, tmp_path, login | secret)
+    access = settings.log_access
+    with pytest.raises(BrokerUnavailable, match="PILOTHOUSE_KAFKA_SECURITY"):
+        describe_topics(guarded.address, PARTITIONS, 1, seconds=3.0)
+    create_topics(access, PARTITIONS, 1)
+    run = trained(settings)
+    assert run.counts().accepted == run.counts().sent
+    assert sum(count_records(access, {TELEMETRY.name: PARTITIONS}).values()) > 0
+    follower = follow(access, "run-1", log_in_memory=False)
+    producer = KafkaProducer(**access.options())
+    wire = encode(issued(CheckpointNow()))
+    partition = partition_of("run-1", PARTITIONS)
+    producer.send(CONTROL.name, wire.body, key=b"run-1", headers=wire.headers, partition=partition).get(20)
+    producer.close()
+    wait_until(lambda: follower.take() is not None, 30)
+    follower.close(5.0)
+    assert asyncio.run(_watched(access)) == PARTITIONS
+
+
+async def _watched(access: KafkaAccess) -> int:
+    watch = BrokerWatch(access)
+    try:
+        return (await watch.arrive(20.0)).telemetry
+    finally:
+        await watch.close()
