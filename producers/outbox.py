@@ -68,6 +68,10 @@ flushed, and what is this young. A broker that answers is not outrun by the disk
 """
 
 WINDOW_RECORDS = 64
+"""So many are given to the broker at once; a quarter after each that it did not confirm in time, one more after each
+that it did, so that a narrow way to it is not stuffed again and again with what cannot pass.
+"""
+
 ALONE_BYTES = 65_536
 """A longer record, which a broker with limits of its own might refuse, is sent alone: nothing overtakes its
 stand-in.
@@ -129,6 +133,7 @@ class Outbox:
         self._overflowed = 0
         self._room = CAPACITY
         self._told_bytes = 0
+        self._window = WINDOW_RECORDS
         self._seq = 0
         self._urgent = False
         self._flush_at = 0.0
@@ -237,9 +242,11 @@ class Outbox:
         try:
             outcomes = self.sender.poll()
         except BrokerUnavailable:
+            self._window = max(1, self._window // 4)
             self.backlog.rewind()
             return
         for outcome in outcomes:
+            self._window = min(WINDOW_RECORDS, self._window + 1)
             if outcome is Outcome.REFUSED and not self.backlog.first_is_stand_in():
                 self._refused()
                 continue
@@ -368,4 +375,4 @@ class Outbox:
 
     def _may_go(self, record: Outgoing) -> bool:
         count, largest = self.backlog.window
-        return not count or (count < WINDOW_RECORDS and max(largest, record.size) <= ALONE_BYTES)
+        return not count or (count < self._window and max(largest, record.size) <= ALONE_BYTES)

@@ -88,8 +88,9 @@ def test_a_slow_broker_slows_no_call_and_gets_everything_in_order(far_broker: Fa
 
 
 def test_a_broker_that_takes_less_than_is_said_slows_no_call_and_gets_everything(
-    far_broker: FarBroker, tmp_path: Path
+    far_broker: FarBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(kafka_module, "STALL_SECONDS", 1.0)  # in which less passes than one request may hold
     run = begin(far_broker.far_address, tmp_path)
     log_steps(run, 0, 50)
     wait_until(lambda: run.counts().sent >= 50, 30)
@@ -105,6 +106,8 @@ def test_a_broker_that_takes_less_than_is_said_slows_no_call_and_gets_everything
     assert counts.spooled > 0, "the broker took everything: nothing was held back"
     assert longest < LONGEST_CALL
     assert max(waiting) < 250, "what the broker does not take waits on disk, not in memory"
+    sent = counts.sent
+    wait_until(lambda: run.counts().sent >= sent + 100, 30)
     far_broker.network.rate = math.inf
     run.close()
     assert run.counts().accepted == run.counts().sent
