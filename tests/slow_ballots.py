@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from pilothouse.producers.ballots import COMMIT, BallotsLost
 
+PATIENCE_ROUNDS = 100
+
 
 @dataclass
 class Registers:
@@ -16,13 +18,17 @@ class Registers:
 
 
 class SlowBallots:
-    """One rank's view of the registers: its words leave, and others' arrive, only when the schedule says so."""
+    """One rank's view of the registers: its words leave, and others' arrive, only when the schedule says so. Who waits
+    lets the others go on meanwhile.
+    """
 
     word_seconds = 0.0
 
     def __init__(self, registers: Registers, rank: int, voters: int) -> None:
         self.rank, self.voters = rank, voters
         self.lost = ""
+        self.waiting = False
+        self.others_go_on: Callable[[], None] = lambda: None
         self._registers = registers
         self._heard: dict[str, str] = {}
         self._leaving: deque[Callable[[], None]] = deque()
@@ -49,8 +55,17 @@ class SlowBallots:
             self.let_one_out()
         return self._registers.stands[key]
 
-    def wait(self, key: str, within: float) -> str | None:  # the agreement never only waits
-        raise NotImplementedError(key)
+    def wait(self, key: str, within: float) -> str | None:  # noqa: ARG002  # virtual time: so many rounds of the others
+        self.waiting = True
+        for _ in range(PATIENCE_ROUNDS):
+            while self._leaving:
+                self.let_one_out()
+            self.listen()
+            if key in self._heard:
+                break
+            self.others_go_on()
+        self.waiting = False
+        return self._heard.get(key)
 
     def send(self, key: str, text: str) -> None:
         raise NotImplementedError(key, text)

@@ -2,13 +2,16 @@
 other that lives applies at the same step.
 """
 
+import functools
 from dataclasses import dataclass, field
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pilothouse.events.actions import Action, SkipBatches, Stop
+from pilothouse.events.actions import Action, CheckpointRef, Rollback, SkipBatches, Stop
 from pilothouse.events.decisions import OPERATOR, InterventionIssued
+from pilothouse.events.errors import CheckpointError
 from pilothouse.producers.actuators import Actuators
 from pilothouse.producers.course import Course
 from pilothouse.producers.knobs import Knobs
@@ -35,20 +38,55 @@ class Heard:
         pass
 
 
+class Shelf:
+    """What stands for `Saving`: one checkpoint, which this rank can read or not."""
+
+    parent_attempt_id: str | None = None
+
+    def __init__(self, readable: bool) -> None:
+        self.readable = readable
+        self.installed = 0
+        self.checkpoints = self
+
+    def prepare(self, ref: CheckpointRef) -> tuple[None, CheckpointRef]:
+        if not self.readable:
+            raise CheckpointError("one byte of it is another")
+        return None, ref
+
+    def install(self, loaded: CheckpointRef) -> None:  # noqa: ARG002  # its shape
+        self.installed += 1
+
+    def abandon_after(self, ref: CheckpointRef, attempt_id: str) -> None:
+        pass
+
+    def save(self, *_: object) -> None:
+        pass
+
+
 class Rank:
     """One rank: the production's steering over registers that are slow."""
 
-    def __init__(self, registers: Registers, rank: int, world: int, heard: Heard) -> None:
+    def __init__(self, registers: Registers, rank: int, world: int, heard: Heard, readable: bool) -> None:
         self.ballots = SlowBallots(registers, rank, world)
         self.tape = Tape(rank, world)
-        self.trainer = Trainer(self.tape, self.ballots, LrMultiplier(()), Knobs({}), Course(self.tape), None)
+        self.shelf = Shelf(readable)
+        saving: Any = self.shelf
+        self.trainer = Trainer(self.tape, self.ballots, LrMultiplier(()), Knobs({}), Course(self.tape), saving)
         self.steering = Steering(self.tape, Links(self.ballots, heard if rank == 0 else None), Actuators(self.trainer))
         self.step = -1
 
     def safe_point(self) -> None:
-        if not self.trainer.course.stopping:
-            self.step += 1
-            self.steering.at(self.step)
+        if self.trainer.course.stopping or self.ballots.waiting:
+            return
+        self.step += 1
+        self.steering.at(self.step)
+        if (back := self.trainer.course.signal().rolled_back_to) is not None:
+            self.step = back
+
+    def now(self) -> tuple[object, ...]:
+        """What every rank must have in common, once all words have arrived."""
+        course = self.trainer.course
+        return course.stopping, self.tape.identity.attempt_id, self.trainer.lr.value, self.shelf.installed
 
     def exchange(self) -> None:
         self.ballots.let_one_out()
@@ -68,46 +106,89 @@ def applied(rank: Rank) -> dict[str, int]:
     return {name: step for name, (outcome, step) in rank.ended().items() if outcome == "applied"}
 
 
-ACTIONS: st.SearchStrategy[Action] = st.one_of(st.just(SkipBatches(count=3)), st.just(Stop()))
+BACK = CheckpointRef(checkpoint_id="c", step=2, path="c", manifest_sha256="0" * 64)
+ACTIONS: st.SearchStrategy[Action] = st.sampled_from(
+    [SkipBatches(count=3), Stop(), Rollback(checkpoint=BACK, lr_factor=0.5), Rollback(checkpoint=BACK, skip_batches=2)]
+)
 ORDERS = st.builds(
     lambda action, number, lives, attempt, rule: (action, number, lives, {"attempt_id": attempt, "rule": rule}),
     ACTIONS,
     st.integers(1, 6),
     st.integers(-2, 20),
-    st.sampled_from(["attempt-1", "attempt-1", "attempt-0"]),
+    st.sampled_from(["now", "now", "attempt-1", "attempt-0"]),
     st.sampled_from(["some-rule", OPERATOR]),
 )
-HAPPENS = st.one_of(
-    st.tuples(st.sampled_from(["step", "exchange"]), st.integers(0, 3)),
-    st.tuples(st.just("all step"), st.just(0)),
-    st.tuples(st.just("order"), ORDERS),
+MOVES = st.one_of(
+    st.tuples(st.sampled_from(["step", "exchange"]), st.integers(0, 3)), st.tuples(st.just("all step"), st.just(0))
 )
+HAPPENS = st.one_of(MOVES, st.tuples(st.just("order"), ORDERS))
 
 
-@settings(max_examples=300)
-@given(st.integers(1, 4), st.lists(HAPPENS, min_size=10, max_size=60))
-def test_what_one_rank_applies_all_apply_at_the_same_step(world: int, happens: list[tuple[str, object]]) -> None:
+Happens = list[tuple[str, object]]
+
+
+def play(world: int, happens: Happens, unreadable: int | None = None) -> list[Rank]:
+    """What becomes of the ranks, some time after the last word has arrived."""
     registers, heard = Registers(), Heard()
-    ranks = [Rank(registers, number, world, heard) for number in range(world)]
+    ranks = [Rank(registers, number, world, heard, number != unreadable) for number in range(world)]
+    for rank in ranks:
+        rank.ballots.others_go_on = functools.partial(go_on, ranks)
     for what, which in happens:
         if what == "order":
             assert isinstance(which, tuple)
-            action, number, lives, more = which
-            heard.waiting.append(issued(action, number=number, expires_step=max(0, ranks[0].step + lives), **more))
+            action, number, lives, told = which
+            attempt = ranks[0].tape.identity.attempt_id if told["attempt_id"] == "now" else told["attempt_id"]
+            expires = max(0, ranks[0].step + lives)
+            heard.waiting.append(
+                issued(action, number=number, expires_step=expires, **(told | {"attempt_id": attempt}))
+            )
             continue
         assert isinstance(which, int)
         for rank in ranks if what == "all step" else [ranks[which % world]]:
             rank.exchange() if what == "exchange" else rank.safe_point()
         agree(ranks)
     for _ in range(60):  # from here on every word arrives within a step
-        for rank in ranks:
-            rank.exchange()
-        for rank in ranks:
-            rank.safe_point()
+        go_on(ranks)
         agree(ranks)
     catch_up(ranks)
     assert [applied(rank) for rank in ranks] == [applied(ranks[0])] * world
-    assert len({rank.trainer.course.stopping for rank in ranks}) == 1
+    assert len({rank.now() for rank in ranks}) == 1
+    return ranks
+
+
+@settings(max_examples=250)
+@given(st.integers(1, 4), st.lists(HAPPENS, min_size=10, max_size=60), st.sampled_from([None, None, 0, 1, 3]))
+def test_what_one_rank_applies_all_apply_at_the_same_step(world: int, happens: Happens, unreadable: int | None) -> None:
+    play(world, happens, unreadable)
+
+
+@settings(max_examples=100)
+@given(
+    st.integers(1, 4),
+    st.lists(MOVES, min_size=4, max_size=30),
+    st.lists(MOVES, max_size=12),
+    st.booleans(),
+    st.sampled_from(["now", "attempt-1"]),
+)
+def test_a_rollback_that_races_a_stop_leaves_all_ranks_stopped(
+    world: int, before: Happens, between: Happens, stop_first: bool, attempt: str
+) -> None:
+    """A person's stop holds whether it was ordered before the rollback or after it, and for which attempt."""
+    back = ("order", (Rollback(checkpoint=BACK, lr_factor=0.5), 1 + stop_first, 1_000, {"attempt_id": "now"}))
+    stop = ("order", (Stop(), 2 - stop_first, 1_000, {"attempt_id": attempt, "rule": OPERATOR}))
+    race = [stop, *between, back] if stop_first else [back, *between, stop]
+    for rank in play(world, [*before, *race]):
+        ends = rank.ended()
+        assert ends["i-1" if stop_first else "i-2"][0] == "applied"
+        assert rank.trainer.course.stopping
+        assert (rank.shelf.installed == 1) == (ends.get("i-2" if stop_first else "i-1", ("",))[0] == "applied")
+
+
+def go_on(ranks: list[Rank]) -> None:
+    for rank in ranks:
+        rank.exchange()
+    for rank in ranks:
+        rank.safe_point()
 
 
 def agree(ranks: list[Rank]) -> None:
