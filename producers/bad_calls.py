@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 import threading
-from collections import Counter
+from collections import Counter, deque
 from pathlib import Path
 
 from .plain import on_one_line
@@ -19,40 +19,61 @@ logger = logging.getLogger("pilothouse")
 LOSSES = frozenset({"queue_full", "device_limit", "device_value"})
 """Reasons for which telemetry was lost; with any other a call said nothing that could be kept."""
 
+UNCOUNTED = 1_000
+"""So many wait to be counted before the caller counts them."""
+
+COUNT_SECONDS = 1.0
+
 _HERE = str(Path(__file__).parent) + os.sep
 _BETWEEN = contextlib.__file__
 """Stands between `with run.evaluating():` and us."""
 
 
 class BadCalls:
-    """What was asked for and could not be done. Its methods may be called from any thread, and by signal handlers."""
+    """What was asked for and could not be done.
+
+    Its methods may be called from any thread, and by a signal handler in the midst of another call: so nothing is
+    counted up where it is said, and no lock is waited for that the interrupted call may hold.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._said: deque[str] = deque()
         self._counts: Counter[str] = Counter()
-        self._reported: set[str] = set()
+        self._counting = threading.Lock()
+        self._reported: dict[str, object] = {}
 
     def add(self, reason: str, message: str, place: str = "") -> None:
         """Count it, and say so if this is the first of its reason; at `place`, or at the line that called us."""
-        with self._lock:
-            self._counts[reason] += 1
-            known = reason in self._reported
-        if not known and self.first(reason):
+        self._said.append(reason)
+        if len(self._said) > UNCOUNTED and self._counting.acquire(blocking=False):
+            try:
+                self._count()
+            finally:
+                self._counting.release()
+        if reason not in self._reported and self.first(reason):
             where, said = place or caller(), on_one_line(message)
             logger.warning("%s: %s (said once; further ones are counted, as %s)", where, said, reason)
 
     def first(self, reason: str) -> bool:
         """Whether this is the first time that somebody asks this of `reason`."""
-        with self._lock:
-            first = reason not in self._reported
-            self._reported.add(reason)
-        return first
+        me = object()
+        return self._reported.setdefault(reason, me) is me
 
     def take(self) -> dict[str, int]:
-        """The counts since the last call."""
-        with self._lock:
+        """The counts since the last call. Called by the outbox's thread."""
+        if not self._counting.acquire(timeout=COUNT_SECONDS):  # an interrupt can leave it held
+            return {}
+        try:
+            self._count()
             counts, self._counts = dict(self._counts), Counter()
+        finally:
+            self._counting.release()
         return counts
+
+    def _count(self) -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                self._counts[self._said.popleft()] += 1
 
 
 def caller() -> str:
