@@ -33,9 +33,7 @@ def run(
     """Watch an unchanged PyTorch script: pilothouse run -- torchrun --nproc-per-node 4 train.py."""
     from ..events.errors import UserMistake
     from ..producers.attach.options import KEY, Options, steered
-    from ..settings import load_settings
 
-    load_settings(os.environ)
     options = Options(name, run_id, steered(steer), norms, os.getpid(), uuid4().hex[:8])
     if shutil.which(command[0]) is None:
         raise UserMistake(f"there is no command {command[0]!r} here: pilothouse run -- python train.py")

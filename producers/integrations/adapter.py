@@ -3,16 +3,20 @@
 `huggingface` and `lightning` turn their framework's callbacks into `begin`, `evaluated` and `finish`.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict, Unpack
 
 from ...events.actions import ActionKind
+from ...events.errors import UserMistake
 from ...events.telemetry import AttemptReason, Outcome
 from .watching import Steered, Watch, Watched
 
 if TYPE_CHECKING:
     from ..pilot import Pilot
     from ..run import Run
+
+log = logging.getLogger("pilothouse")
 
 NO_END = "the framework began to train again before it had said that this training was over"
 
@@ -69,9 +73,20 @@ class Adapter:
 
     def begin(self, parts: Parts, drops: bool, name: str, config: object, failed: Outcome = "crashed") -> None:
         """Training starts. `drops`: its loader drops what is to be skipped. `name` and `config` are the run's, where
-        the caller gave none. `failed`: what happened to a training before, which began and never ended.
+        the caller gave none. `failed`: what happened to a training before, which began and never ended. Never raises:
+        a training that cannot be watched is made all the same.
         """
         self.finish(failed, NO_END)
+        try:
+            self._begin(parts, drops, name, config)
+        except UserMistake as mistake:
+            log.error("pilothouse: this training is not watched: %s", mistake)
+            self.finish("crashed", str(mistake))
+        except Exception:
+            log.exception("pilothouse: this training is not watched, after a fault of ours")
+            self.finish("crashed", "it could not be watched")
+
+    def _begin(self, parts: Parts, drops: bool, name: str, config: object) -> None:
         if self._given is None:
             self._own = _new_run(self._wishes.get("name") or name, config)
         elif self._trainings:
@@ -80,13 +95,19 @@ class Adapter:
         self._run = self._own or self._given
         assert self._run is not None  # one of the two
         self._watch = watch = Watch(self._run, self._wishes.get("norms", True))
-        steer = self._wishes.get("steer", False)
-        if steer:
-            given = {key: self._wishes[key] for key in ("knobs", "checkpoints") if key in self._wishes}
-            only = None if steer is True else tuple(steer)
+        if self._wishes.get("steer", False):
+            self._steer(watch, parts, drops)
+        watch.hang_on(parts["optimizers"])
+
+    def _steer(self, watch: Watch, parts: Parts, drops: bool) -> None:
+        steer = self._wishes.get("steer", True)
+        given = {key: self._wishes[key] for key in ("knobs", "checkpoints") if key in self._wishes}
+        only = None if isinstance(steer, bool) else tuple(steer)
+        try:
             watch.steer(parts["model"], parts["optimizers"], only, **given, **_steered(parts))
             watch.obeys("stop", *(("skip_batches",) if drops else ()))
-        watch.hang_on(parts["optimizers"])
+        except UserMistake as mistake:
+            log.error("pilothouse: this training cannot be steered, and is watched only: %s", mistake)
 
     def evaluated(self, metrics: Mapping[str, Any], prefix: str) -> None:
         """The framework has evaluated: what begins with `prefix`, without it."""

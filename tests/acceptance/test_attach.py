@@ -277,7 +277,13 @@ def test_both_ranks_of_an_unchanged_script_step_with_the_rate_and_clip_that_were
 def test_a_rank_that_steps_alone_waits_for_nobody_and_is_published(shell: Shell) -> None:
     """Rank 0 has no optimizer, as an actor beside its learner; and nothing here says what the loss is."""
     script, ended = shell.script(ONLY_RANK_1), shell.folder / "ended"
-    launched = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    launched = {
+        "PILOTHOUSE_NO_SUCH_SETTING": "1",
+        "RANK": "0",
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+    }
 
     def stepped(fact: TrainerFact) -> bool:
         return isinstance(fact, StepBatch)

@@ -311,6 +311,7 @@ def test_a_training_without_a_run_opens_one_of_its_own_and_one_that_ran_out_of_m
     monkeypatch.setenv("PILOTHOUSE_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("PILOTHOUSE_KAFKA", "127.0.0.1:1")
     monkeypatch.setenv("PILOTHOUSE_CLOSE_SECONDS", "0.1")
+    monkeypatch.setenv("PILOTHOUSE_NO_SUCH_SETTING", "1")  # of which no training may die
     more = {"auto_find_batch_size": True, "max_steps": 5, "eval_strategy": "no"}
     huggingface_trainer(tmp_path, huggingface.callback(name="mine"), Hungry(), **more).train()
     spooled = (tmp_path / "data" / "spool").glob("mine-*/*")
@@ -333,3 +334,17 @@ def test_a_run_that_was_given_to_two_trainings_tells_the_second_as_an_attempt() 
         adapter.finish()
     (attempt,) = tape.of("attempt")
     assert (attempt["reason"], attempt["first_step"], tape.steps) == ("restart", 0, [0, 0])
+
+
+def test_a_training_that_cannot_be_watched_is_made_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    model = nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    adapter = Adapter(name="")  # without a name of its own either
+    with caplog.at_level(logging.ERROR):
+        adapter.begin({"model": model, "optimizers": [optimizer], "scheduler": [], "scaler": None}, False, "", {})
+    (record,) = caplog.records
+    assert record.getMessage().startswith("pilothouse: this training is not watched: ")
+    assert adapter.watch is None
+    adapter.evaluating(True)
+    adapter.evaluated({"val_loss": 1.0}, "val_")
+    adapter.finish()

@@ -14,6 +14,8 @@ from torch.utils.data import DataLoader, dataloader
 
 from pilothouse.events.actions import (
     CheckpointNow,
+    Pause,
+    Resume,
     Rollback,
     ScaleLr,
     SetClip,
@@ -524,6 +526,13 @@ def test_skipped_batches_and_a_stop_are_the_loops_part() -> None:
     assert loop.batches[at : at + 2] == [at, at + 4]
     assert loop.tape.of("data_window_skipped")[0]["first_batch"] == at + 1
     assert loop.tape.steps[-1] == loop.tape.receipt("i-2")["step"]
+
+
+def test_a_pause_holds_the_loop_until_it_is_resumed() -> None:
+    loop = Loop([Order(2, Pause(max_seconds=60.0)), Order(2, Resume())]).train(20)
+    assert loop.tape.outcomes(2) == ["applied", "applied"]
+    assert loop.tape.stages == ["paused", "train"]
+    assert loop.tape.steps == list(range(20))
 
 
 def test_batches_left_to_skip_at_the_end_of_an_epoch_are_skipped_in_the_next() -> None:
