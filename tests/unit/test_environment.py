@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -128,6 +129,30 @@ def test_launchers_tell_who_they_are_and_no_other_variable_is_read() -> None:
     assert told["torchrun"] == {"torchelastic_run_id": "none", "local_world_size": "4"}
     assert told["kubernetes"]["pod_name"] == "train-0"
     assert "Zq9" not in str(told)
+
+
+def test_a_pod_knows_its_namespace_where_nobody_told_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mounted = tmp_path / "namespace"
+    monkeypatch.setattr(environment, "_NAMESPACE", mounted)
+    pod = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "HOSTNAME": "train-0"}
+    assert launchers(pod)["kubernetes"] == {"pod_name": "train-0"}
+    mounted.write_text("ml-team\n")
+    assert launchers(pod)["kubernetes"] == {"pod_name": "train-0", "pod_namespace": "ml-team"}
+    told = launchers(pod | {"POD_NAMESPACE": "told", "POD_NAME": "train-1"})["kubernetes"]
+    assert told == {"pod_name": "train-1", "pod_namespace": "told"}
+
+
+@pytest.mark.parametrize("built, told", [(("12.8", None), {"cuda": "12.8"}), ((None, "6.4.1"), {"hip": "6.4.1"}),
+                                         ((None, None), None)])  # fmt: skip
+def test_the_cuda_that_pytorch_was_built_for_is_told(
+    built: tuple[str | None, str | None], told: dict[str, str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By an imported `torch` alone, whatever it is: none is imported for it, and no device is asked."""
+    version = SimpleNamespace(cuda=built[0], hip=built[1])
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(version=version, initial_seed=lambda: 7))
+    assert at_once({}, None).get("cuda") == told
+    monkeypatch.delitem(sys.modules, "torch")
+    assert "cuda" not in at_once({}, None)
 
 
 def test_seeds_are_what_the_configuration_calls_so_at_any_depth() -> None:

@@ -1,6 +1,9 @@
 """A run as its script sees it: order, attempts, stages, ends; and no call that raises into the training loop."""
 
+import copy
 import logging
+import pickle
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -249,6 +252,93 @@ def test_calls_after_the_end_are_quiet(run: Run, log: MemoryLog) -> None:
     run.tell(RecipeChanged, step=2, what="x")
     run.close()
     assert len(log.facts()) == before
+
+
+class Model:
+    """Whatever holds its run: a model, a callback, a data set."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+
+def test_a_copy_of_what_holds_a_run_holds_the_same_run(run: Run, log: MemoryLog) -> None:
+    with run:
+        model = Model(run)
+        for made in (copy.deepcopy(model), copy.copy(model.run)):
+            assert (made.run if isinstance(made, Model) else made) is run
+        run.log(1, loss=1.0)
+    assert log.of(StepBatch)[0].steps == (1,)
+
+
+def test_what_arrives_by_pickle_knows_who_it_was_takes_every_call_and_publishes_nothing(
+    run: Run, log: MemoryLog, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = threading.active_count()
+    with run:
+        run.log(7, loss=1.0)
+        away = pickle.loads(pickle.dumps(Model(run))).run
+        assert (away.identity, away.last_step, away.inert) == (run.identity, 7, True)
+        with away:
+            for call in (*WRONG_CALLS.values(), *RIGHT_CALLS):
+                call(away)
+        assert threading.active_count() == before
+        again = pickle.loads(pickle.dumps(away))
+        assert (again.identity, again.inert) == (away.identity, True)
+    said = [record.getMessage() for record in caplog.records]
+    assert len([line for line in said if "came here by pickle" in line]) == 1
+    assert [fact.outcome for fact in log.of(RunEnded)] == ["completed"]
+    assert {folder.name for folder in tmp_path.iterdir()} <= {"run"}
+
+
+RIGHT_CALLS: tuple[Callable[[Any], object], ...] = (
+    lambda run: run.log(8, loss=1.0),
+    lambda run: run.evaluated(8, loss=1.0),
+    lambda run: run.stage("evaluate"),
+    lambda run: run.report_fact("promotion"),
+    lambda run: run.begin_attempt("rollback", 3),
+    lambda run: run.capture_logs(),
+    lambda run: run.profile("x", [1.0]),
+    lambda run: [run.log(9, loss=1.0) for _ in run.timed([1, 2])],
+    lambda run: run.counts(),
+)
+
+
+def test_a_call_with_arguments_that_it_has_not_is_counted_and_said_where_it_was_made(
+    run: Run, log: MemoryLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    with run:
+        run.stage("train", 1, 2)  # type: ignore[call-arg]  # the mistake
+        run.evaluated(1, "validation", 2, loss=1.0)  # type: ignore[call-arg]  # the mistake
+    assert log.of(TelemetryGap)[0].refused == {"stage": 1, "evaluated": 1}
+    assert all(record.getMessage().startswith(f"{__file__}:") for record in caplog.records)
+
+
+def test_what_nobody_thought_of_is_said_once_and_goes_no_further(
+    run: Run, log: MemoryLog, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with run:
+        monkeypatch.setattr(run._timings, "stage", lambda _stage: 1 / 0)
+        run.stage("evaluate")
+        run.stage("train")
+        run.log(1, loss=1.0)
+    assert caplog.text.count("run.stage failed; training goes on, but this is a bug of Pilothouse") == 1
+    assert log.of(StepBatch)[0].steps == (1,)
+
+
+def test_a_wrong_setting_of_the_environment_is_said_once_and_costs_no_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, value in (("DATA_DIR", str(tmp_path)), ("CLOSE_SECONDS", "0.1"), ("COLOUR", "red"), ("PARTITIONS", "x"),
+                        ("KAFKA", f"127.0.0.1:{free_port()}")):  # fmt: skip
+        monkeypatch.setenv(f"PILOTHOUSE_{name}", value)
+    for _ in range(2):
+        with pilothouse.start_run("gpt") as opened:
+            opened.log(1, loss=1.0)
+        assert opened.counts().spooled == 4
+    (said,) = [record.getMessage() for record in caplog.records if "settings are wrong" in record.getMessage()]
+    assert "the run goes on without them" in said
+    assert "colour (variable PILOTHOUSE_COLOUR): there is no such setting" in said
+    assert "partitions (variable PILOTHOUSE_PARTITIONS)" in said
 
 
 def test_with_no_broker_the_end_comes_soon_and_says_where_the_rest_is(

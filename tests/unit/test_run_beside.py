@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -28,6 +28,8 @@ from pilothouse.events.telemetry import (
 from pilothouse.producers import beside, environment
 from pilothouse.producers.accounts import Counts
 from pilothouse.producers.beside import Beside, Finding
+from pilothouse.producers.outbox import CAPACITY
+from pilothouse.producers.resources import Numbers, Sampler
 from pilothouse.producers.run import Run
 from pilothouse.producers.spool import read_folder
 from pilothouse.settings import Settings
@@ -116,7 +118,28 @@ def test_a_fact_of_the_pipeline_is_told_with_who_and_where(run: Run, log: Memory
     assert log.of(TelemetryGap)[0].refused == {"invalid PipelineReported": 2}
 
 
-def test_resources_are_sampled_at_the_set_interval_and_never_when_it_is_0(tmp_path: Path) -> None:
+class Watched(Sampler):
+    """The sampler, which remembers on which threads it was used."""
+
+    threads: ClassVar[set[str]] = set()
+
+    def __init__(self, *sources: Any) -> None:
+        self.threads.add(threading.current_thread().name)
+        super().__init__(*sources)
+
+    def read(self, seconds: float | None = None) -> Numbers:
+        self.threads.add(threading.current_thread().name)
+        return super().read(seconds)
+
+    def close(self) -> None:
+        self.threads.add(threading.current_thread().name)
+        super().close()
+
+
+def test_resources_are_sampled_at_the_set_interval_off_the_training_thread_and_never_when_it_is_0(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(beside, "Sampler", Watched)
     log, quiet = MemoryLog(), MemoryLog()
     for into, seconds in ((log, 0.05), (quiet, 0.0)):
         opened = open_run(tmp_path / str(seconds), into)
@@ -131,6 +154,7 @@ def test_resources_are_sampled_at_the_set_interval_and_never_when_it_is_0(tmp_pa
     assert sampled.values["process_memory_bytes"] > 0
     assert sampled.values["host_cpu_util"] >= 0
     assert quiet.of(ResourcesSampled) == []
+    assert Watched.threads == {"pilothouse-beside"}
 
 
 @pytest.fixture
@@ -193,7 +217,8 @@ def test_a_started_run_says_where_it_runs_and_whether_its_code_is_committed(
     monkeypatch.setenv("SLURM_CLUSTER_NAME", "juno")
     monkeypatch.setattr("pilothouse.producers.run.FIND_SECONDS", 30.0)
     settings = Settings(kafka=f"127.0.0.1:{free_port()}", data_dir=tmp_path / "data", close_seconds=1.0)
-    said: Any = {"team": "vision", "model_family": "transformer", "dataset": "clicks", "config": {"hub_token": "Zq9x"}}
+    said: Any = {"team": "vision", "model_family": "transformer", "dataset": "clicks", "dataset_version": "v7",
+                 "config": {"hub_token": "Zq9x"}}  # fmt: skip
     with pilothouse.start_run("found", settings=settings, **said):
         pass
     (folder,) = (tmp_path / "data" / "spool").glob("*/*")
@@ -202,8 +227,8 @@ def test_a_started_run_says_where_it_runs_and_whether_its_code_is_committed(
     assert isinstance(ended, RunEnded)
     assert started.environment["git"] == {"commit": started.code_version, "branch": "main", "dirty": True}
     assert started.environment["python"]
-    assert (started.cluster, started.team, started.model_family, started.dataset) == (
-        "juno", "vision", "transformer", "clicks")  # fmt: skip
+    assert (started.cluster, started.team, started.model_family, started.dataset, started.dataset_version) == (
+        "juno", "vision", "transformer", "clicks", "v7")  # fmt: skip
     assert "Zq9x" not in started.model_dump_json()
 
 
@@ -222,23 +247,29 @@ def test_a_chore_that_fails_is_said_once_and_the_others_go_on(
     assert log.of(LogLines)[0].lines[0].text == "still here"
 
 
-def test_a_forked_child_captures_samples_and_profiles_nothing(run: Run, log: MemoryLog) -> None:
+def test_a_forked_child_keeps_captures_samples_and_profiles_nothing_and_says_nothing(
+    run: Run, log: MemoryLog, capfd: pytest.CaptureFixture[str]
+) -> None:
     with run:
         run.capture_logs(logging.INFO, "beside-test")
         run.log(1, loss=1.0)
         child = os.fork()
         if child == 0:
-            kept = 99
+            kept, before = 99, len(run._queue)
+            logging.getLogger("pilothouse").addHandler(logging.StreamHandler())
             try:
+                for step in range(CAPACITY + 1):
+                    run.log(step, loss=1.0)
                 run.profile("x", [1.0])
                 run.report_fact("promotion")
                 logging.getLogger("beside-test").warning("from the child")
                 run.timed([1])
                 run.close()
-                kept = len(run._beside._captures[0][1]._lines)
+                kept = len(run._beside._captures[0][1]._lines) + len(run._queue) - before
             finally:
                 os._exit(kept)
         assert os.waitpid(child, 0)[1] == 0
+    assert "telemetry" not in capfd.readouterr().err
     assert log.of(LogLines) == log.of(DataProfiled) == log.of(PipelineReported) == []
     assert isinstance(log.facts()[-1], RunEnded)
 

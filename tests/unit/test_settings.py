@@ -1,11 +1,13 @@
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from pilothouse.events.errors import SettingsInvalid
-from pilothouse.settings import NOT_SETTINGS, STACK_FILE, Settings, load_settings
+from pilothouse.settings import NOT_SETTINGS, STACK_FILE, Settings, load_settings, usable_settings
 
 
 def faults(environ: dict[str, str], **overrides: object) -> list[str]:
@@ -98,3 +100,48 @@ def test_home_is_looked_up_when_settings_are_made_not_when_the_module_is_importe
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Settings().kafka = "other"
+
+
+def test_a_training_goes_on_with_every_setting_that_is_right(tmp_path: Path) -> None:
+    (tmp_path / "pilothouse.toml").write_text("tick_seconds = 0\nslot = 'seven'\n")
+    environ = {
+        "PILOTHOUSE_CONFIG": str(tmp_path / "pilothouse.toml"),
+        "PILOTHOUSE_DATA_DIR": str(tmp_path),
+        "PILOTHOUSE_KAFKA": "mine:1",
+        "PILOTHOUSE_SPOOL_BYTES": "-1",
+        "PILOTHOUSE_COLOUR": "red",
+    }
+    settings, said = usable_settings(environ)
+    assert settings == Settings(data_dir=tmp_path, kafka="mine:1", slot="seven")
+    assert [line.split()[0] for line in sorted(said)] == ["colour", "spool_bytes", "tick_seconds"]
+    settings, said = usable_settings(environ | {"PILOTHOUSE_CONFIG": str(tmp_path / "none")})
+    assert settings.kafka == "mine:1"
+    assert len(said) == 3
+
+
+@pytest.mark.parametrize("taken", [False, True], ids=["nobody's", "somebody else's"])
+def test_a_user_without_a_home_keeps_telemetry_where_nobody_else_may_read(
+    taken: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nobody = 3_999_999_999  # as in a container whose user no file knows
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    wanted = tmp_path / f"pilothouse-{nobody if taken else os.getuid()}"
+    with monkeypatch.context() as here:
+        here.setattr(os, "getuid", lambda: nobody)
+        assert "Could not determine home directory" in faults({})[0]
+    monkeypatch.setattr(Path, "expanduser", no_home)
+    if taken:
+        monkeypatch.setattr(os, "getuid", lambda: nobody)
+    settings, (said,) = usable_settings({})
+    assert said.endswith(f" {settings.data_dir} is used instead.")
+    assert settings.data_dir.stat().st_mode & 0o077 == 0
+    assert (settings.data_dir == wanted) is not taken
+    assert settings.data_dir.parent == tmp_path
+
+
+def no_home(path: Path) -> Path:
+    """As `expanduser` where the user is unknown."""
+    if str(path).startswith("~"):
+        raise RuntimeError("Could not determine home directory.")
+    return path

@@ -79,6 +79,24 @@ def test_other_stages_are_not_computing(clock: Clock, timings: StepTimings) -> N
         assert taken(timings, step) == {"data_wait_s": 1.0, "compute_s": 1.0}
 
 
+def test_a_stage_that_is_told_in_the_midst_of_another_raises_nothing_and_is_counted_once(
+    clock: Clock, timings: StepTimings
+) -> None:
+    """As a signal handler tells it, or another thread: while the first one looks at the clock."""
+    for step, _batch in enumerate(TimedLoader(Loader(clock, 1.0), timings)):
+        for stage, other, seconds in (("evaluate", "checkpoint", 10.0), ("train", "train", 1.0)):
+
+            def look(now: float = clock.now, told: str = other) -> float:
+                timings.clock = clock
+                timings.stage(told)
+                return now
+
+            timings.clock = look
+            timings.stage(stage)
+            clock.now += seconds
+        assert taken(timings, step) == {"data_wait_s": 1.0, "compute_s": 1.0}
+
+
 def test_a_row_within_another_stage_leaves_the_rest_of_it_to_the_next(clock: Clock, timings: StepTimings) -> None:
     loader = iter(TimedLoader(Loader(clock, 1.0), timings))
     next(loader)
