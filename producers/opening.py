@@ -1,6 +1,6 @@
 """What a run is opened with: what it says of itself, and the way out for what it tells.
 
-Called by `producers.run.start_run`, once.
+Called by `producers.start`, once.
 """
 
 import os
