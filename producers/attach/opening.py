@@ -8,11 +8,11 @@ import atexit
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ...events.errors import UserMistake
+from ...events.telemetry import Stage
 from ..devices import InFlight
 from ..plain import why
 from ..values import Number, Refused, read
@@ -27,6 +27,9 @@ KEPT_ROWS = 1_000
 PATIENCE_SECONDS = 120.0
 DEVICE_SECONDS = 5.0
 STEPPED, OPEN, STEERABLE = "stepped", "open", "steerable"
+
+Kept = tuple[int, "dict[str, Number] | Stage"]
+"""A row, or a stage, of a step."""
 
 
 class Opening:
@@ -43,9 +46,9 @@ class Opening:
         self.may_steer = threading.Event()
         self._steerable = threading.Event()
         self._start, self._failed = start, failed
-        self._kept: deque[tuple[int, dict[str, Number]]] = deque()
+        self._kept: list[Kept] = []
         self._in_flight = InFlight()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may come to the training thread inside of it
         self._over = threading.Event()
         self._opened = threading.Event()
         self._thread = threading.Thread(target=self._work, name="pilothouse-opening", daemon=True)
@@ -58,13 +61,15 @@ class Opening:
             return
         told = {name: read(value, self._in_flight) for name, value in metrics.items()}
         row = {name: number for name, number in told.items() if not isinstance(number, Refused)}
-        with self._lock:
-            if (run := self.run) is not None:
-                run.log(step, **metrics)
-            elif len(self._kept) < KEPT_ROWS:
-                self._kept.append((step, row))
-            else:
-                self.left_out += 1
+        if not self._keep(step, row):
+            self.log(step, metrics)
+
+    def stage(self, stage: Stage, step: int) -> None:
+        """Tell it, or keep it as well."""
+        if (run := self.run) is not None:
+            run.stage(stage, step)
+        elif not self._keep(step, stage):
+            self.stage(stage, step)
 
     def steerable(self) -> None:
         """This rank can be steered from here on."""
@@ -76,6 +81,17 @@ class Opening:
         self._over.set()
         self._steerable.set()
         self._thread.join(1.0)
+
+    def _keep(self, step: int, what: "dict[str, Number] | Stage") -> bool:
+        """Whether it is kept, or known to be too much: the run has not been opened in between."""
+        with self._lock:
+            if self.run is not None:
+                return False
+            if len(self._kept) < KEPT_ROWS:
+                self._kept.append((step, what))
+            else:
+                self.left_out += 1
+        return True
 
     # -------------------------------------------------------------------------------------------- below: on the thread
 
@@ -101,11 +117,18 @@ class Opening:
             raise UserMistake("rank 0 has opened no run: is it started by `pilothouse run` as well, and still there?")
 
     def _publish(self, run: "Run") -> None:
-        with self._lock:
-            for step, row in self._kept:
-                run.log(step, **{name: _arrived(number) for name, number in row.items()})
-            self._kept.clear()
-            self.run = run
+        while True:
+            with self._lock:
+                kept, self._kept = self._kept, []
+                if not kept:
+                    self.run = run
+                    return
+            for step, what in kept:
+                if isinstance(what, str):
+                    run.stage(what, step)
+                else:
+                    told = {name: _arrived(number) for name, number in what.items()}
+                    run.log(step, **{name: number for name, number in told.items() if number is not None})
 
     def _meet(self, ranks: Ranks | None) -> None:
         """After this the ranks know of each other that they can be steered."""
@@ -122,11 +145,13 @@ class Opening:
                 self.may_steer.set()
 
 
-def _arrived(number: Number) -> float:
+def _arrived(number: Number) -> float | None:
     """The number, from a device too: it was sent for a while ago."""
     if isinstance(number, float | int):
         return number
     deadline = time.monotonic() + DEVICE_SECONDS
-    while not number.ready() and time.monotonic() < deadline:
+    while not number.ready():
+        if time.monotonic() > deadline:
+            return None
         time.sleep(0.001)
     return number.value()

@@ -15,6 +15,8 @@ from typing import Any
 from ..context import Place, place_of, restarts
 
 LOOK_SECONDS = 0.1
+IDLE_SECONDS = 0.5
+"""Between two looks for a process group, which a data worker of rank 0 never has."""
 
 
 class Ranks:
@@ -57,7 +59,7 @@ def hear_of(word: str, then: Callable[[], object], over: threading.Event) -> Non
 
     def listen() -> None:
         ranks = None
-        while ranks is None and not over.wait(LOOK_SECONDS):
+        while ranks is None and not over.wait(IDLE_SECONDS):
             ranks = find_ranks()
         if ranks is not None and ranks.wait_for(word, 1, over):
             then()

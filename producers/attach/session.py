@@ -79,8 +79,8 @@ class Session:
             opening.log(step, metrics)
 
     def stage(self, stage: Stage, step: int | None = None) -> None:
-        if self._run is not None:
-            self._run.stage(stage, step)
+        if self._opening is not None:
+            self._opening.stage(stage, step or 0)
 
     def pilot(self, model: Any, optimizer: Any, **steered: Any) -> "Pilot":
         assert self._run is not None  # it is open before anything is steered

@@ -17,7 +17,7 @@ from pilothouse.cli.brokers import LocalBroker, free_port
 from pilothouse.events.actions import Action, ScaleLr, SetClip
 from pilothouse.events.codec import encode
 from pilothouse.events.envelope import TrainerFact
-from pilothouse.events.telemetry import InterventionReceipt, RunEnded, RunStarted, StepBatch
+from pilothouse.events.telemetry import InterventionReceipt, RunEnded, RunStarted, StageChanged, StepBatch
 from pilothouse.events.topics import CONTROL, partition_key, partition_of
 from pilothouse.tests.broker_fixture import PARTITIONS
 from pilothouse.tests.log_reader import read_run
@@ -31,12 +31,15 @@ import torch
 torch.manual_seed(0)
 model = torch.nn.Linear(4, 1)
 optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
-for step in range(20):
+for step, batch in enumerate(torch.utils.data.DataLoader(torch.ones(160, 4), batch_size=8)):
     optimizer.zero_grad()
-    loss = (model(torch.ones(8, 4)) - 1.0).square().mean()
+    loss = (model(batch) - 1.0).square().mean()
     loss.backward()
     optimizer.step()
     print(f"{step} {loss.item():.6f}")
+    if step == 9:
+        model.eval()
+        model.train()
 print(sys.argv[1:], "site" in sys.modules["sitecustomize"].__dict__)
 sys.exit(3)
 """
@@ -191,6 +194,9 @@ def test_an_unchanged_script_is_published_and_neither_its_output_nor_its_end_is_
     assert set(seen["lr"]) == {0.01}
     assert len(seen["grad_norm"]) == 20
     assert len(seen["step_time_s"]) == 19
+    assert len(seen["data_wait_s"]) == len(seen["compute_s"]) == 20
+    stages = [(fact.stage, fact.step) for fact in facts if isinstance(fact, StageChanged)]
+    assert stages[-2:] == [("evaluate", 9), ("train", 9)]
     assert isinstance(facts[-1], RunEnded)
     assert answer.stderr.splitlines()[-1] == (f"pilothouse: run {shell.run_id}: 20 steps watched (loss, grad_norm, lr)")
 
@@ -270,6 +276,7 @@ def test_both_ranks_of_an_unchanged_script_step_with_the_rate_and_clip_that_were
     seen = rows(shell.facts())
     assert seen["step"] == list(range(len(seen["step"])))
     assert (seen["lr"][0], seen["lr"][-1]) == (1e-3, 5e-4)
+    assert len(seen["comm_s"]) >= 8  # of the first ten steps, as DDP measured them
     said = [line for line in errors.splitlines() if "pilothouse" in line]
     assert said == [f"pilothouse: run {shell.run_id}: {len(seen['step'])} steps watched (loss, grad_norm, lr)"]
 
