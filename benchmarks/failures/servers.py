@@ -1,4 +1,6 @@
-"""The servers behind the loggers, each reached through a proxy that can be cut off: a broker, and MLflow's own."""
+"""The servers behind the loggers, each reached through a proxy that can be cut off: a broker, MLflow's own, and as much
+of W&B's as its client asks for.
+"""
 
 import os
 import subprocess
@@ -13,6 +15,7 @@ from pilothouse.cli.topic_admin import create_topics
 from pilothouse.tests.slow_network import FarBroker, SlowNetwork
 
 from .loggers import TOPIC
+from .wandb_server import WandbServer
 
 PARTITIONS = 1
 MLFLOW_SECONDS = 120.0
@@ -27,6 +30,7 @@ class Servers:
         self._made = 0
         self._broker: FarBroker | None = None
         self._mlflow: subprocess.Popen[bytes] | None = None
+        self._wandb: WandbServer | None = None
         self._network: SlowNetwork | None = None
 
     def network_of(self, name: str, folder: Path) -> tuple[SlowNetwork, str]:
@@ -42,6 +46,8 @@ class Servers:
         self._network = SlowNetwork(port)
         if name == "mlflow-server":
             self._mlflow = _mlflow(folder, port)
+        elif name == "wandb-online":
+            self._wandb = WandbServer(port)
         return self._network, f"{HOST}:{port}"
 
     def done_with(self) -> None:
@@ -53,6 +59,9 @@ class Servers:
         if self._network is not None:
             self._network.close()
             self._network = None
+        if self._wandb is not None:
+            self._wandb.close()
+            self._wandb = None
         if self._mlflow is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self._mlflow.pid, 9)
