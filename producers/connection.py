@@ -11,6 +11,7 @@ from typing import Any
 from ..access import Address, access_of
 from ..events.errors import BrokerUnavailable
 from ..events.topics import MAX_RECORD_BYTES, TELEMETRY
+from .quiet import CLIENT_ID, quiet_clients
 
 BLOCK_SECONDS = 5.0
 REQUEST_SECONDS = 10.0
@@ -25,6 +26,7 @@ def connected_producer(bootstrap: Address, seconds: float) -> tuple[Any, int]:
     from kafka import KafkaProducer
     from kafka.errors import KafkaError
 
+    quiet_clients()
     access = access_of(bootstrap)
     _knock(access.servers, seconds)
     clients: list[Any] = []
@@ -32,7 +34,7 @@ def connected_producer(bootstrap: Address, seconds: float) -> tuple[Any, int]:
         producer = KafkaProducer(
             kafka_client=partial(_remembered_client, clients),
             **access.options(),
-            client_id="pilothouse",
+            client_id=CLIENT_ID,
             acks="all",
             enable_idempotence=False,
             max_in_flight_requests_per_connection=1,

@@ -26,6 +26,7 @@ from ..events.envelope import LogPlace
 from ..events.telemetry import ReceiptOutcome
 from ..events.topics import CONTROL, partition_of
 from .context import Identity
+from .quiet import CLIENT_ID, quiet_clients
 
 CLOCK_SLACK_SECONDS = 3_600.0
 REFRESH_MS = 3_000
@@ -170,8 +171,6 @@ class Follower:
         self._inbox = Inbox(run_id)
         self._closed = threading.Event()
         self._silent = False
-        # It writes some ten lines a second while a broker is away; `_say_once` says it once.
-        logging.getLogger("kafka").setLevel(logging.CRITICAL)
         self._thread = threading.Thread(target=self._run, name="pilothouse-control", daemon=True)
 
     def start(self) -> "Follower":
@@ -215,9 +214,10 @@ class Follower:
     def _follow(self) -> None:
         from kafka import KafkaConsumer, TopicPartition
 
+        quiet_clients()
         consumer = KafkaConsumer(
             **self._kafka.options(),
-            client_id="pilothouse-control",
+            client_id=f"{CLIENT_ID}-control",
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             allow_auto_create_topics=False,

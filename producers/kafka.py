@@ -63,9 +63,6 @@ class KafkaSender:
     """Sends one run's records in order. `clock` counts seconds: of retries, and of what is not confirmed."""
 
     def __init__(self, bootstrap: Address, run_id: str, clock: Callable[[], float] = time.monotonic) -> None:
-        logging.getLogger("kafka").setLevel(
-            logging.CRITICAL
-        )  # some ten lines a second while a broker is away; we say it once
         self._bootstrap = bootstrap
         self._run_id = run_id
         self._clock = clock
