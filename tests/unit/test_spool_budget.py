@@ -10,8 +10,11 @@ from pilothouse.events.telemetry import StepBatch, TelemetryGap
 from pilothouse.producers.batching import Draft, Outgoing, Rows, encoded
 from pilothouse.producers.context import Identity
 from pilothouse.producers.leftovers import find_leftovers
+from pilothouse.producers.opening import outbox_of
 from pilothouse.producers.spool import Spool, read_folder, spool_folder
 from pilothouse.producers.spool_budget import LOOK_BYTES, LOOK_SECONDS, Budget, make_room
+from pilothouse.producers.thinning import Thinning
+from pilothouse.settings import Settings
 from pilothouse.tests.outbox_bench import HandClock
 
 RECORDS = 5
@@ -127,3 +130,14 @@ def test_the_root_is_looked_at_when_much_was_written_and_not_for_every_record(
     for _ in range(50):
         assert budget.allows(LOOK_BYTES // 10)
     assert 5 <= len(looks) <= 6
+
+
+def test_a_run_keeps_to_what_all_may_keep_together(tmp_path: Path) -> None:
+    left = dead(tmp_path / "spool", "dead", 10)
+    who = Identity("run-1", "attempt-1", 1, 0, 1)
+    for total, kept in ((WRITER_BYTES, True), (0, False)):
+        settings = Settings(data_dir=tmp_path, spool_total_bytes=total)
+        spool = outbox_of(who, settings, Thinning(1, 0)).backlog.spool
+        assert spool.append(record("own", 1)) is kept
+        assert len(left_in(left)) == kept, "a stand-in, and then nothing"
+        spool.close()
