@@ -28,6 +28,7 @@ from ..events.topics import TELEMETRY, partition_of
 from ..settings import Settings
 from .batching import Outgoing
 from .connection import abandon, connected_producer, disarm
+from .plain import why
 
 logger = logging.getLogger("pilothouse")
 
@@ -226,6 +227,8 @@ class KafkaSender:
             producer, partitions = connected_producer(self._bootstrap, BOOTSTRAP_SECONDS)
         except BrokerUnavailable as error:
             self._arrivals.put(error)
+        except Exception as error:  # noqa: BLE001  # of an address that can be none; it ends this attempt and no more
+            self._arrivals.put(BrokerUnavailable(why(error)))
         else:
             if self._closed:
                 abandon(producer)

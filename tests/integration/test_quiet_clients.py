@@ -12,6 +12,7 @@ from kafka.errors import KafkaError
 
 import pilothouse
 from pilothouse.producers.control import follow
+from pilothouse.producers.kafka import KafkaSender
 from pilothouse.settings import Settings
 from pilothouse.tests.outbox_bench import wait_until
 
@@ -50,3 +51,11 @@ def test_our_clients_silence_is_no_other_clients(
     said = [record for record in caplog.records if record.name.startswith("kafka")]
     assert [record for record in said if record.levelno >= logging.WARNING]
     assert {str(record.threadName) for record in said} <= {"MainThread", "kafka-io-the-scripts-own"}
+
+
+def test_an_address_that_can_be_none_is_said_in_one_line_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    sender = KafkaSender(f"127.0.0.1:{10**30}", "run")
+    wait_until(lambda: not sender.poll() and sender.failures >= 2)
+    assert sender.state == "away"
+    (said,) = [record.getMessage() for record in caplog.records if record.name == "pilothouse"]
+    assert "OverflowError" in said
