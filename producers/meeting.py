@@ -15,10 +15,11 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import astuple
 from datetime import timedelta
+from functools import partial
 from typing import Any, NamedTuple
 
 from ..events.errors import UserMistake
@@ -30,18 +31,20 @@ logger = logging.getLogger("pilothouse")
 
 AGREE_SECONDS = 120.0
 CONNECT_SECONDS = 10.0
+CLOSE_SECONDS = 0.5
 AGENT_KEY = "TORCHELASTIC_USE_AGENT_STORE"
 _SPACE = "pilothouse/space"
 
 
 class Shared(NamedTuple):
     """A store that all ranks reach, without anybody's prefix, and what our keys in it begin with. `of_launcher`: it
-    lives as long as the launcher, through all restarts.
+    lives as long as the launcher, through all restarts. `stands` is asked before it is used on a thread.
     """
 
     store: Any
     space: str
     of_launcher: bool
+    stands: Callable[[], bool] = lambda: True
 
 
 def shared_store(environ: Mapping[str, str]) -> Shared | None:
@@ -52,7 +55,7 @@ def shared_store(environ: Mapping[str, str]) -> Shared | None:
             group = sys.modules["torch.distributed.distributed_c10d"]._get_default_store()
             # Groups may share a store under prefixes; each such place is given a name of its own, once.
             place = group.compare_set(_SPACE, "", uuid.uuid4().hex).decode()
-            return Shared(_without_prefix(group), f"pilothouse/{place}", of_launcher)
+            return Shared(_without_prefix(group), f"pilothouse/{place}", of_launcher, _same_group())
         if of_launcher:
             store = _connected(environ["MASTER_ADDR"], int(environ["MASTER_PORT"]))
             return Shared(store, f"pilothouse/launch/{environ.get(LAUNCH_KEY, '')}", of_launcher)
@@ -69,7 +72,7 @@ class Meeting:
     def __init__(self, name: str, number: int, shared: Shared, world_size: int) -> None:
         self.name = name
         self.of_launcher = shared.of_launcher
-        self._store = shared.store
+        self._store, self._stands = shared.store, shared.stands
         self._place = f"{shared.space}/{name}/{number}/"
         self._world_size = world_size
 
@@ -81,9 +84,9 @@ class Meeting:
 
     def host(self, lineage: Lineage) -> "Host":
         """On rank 0: this is what we are; tell whoever asks."""
-        host = Host(self._store, self._place, self._world_size, lineage)
+        host = Host(self._place, self._world_size, lineage, self._stands)
         host.keep(self._store)
-        host.start()
+        host.start(self._store)
         return host
 
     def ask(self, rank: int) -> Lineage:
@@ -117,8 +120,8 @@ class Host:
     they the script. It rests when every rank has heard, and keeps the lineage as long as the run lasts.
     """
 
-    def __init__(self, store: Any, place: str, world_size: int, lineage: Lineage) -> None:
-        self._store = store
+    def __init__(self, place: str, world_size: int, lineage: Lineage, stands: Callable[[], bool]) -> None:
+        self._stands = stands
         self._place = place
         self._others = range(1, world_size)
         self._lineage = lineage
@@ -128,9 +131,12 @@ class Host:
         self._asked = -1
         self._news = Wake()
         self._closed = False
-        self._thread = threading.Thread(target=self._serve, name="pilothouse-meeting", daemon=True)
+        self._thread = threading.Thread()
 
-    def start(self) -> None:
+    def start(self, store: Any) -> None:
+        """Answer through a connection of our own to this store, which is held no longer: it must end with its group."""
+        connect = _own_connection(store)
+        self._thread = threading.Thread(target=self._serve, args=(connect,), name="pilothouse-meeting", daemon=True)
         self._thread.start()
 
     def note(self, lineage: Lineage) -> None:
@@ -139,9 +145,12 @@ class Host:
         self._news.set()
 
     def close(self) -> None:
-        """Answer nobody from now on. Waits for nothing."""
+        """Answer nobody from now on. The thread is waited for, shortly: an interpreter that ends while it stands in the
+        store's own code may be aborted.
+        """
         self._closed = True
         self._news.set()
+        self._thread.join(CLOSE_SECONDS)
 
     def keep(self, store: Any) -> None:
         """Leave the lineage for the next launch."""
@@ -149,13 +158,12 @@ class Host:
             store.set(self._place + "lineage", json.dumps(astuple(lineage)))
             self._kept = lineage
 
-    def _serve(self) -> None:
+    def _serve(self, connect: Callable[[], Any]) -> None:
         # What first meets the other ranks is answered: that is the attempt which this process began with.
         answer, began = json.dumps([self._token, *astuple(self._lineage)]), time.monotonic()
         try:
-            store = _own_connection(self._store)
-            self._store = None  # the group's own must end with the group
-            while not self._closed:
+            store = connect()
+            while not self._closed and self._stands():
                 self.keep(store)
                 everybody = self._answer(store, answer)
                 self._news.wait(None if everybody else _pause(began, len(self._others)))
@@ -185,10 +193,17 @@ def _without_prefix(store: Any) -> Any:
     return store
 
 
-def _own_connection(store: Any) -> Any:
-    """To the same store, where one waits for another on a connection; elsewhere the store itself."""
+def _same_group() -> Callable[[], bool]:
+    """Whether the process group is still the one of now. A store whose group has ended prints what it thinks of it."""
+    member = sys.modules["torch.distributed.distributed_c10d"].GroupMember
+    known = id(member.WORLD)
+    return lambda: id(member.WORLD) == known
+
+
+def _own_connection(store: Any) -> Callable[[], Any]:
+    """How to reach the same store on a connection of one's own, where one waits for another on it."""
     kind = sys.modules["torch.distributed"].TCPStore
-    return _connected(store.host, store.port) if isinstance(store, kind) else store
+    return partial(_connected, store.host, store.port) if isinstance(store, kind) else lambda: store
 
 
 def _connected(host: str, port: int) -> Any:
