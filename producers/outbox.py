@@ -8,6 +8,7 @@ are sent in their order.
 """
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -137,6 +138,7 @@ class Outbox:
         self._seq = 0
         self._urgent = False
         self._flush_at = 0.0
+        self._begun = pace.seconds()
 
     def append(self, entry: Entry | Raw) -> None:
         """Take one entry; from any thread, and at once. Told facts are sent without waiting for the next flush."""
@@ -361,7 +363,9 @@ class Outbox:
         waits = self.backlog.waits_since()
         if waits is None:
             return
-        if self.backlog.spool or self.sender.state != "ready" or now - waits >= CONFIRM_SECONDS:
+        young = now - self._begun < self._pace.flush  # all that was said is within the first flush interval
+        patience = {"ready": CONFIRM_SECONDS, "connecting": math.inf if young else 0.0, "away": 0.0}
+        if self.backlog.spool or now - waits >= patience[self.sender.state]:
             self.backlog.spill()
 
     def _send(self) -> None:

@@ -16,6 +16,7 @@ from pilothouse.events.telemetry import (
 )
 from pilothouse.producers import outbox as outbox_module
 from pilothouse.producers.batching import Row, Told
+from pilothouse.producers.kafka import State
 from pilothouse.producers.spool import read_folder
 from pilothouse.tests.outbox_bench import WHO, Bench, MemoryLog
 
@@ -129,6 +130,32 @@ def test_what_a_broker_does_not_confirm_at_once_goes_to_disk(bench: Bench) -> No
     bench.clock.now += 0.15
     bench.outbox.pump()
     assert bench.outbox.counts().spooled == 2, "behind what is on disk there is no waiting"
+    bench.spool.close()
+
+
+class Connecting(MemoryLog):
+    """Not there yet, and not known to be away."""
+
+    @property
+    def state(self) -> State:
+        return "ready" if self.up else "connecting"
+
+
+def test_a_run_that_begins_leaves_the_disk_alone_for_one_flush_interval(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, Connecting(up=False))
+    stage(bench, 0)
+    bench.outbox.pump()
+    bench.clock.now += 0.15
+    log(bench, 1)
+    bench.outbox.pump()
+    assert bench.outbox.counts().spooled == 0
+    bench.clock.now += 0.06
+    bench.outbox.pump()
+    assert bench.outbox.counts().spooled == 2
+    log(bench, 2)
+    bench.clock.now += 0.21
+    bench.outbox.pump()
+    assert bench.outbox.counts().spooled == 3, "then at each flush"
     bench.spool.close()
 
 
