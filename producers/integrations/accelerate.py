@@ -25,13 +25,15 @@ def watch(run: Watched, accelerator: Any, model: Any, optimizer: Any, **wishes: 
     several = schedulers if isinstance(schedulers, list | tuple) else [schedulers] if schedulers is not None else []
     wishes.setdefault("scaler", accelerator.scaler)
     wishes.pop("name", None)
-    return watch_torch(
+    watched = watch_torch(
         run,
         accelerator.unwrap_model(model),
         [innermost(one, "optimizer") for one in optimizers],
         scheduler=[innermost(one, "scheduler") for one in several],
         **wishes,  # type: ignore[misc]  # `name` was taken out
     )
+    watched.time.communicates(model)
+    return watched
 
 
 def tracker(run: Any) -> Any:

@@ -5,7 +5,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, NotRequired, Protocol, TypedDict, Unpack
 
 from ...events.actions import ActionKind
 from ...events.errors import UserMistake
@@ -46,6 +46,7 @@ class Parts(TypedDict):
     optimizers: list[Any]
     scheduler: list[Any]
     scaler: Any
+    wrapped: NotRequired[Any]  # the model as its strategy has wrapped it, where that is known
 
 
 class Adapter:
@@ -95,6 +96,7 @@ class Adapter:
         self._run = self._own or self._given
         assert self._run is not None  # one of the two
         self._watch = watch = Watch(self._run, self._wishes.get("norms", True))
+        watch.time.communicates(parts.get("wrapped"))
         if self._wishes.get("steer", False):
             self._steer(watch, parts, drops)
         watch.hang_on(parts["optimizers"])

@@ -49,6 +49,7 @@ class _Callback(Adapter):
                 "optimizers": list(trainer.optimizers),
                 "scheduler": [config.scheduler for config in trainer.lr_scheduler_configs],
                 "scaler": getattr(trainer.precision_plugin, "scaler", None),
+                "wrapped": trainer.model,
             },
             drops=self._drops,
             name=type(pl_module).__name__,

@@ -2,7 +2,8 @@
 evaluating, so that an evaluation is not taken for a hang.
 
 One for each `watching.Watch`; `producers.timings` says what the numbers are. Which module is the model, and which
-`DistributedDataParallel` stands around it, is known by the parameters of the first optimizer: it holds them all.
+`DistributedDataParallel` stands around it where nobody has said so, is known by the parameters of the first optimizer:
+it holds them all.
 """
 
 import gc
@@ -10,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -49,6 +50,11 @@ class LoopTime:
     def leave(self) -> None:
         loop_taps.leave(self)
         self.evaluate(False)
+
+    def communicates(self, model: Any) -> None:
+        """Ask this one for its communication, if it is one that measures it."""
+        if callable(getattr(model, "_get_ddp_logging_data", None)):
+            self._comm = DdpCommunication(model)
 
     def put(self, optimizer: Any, step: int, row: dict[str, Any]) -> None:
         """Add the times to the row of this step of the first optimizer, as far as they are known."""
@@ -91,10 +97,13 @@ class LoopTime:
     def _meet(self, optimizer: Any) -> None:
         self._thread = threading.get_ident()
         self._parameters = frozenset(id(each) for group in optimizer.param_groups for each in group["params"])
-        dist = sys.modules.get("torch.distributed")
-        if dist is not None and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        if self._comm is None and _has_peers():
+            threading.Thread(target=self._look_around, name="pilothouse-looks", daemon=True).start()
+
+    def _look_around(self) -> None:
+        with suppress(Exception):  # it goes through everybody's objects, while they change
             around = next((each for each in _all_ddp() if self._holds_all(each)), None)
-            self._comm = DdpCommunication(around) if around is not None else None
+            self.communicates(around)
 
     def _holds_all(self, module: Any) -> bool:
         if type(module).__hash__ is None:  # it defines an equality of its own
@@ -106,8 +115,17 @@ class LoopTime:
         return known
 
 
-def _all_ddp() -> Iterator[Any]:
-    """Nobody lists them: a look at all objects, once for a training of several ranks."""
+def _has_peers() -> bool:
+    dist = sys.modules.get("torch.distributed")
+    return dist is not None and dist.is_available() and dist.is_initialized() and bool(dist.get_world_size() > 1)
+
+
+def _all_ddp() -> list[Any]:
+    """Nobody lists them: a look at all objects, by their types, of which there are few: to ask each object takes five
+    times as long.
+    """
     from torch.nn.parallel import DistributedDataParallel
 
-    return (each for each in gc.get_objects() if issubclass(type(each), DistributedDataParallel))
+    objects = gc.get_objects()
+    kinds = {kind for kind in set(map(type, objects)) if DistributedDataParallel in kind.__mro__}
+    return [each for each in objects if type(each) in kinds] if kinds else []

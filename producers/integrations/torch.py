@@ -34,6 +34,7 @@ def watch(
     """
     optimizers = list(optimizer) if isinstance(optimizer, list | tuple) else [optimizer]
     watched = Watch(run, norms)
+    watched.time.communicates(model)
     if steer:
         watched.steer(model, optimizers, None if steer is True else tuple(steer), **steered)
     watched.hang_on(optimizers)
