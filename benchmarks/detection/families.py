@@ -294,7 +294,7 @@ def desynchronised_rank(made: Draft) -> None:
     """The weights of one rank are others than those of the rest: what must be equal on all ranks is not."""
     made.ranks = RANKS
     first, apart = made.onset(), int(made.rng.integers(RANKS))
-    weights: Array = 100.0 + 0.01 * np.arange(made.rows)
+    weights = np.linspace(100.0, 130.0, made.rows)
     for rank in range(RANKS):
         norm = weights.copy()
         if rank == apart:
