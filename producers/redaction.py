@@ -93,6 +93,9 @@ _USERINFO = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,30}://)([^\s/@:]{0,256})(:[^\
 _PAIR = re.compile(r"""([A-Za-z_][\w.-]{0,80})["']?\s{0,3}[=:]\s{0,3}(?=\S)""")
 _OPTION = re.compile(r"(?<!\S)--?([A-Za-z][\w.-]{0,80})[ \t]{1,3}(?=[^\s-]|-[^-])")
 _VALUE = re.compile(r""""[^"\n]+"|'[^'\n]+'|[^\s"']+|["']""")
+_FIELD = re.compile(r"[^;\n]+")
+"""A value of a connection string (`Server=h;Pwd=two words;`) ends at the next semicolon."""
+
 _NOTHING = frozenset(("none", "null", "true", "false", "nil", "undefined"))
 PEEK = 64
 """So much of a value shows whether it is one."""
@@ -223,7 +226,8 @@ def _without_values(pattern: "re.Pattern[str]", text: str) -> str:
     while (found := pattern.search(text, at)) is not None:
         at = found.end()
         if is_secret(found[1], _ANY_SECRET) and _tells(found[1], text[at : at + PEEK]):
-            value = _VALUE.match(text, at)
+            behind = text[max(0, found.start() - 2) : found.start()].rstrip()
+            value = (_FIELD if behind.endswith(";") else _VALUE).match(text, at)
             kept += text[done:at], MARK
             done = at = value.end() if value is not None else at + 1
     return "".join((*kept, text[done:]))

@@ -95,7 +95,13 @@ def test_with_its_user_and_password_over_tls_a_broker_takes_everything(
     assert run.counts().accepted == run.counts().sent
 
 
-WRONG = ({"KAFKA_PASSWORD": "another"}, {"KAFKA_CA": ""}, {"KAFKA_USER": ""}, {"KAFKA_MECHANISM": "SCRAM-SHA-256"})
+WRONG = (
+    {"KAFKA_PASSWORD": "another"},
+    {"KAFKA_CA": ""},
+    {"KAFKA_CA": "/no/such/file.pem"},
+    {"KAFKA_USER": ""},
+    {"KAFKA_MECHANISM": "SCRAM-SHA-256"},
+)
 
 
 def test_with_the_wrong_ones_it_is_said_what_to_look_at_and_everything_waits(

@@ -182,6 +182,12 @@ def test_a_telling_name_in_a_text_hides_what_follows_it(secret: str, name: str, 
     assert secret not in redacted_text(f"{before} {form.format(name, secret)}")
 
 
+@given(secrets, secrets, st.sampled_from(["Pwd", "Password", "SharedAccessKey"]))
+def test_a_connection_string_keeps_its_shape_and_no_part_of_its_password(one: str, other: str, name: str) -> None:
+    said = redacted_text(f"Server=h; Port=3;{name}={one} {other};Timeout=5")
+    assert said == f"Server=h; Port=3;{name}={MARK};Timeout=5"
+
+
 @given(secrets, telling, st.lists(st.sampled_from(["--lr", "0.1", "-v", "train.py", "--out", "/x"]), max_size=4))
 def test_a_command_line_does_not_tell_what_follows_a_telling_option(secret: str, name: str, other: list[str]) -> None:
     assert secret not in " ".join(redacted_arguments([*other, f"--{name}", secret, *other]))
