@@ -69,7 +69,7 @@ dist.destroy_process_group()
 """
 
 ONLY_RANK_1 = """
-import os, pathlib, sys, time
+import os, pathlib, sys, threading, time
 import torch
 import torch.distributed as dist
 
@@ -83,7 +83,8 @@ if rank == 1:
         torch.autograd.backward(torch.autograd.graph.get_gradient_edge(weight.square().sum()))
         began = time.monotonic()
         optimizer.step()
-        print(time.monotonic() - began, flush=True)
+        is_open = any(thread.name == "pilothouse-outbox" for thread in threading.enumerate())
+        print(time.monotonic() - began, is_open, flush=True)
         time.sleep(0.01)
 dist.barrier()
 """
@@ -302,8 +303,8 @@ def test_a_rank_that_steps_alone_waits_for_nobody_and_is_published(shell: Shell)
     assert process.returncode == 0, errors
     assert isinstance(told[0], RunStarted)
     assert (told[0].rank, told[0].world_size) == (0, 2)
-    took = [float(line) for line in output.splitlines()]
-    assert took[0] < 0.25
+    took, was_open = output.splitlines()[0].split()
+    assert (float(took) < 5.0, was_open) == (True, "False")
     seen = rows(shell.facts(), rank=1)
     assert seen["step"][:1] == [0]
     assert set(seen["lr"]) == {0.1}
