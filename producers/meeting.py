@@ -9,6 +9,7 @@ knows what it continues.
 A store and no collective: a script that calls `start_run` on rank 0 alone, as many do, must not wait for the rest.
 """
 
+import atexit
 import json
 import logging
 import sys
@@ -31,7 +32,7 @@ logger = logging.getLogger("pilothouse")
 
 AGREE_SECONDS = 120.0
 CONNECT_SECONDS = 10.0
-CLOSE_SECONDS = 0.5
+END_SECONDS = 0.5
 AGENT_KEY = "TORCHELASTIC_USE_AGENT_STORE"
 _SPACE = "pilothouse/space"
 
@@ -127,10 +128,12 @@ class Host:
         self._lineage = lineage
         self._kept: Lineage | None = None
         self._token = uuid.uuid4().hex
+        # What first meets the other ranks is answered: that is the attempt which this process began with.
+        self._told = json.dumps([self._token, *astuple(lineage)])
         self._answered: dict[int, bytes] = {}
         self._asked = -1
         self._news = Wake()
-        self._closed = False
+        self._closed = self._ended = False
         self._thread = threading.Thread()
 
     def start(self, store: Any) -> None:
@@ -138,6 +141,7 @@ class Host:
         connect = _own_connection(store)
         self._thread = threading.Thread(target=self._serve, args=(connect,), name="pilothouse-meeting", daemon=True)
         self._thread.start()
+        atexit.register(self.end)
 
     def note(self, lineage: Lineage) -> None:
         """The run has begun another attempt: the next launch continues that one. From any thread, and at once."""
@@ -145,12 +149,17 @@ class Host:
         self._news.set()
 
     def close(self) -> None:
-        """Answer nobody from now on. The thread is waited for, shortly: an interpreter that ends while it stands in the
-        store's own code may be aborted.
-        """
+        """The run has ended here; ranks that come late are answered all the same. Waits for nothing."""
         self._closed = True
         self._news.set()
-        self._thread.join(CLOSE_SECONDS)
+
+    def end(self) -> None:
+        """The process ends. The thread is waited for, shortly: an interpreter that ends while it stands in the store's
+        own code may be aborted.
+        """
+        self._ended = True
+        self._news.set()
+        self._thread.join(END_SECONDS)
 
     def keep(self, store: Any) -> None:
         """Leave the lineage for the next launch."""
@@ -159,25 +168,25 @@ class Host:
             self._kept = lineage
 
     def _serve(self, connect: Callable[[], Any]) -> None:
-        # What first meets the other ranks is answered: that is the attempt which this process began with.
-        answer, began = json.dumps([self._token, *astuple(self._lineage)]), time.monotonic()
+        began, everybody = time.monotonic(), False
         try:
             store = connect()
-            while not self._closed and self._stands():
+            while not self._ended and not (self._closed and everybody) and self._stands():
                 self.keep(store)
-                everybody = self._answer(store, answer)
-                self._news.wait(None if everybody else _pause(began, len(self._others)))
+                everybody = self._answer(store)
+                rests = everybody and not self._closed
+                self._news.wait(None if rests else _pause(began, len(self._others)))
         except Exception as error:  # noqa: BLE001  # the store has ended, and with it whoever could ask
             logger.debug("rank 0 answers no more: %s", why(error))
 
-    def _answer(self, store: Any, answer: str) -> bool:
+    def _answer(self, store: Any) -> bool:
         """Answer what was asked since the last time; whether all ranks have heard."""
         if (asked := store.add(self._place + "asked", 0)) != self._asked:
             self._asked = asked
             for rank in self._others:
                 question = f"{self._place}question/{rank}"
                 if store.check([question]) and (nonce := store.get(question)) != self._answered.get(rank):
-                    store.set(f"{self._place}answer/{nonce.decode()}", answer)
+                    store.set(f"{self._place}answer/{nonce.decode()}", self._told)
                     self._answered[rank] = nonce
         return bool(store.add(f"{self._place}heard/{self._token}", 0) >= len(self._others))
 

@@ -30,7 +30,7 @@ def hosts() -> Iterator[list[Host]]:
     opened: list[Host] = []
     yield opened
     for host in opened:
-        host.close()
+        host.end()
         host._thread.join(10)
         assert not host._thread.is_alive()
 
@@ -60,15 +60,17 @@ def test_whoever_asks_before_or_after_rank_zero_has_begun_hears_it(shared: Share
     told = Lineage("gpt-1", "a", 1)
     hosts.append(Meeting("gpt", 1, shared, WORLD).host(told))
     assert heard(soon) == [told, told]
-    assert heard([Asker(shared, 3)]) == [told]
+    hosts[0].close()
+    assert heard([Asker(shared, 3)]) == [told], "also when rank 0's run is over already"
+    hosts[0]._thread.join(10)
+    assert not hosts[0]._thread.is_alive(), "everybody has heard"
 
 
 def test_no_rank_believes_what_an_older_launch_left_in_its_place(shared: Shared, hosts: list[Host]) -> None:
     old = Meeting("gpt", 1, shared, WORLD).host(Lineage("gpt-1", "old", 1))
     assert heard([Asker(shared, 1)]) == [Lineage("gpt-1", "old", 1)]
     unanswered = Meeting("gpt", 1, shared, WORLD)
-    old.close()
-    old._thread.join(10)
+    old.end()
     unanswered._store.set(unanswered._place + "question/2", "of a rank that died waiting")
     askers = [Asker(shared, rank) for rank in (1, 2, 3)]
     deadline = time.monotonic() + 30
