@@ -155,7 +155,7 @@ def test_no_lock_that_a_call_needs_is_held_while_the_disk_is_waited_for(
         return append(spool, record)
 
     monkeypatch.setattr(Spool, "append", slowly)
-    monkeypatch.setattr(outbox_module, "SPILL_SECONDS", 0.0)
+    monkeypatch.setattr(outbox_module, "CONFIRM_SECONDS", 0.0)
     log = MemoryLog(up=False)
     with open_run(tmp_path, log) as run:
         goes_on_while(stuck, run)
