@@ -38,8 +38,8 @@ class Threshold(msgspec.Struct, frozen=True):
     baseline: float = 0.0
 
 
-STABLE = Threshold(enter=8.0, exit=4.0, for_steps=2, keep_for=5)
-"""On the robust z score of the loss: 8 scale units above the run's own recent median, twice in a row."""
+STABLE = Threshold(enter=1.0, exit=0.5, for_steps=1, keep_for=5)
+"""On the feature `instability`, which knows how long something must last and counts in units of this bound."""
 
 THRESHOLDS: dict[ConditionType, Threshold] = {
     "Stable": STABLE,

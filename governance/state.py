@@ -12,7 +12,7 @@ from .conditions import THRESHOLDS, Condition
 STRESSED_MARGIN = 0.25
 """Under this margin a run is stressed even while every condition holds."""
 
-DIVERGED_FACTOR = 25.0
+DIVERGED_FACTOR = 10.0
 """`Stable` is past its bound (the run has diverged, not only destabilised) at this multiple of its enter threshold."""
 
 Conditions = Mapping[ConditionType, Condition]
@@ -37,13 +37,7 @@ def _margin(condition: Condition) -> float | None:
     threshold = THRESHOLDS.get(condition.type)
     if threshold is None or condition.x is None:
         return 1.0
-    # a lone outlier is no loss of margin: it must last as long as it takes to make the condition False
-    x = (
-        condition.x
-        if condition.above == 0
-        else min(condition.x, threshold.enter * condition.above / threshold.for_steps)
-    )
-    return min(1.0, max(0.0, (threshold.enter - x) / (threshold.enter - threshold.baseline)))
+    return min(1.0, max(0.0, (threshold.enter - condition.x) / (threshold.enter - threshold.baseline)))
 
 
 def phase_of(conditions: Conditions, *, outcome: str, recovering: bool, has_baseline: bool) -> tuple[Phase, str]:

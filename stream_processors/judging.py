@@ -23,6 +23,7 @@ LOST_TICKS = 600
 HANG_FACTOR = 10.0
 HANG_TICKS = 60.0
 """No step for the larger of this many seconds and HANG_FACTOR times the usual interval, while training: stalled."""
+STABLE_EVIDENCE = ("loss", "loss_z", "loss_baseline", "loss_scale", "loss_drift", "grad_z", "instability")
 NO_POLICY = Policy(name="none", mode="observe", rules=())
 
 
@@ -64,7 +65,8 @@ def _conclude(state: RunState, desk: Desk) -> None:
 def _onset(state: RunState, desk: Desk) -> int:
     if state.incident is not None:
         return state.incident.onset_step
-    return state.features.suspect_since if state.features.suspect_since >= 0 else desk.step
+    suspect = features.onset(state.features)
+    return suspect if suspect >= 0 else desk.step
 
 
 def situation(state: RunState, desk: Desk) -> decide.Situation:
@@ -100,17 +102,18 @@ def _finite(state: RunState, seen: dict[str, float]) -> Verdict:
 
 def _stable(state: RunState, seen: dict[str, float]) -> Verdict:
     condition = state.conditions["Stable"]
-    z = seen.get("loss_z")
-    if z is None:
+    x = seen.get("instability")
+    if x is None:
         return Verdict(condition.status, condition.reason, condition.message, condition.evidence)
-    status = judge.hysteresis(condition, judge.STABLE, z)
+    status = judge.hysteresis(condition, judge.STABLE, x)
     if status == "True":
         return Verdict("True", "WithinBaseline", "the loss is within its recent range")
-    evidence = {
-        name: seen[name] for name in ("loss", "loss_z", "loss_baseline", "loss_scale", "grad_z") if name in seen
-    }
-    message = f"loss {seen['loss']:.4g} is {z:.1f} scale units above its recent median {seen['loss_baseline']:.4g}"
-    return Verdict("False", "LossAboveBaseline", message, evidence | {"enter": judge.STABLE.enter})
+    evidence = {name: seen[name] for name in STABLE_EVIDENCE if name in seen} | {"enter": judge.STABLE.enter}
+    if seen["loss_drift"] >= x:
+        message = f"the loss has climbed to {seen['loss']:.4g} since step {features.onset(state.features)}"
+        return Verdict("False", "LossClimbing", message, evidence)
+    message = f"loss {seen['loss']:.4g} is {seen['loss_z']:.1f} scale units above its recent median"
+    return Verdict("False", "LossAboveBaseline", f"{message} {seen['loss_baseline']:.4g}", evidence)
 
 
 def _checkpoint_age(state: RunState, step_: int) -> dict[str, float]:
@@ -176,7 +179,7 @@ def rephase(state: RunState, desk: Desk) -> None:
 def checkpoint_saved(state: RunState, candidate: recovery.Candidate, desk: Desk) -> None:
     """A checkpoint is a candidate when the run was known to be well at that step."""
     healthy = all(state.conditions[name].status == "True" for name in ("Finite", "Stable", "TelemetryFresh"))
-    candidate.stable = healthy and state.incident is None and state.features.suspect_since < 0
+    candidate.stable = healthy and state.incident is None and features.onset(state.features) < 0
     recovery.remember(state.candidates, candidate)
     recoverable(state, desk)
 

@@ -6,16 +6,8 @@ import pytest
 
 from pilothouse.governance.conditions import STABLE, Condition, hysteresis
 from pilothouse.governance.expressions import FEATURES
-from pilothouse.stream_processors.features import (
-    MIN_BASELINE,
-    WINDOW,
-    FeatureState,
-    StepSample,
-    baseline,
-    observe,
-    restart,
-    rewind,
-)
+from pilothouse.stream_processors.features import FeatureState, StepSample, observe, onset, restart, rewind
+from pilothouse.stream_processors.usual import BLOCK, MIN_BASELINE, WINDOW
 
 Loss = Callable[[int], float]
 
@@ -24,14 +16,16 @@ def sample(step: int, loss: float | None, grad_norm: float | None = 1.0, nonfini
     return StepSample(step, 0, 1, loss, grad_norm, None, nonfinite)
 
 
-def alarms(loss: Loss, steps: int, state: FeatureState | None = None) -> list[int]:
-    """The steps at which the loss becomes unstable."""
+def alarms(
+    loss: Loss, steps: int, state: FeatureState | None = None, grad_norm: Loss = lambda _: 1.0
+) -> list[int]:
+    """The steps at which the loss becomes unstable, judged as a run is."""
     state, condition, found = state or FeatureState(), Condition("Stable"), []
     for step in range(steps):
-        z = observe(state, sample(step, loss(step))).get("loss_z")
-        if z is None:
+        seen = observe(state, sample(step, loss(step), grad_norm(step)), learning=condition.status != "False")
+        if "instability" not in seen:
             continue
-        was, condition.status = condition.status, hysteresis(condition, STABLE, z)
+        was, condition.status = condition.status, hysteresis(condition, STABLE, seen["instability"])
         found += [step] if was != "False" == condition.status else []
     return found
 
@@ -52,16 +46,17 @@ def test_quiet_noise_is_never_unstable(seed: int) -> None:
     assert alarms(lambda step: falling(step) + noise(), 2_000) == []
 
 
-@pytest.mark.parametrize("height", [0.4, 0.8, 2.0, 1e6])
+@pytest.mark.parametrize("height", [0.4, 0.8, 2.0])
 @pytest.mark.parametrize("seed", range(3))
 def test_a_spike_that_lasts_is_seen_at_its_second_step(seed: int, height: float) -> None:
     noise = noisy(seed)
     assert alarms(lambda step: falling(step) + noise() + height * (300 <= step < 312), 330) == [301]
 
 
-def test_a_lone_outlier_is_no_instability() -> None:
+@pytest.mark.parametrize("height, found", [(1.0, []), (3.0, []), (10.0, [300]), (1e6, [300])])
+def test_a_lone_outlier_is_no_instability_unless_it_is_out_of_all_proportion(height: float, found: list[int]) -> None:
     noise = noisy(1)
-    assert alarms(lambda step: falling(step) + noise() + 5.0 * (step == 300), 400) == []
+    assert alarms(lambda step: falling(step) + noise() + height * (step == 300), 400) == found
 
 
 @pytest.mark.parametrize("per_step", [0.05, 0.1, 1.0])
@@ -73,27 +68,67 @@ def test_a_loss_that_runs_away_faster_than_its_noise_is_seen(seed: int, per_step
     assert found[0] > 200
 
 
-BLIND = "the scale is that of the whole window, so that a trend in it counts as noise"
-
-
-@pytest.mark.xfail(reason=BLIND)
 def test_a_spike_of_two_nats_is_seen_while_the_loss_still_falls_fast() -> None:
     noise = noisy(1)
-    assert alarms(lambda step: falling(step) + noise() + 2.0 * (60 <= step < 72), 72)
+    assert alarms(lambda step: falling(step) + noise() + 2.0 * (60 <= step < 72), 72) in ([61], [62])
 
 
-@pytest.mark.xfail(reason=BLIND)
-def test_a_slow_divergence_is_seen() -> None:
-    """From a loss of 2.0 to 9.7, its excess doubling every 20 steps."""
-    noise = noisy(1)
-    assert alarms(lambda step: 2.0 + noise() + (0.03 * 2 ** ((step - 200) / 20) if step >= 200 else 0.0), 360)
+@pytest.mark.parametrize("seed", range(6))
+def test_a_slow_divergence_is_seen_within_two_hundred_steps_with_its_onset(seed: int) -> None:
+    """Half a nat in two hundred steps, in noise of a tenth of that."""
+    noise = noisy(seed, 0.05)
+    state = FeatureState()
+    [found] = alarms(lambda step: 2.5 + noise() + 0.5 * max(0, step - 400) / 200, 600, state)
+    assert 400 < found < 600
+    assert 400 - 2 * BLOCK <= onset(state) <= 400 + 6 * BLOCK
 
 
-def test_a_lasting_change_of_level_is_learned_in_the_end() -> None:
+@pytest.mark.parametrize("seed", range(6))
+def test_a_step_that_stands_out_with_its_gradient_needs_no_second(seed: int) -> None:
+    noise = noisy(seed)
+
+    def high(step: int) -> bool:
+        return step == 300
+
+    def norm(step: int) -> float:
+        return math.exp(2.0 * noise()) * (20.0 if high(step) else 1.0)
+
+    def loss(step: int) -> float:
+        return 3.0 + noise() + 0.8 * high(step)
+
+    assert alarms(loss, 400) == []
+    assert alarms(loss, 400, grad_norm=norm) == [300]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_loss_that_wanders_by_itself_is_not_taken_for_unstable(seed: int) -> None:
+    """A running mean over a hundred steps of noisy data, as some scripts log it: smooth, and never at rest."""
+    noise = noisy(seed, 0.3)
+    recent = [2.0 + noise() for _ in range(100)]
+
+    def running_mean(_: int) -> float:
+        recent.append(2.0 + noise())
+        return sum(recent[-100:]) / 100
+
+    assert len(alarms(running_mean, 3_000)) <= 1
+
+
+def test_a_loss_that_goes_below_nothing_is_watched_as_it_is() -> None:
+    noise = noisy(1, 0.05)
+    state = FeatureState()
+    assert alarms(lambda step: (0.5 if step < 100 else -0.2) + noise(), 400, state) == []
+    assert not state.positive
+    assert alarms(lambda step: -0.2 + noise() + 2.0 * (step >= 40), 60) == [41]
+
+
+def test_a_lasting_change_of_level_is_never_learned_unless_it_is_announced() -> None:
     noise = noisy(2)
     state = FeatureState()
-    alarms(lambda step: 2.0 + noise() + 1.0 * (step >= 100), 600, state)
-    assert observe(state, sample(600, 3.0))["loss_z"] < STABLE.exit
+    for step in range(600):
+        seen = observe(state, sample(step, 2.0 + noise() + 1.0 * (step >= 100)))
+    assert seen["instability"] > STABLE.enter
+    restart(state)
+    assert alarms(lambda _: 3.0 + noise(), 200, state) == []
 
 
 @pytest.mark.parametrize("level", [0.0, -3.0, 2.0, 1e300, -1e300, 1e-300])
@@ -149,8 +184,8 @@ def test_windows_are_bounded_and_go_back_with_the_run() -> None:
     assert state.loss.steps[-1] == 180
     assert len(state.loss.values) == state.observed == WINDOW - 19
     restart(state)
-    assert baseline(state.loss) is None
-    assert state.suspect_since == -1
+    assert state.loss.baseline(0.0) is None
+    assert onset(state) == -1
 
 
 def test_steps_need_not_follow_each_other() -> None:
@@ -158,8 +193,8 @@ def test_steps_need_not_follow_each_other() -> None:
     state = FeatureState()
     for step in range(0, 3_000, 50):
         seen = observe(state, sample(step, 2.0 + noise()))
-    assert abs(seen["loss_z"]) < STABLE.enter
-    assert observe(state, sample(1_000_000, 9.0))["loss_z"] > STABLE.enter
+    assert seen["instability"] < STABLE.enter
+    assert observe(state, sample(1_000_000, 9.0))["loss_z"] > 7.0
 
 
 @pytest.mark.parametrize("grad_norm", [0.0, -1.0, math.nan, math.inf, None])

@@ -1,0 +1,112 @@
+"""Where a series usually is and how much it scatters, learned from its own recent past, in steps of any spacing.
+
+Location and scale are robust (median, scaled median absolute deviation; Huber 1981). The scale has two parts: the noise
+from step to step, taken about the medians of the window's two halves so that a trend is not taken for noise, and the
+*wander* of the series, by which the medians of whole blocks differ more than that noise explains. A running mean, or a
+loss that goes up and down with the difficulty of its data, wanders; a z score that knew only the noise would alarm at
+it. `features` keeps one of these for each series it watches.
+"""
+
+import math
+from collections.abc import Callable
+from statistics import median
+
+import msgspec
+
+WINDOW = 64
+MIN_BASELINE = 16
+"""Values needed before there is a baseline to be compared with."""
+BLOCK = 16
+"""Steps of which a block's median is taken."""
+BLOCKS = 40
+MIN_BLOCKS = 6
+MAD_TO_SIGMA = 1.4826
+CLIP_Z = 4.0
+WANDER_WEIGHT = 2.0
+LEAST_RISES = 0.25
+"""Of the changes between blocks: with fewer rises a series does not wander, it falls."""
+BLOCK_NOISE = 0.31
+"""The standard deviation of the median of a block of independent noise, in units of that noise's own: 1.2533 / 4."""
+
+
+class Baseline(msgspec.Struct, frozen=True):
+    """Where a value usually is, how much it scatters (noise and wander), and how much of that is noise alone."""
+
+    location: float
+    scale: float
+    noise: float
+
+    def z(self, value: float) -> float:
+        return (value - self.location) / self.scale
+
+
+class Block(msgspec.Struct, frozen=True, array_like=True):
+    """The median of `BLOCK` values, and the first and last step of them."""
+
+    median: float
+    first: int
+    last: int
+
+
+class Recent(msgspec.Struct):
+    """The last values and blocks of one series, oldest first. `wander` is as of the last block."""
+
+    values: list[float] = []
+    steps: list[int] = []
+    begun: int = 0
+    blocks: list[Block] = []
+    wander: float = 0.0
+
+    def baseline(self, floor: float) -> Baseline | None:
+        """None while too little was seen. The noise is never taken for less than `floor`: a plateau without noise is
+        not a reason to alarm.
+        """
+        if len(self.values) < MIN_BASELINE:
+            return None
+        half = len(self.values) // 2
+        older, newer = self.values[:half], self.values[half:]
+        was, location = median(older), median(newer)
+        away = [abs(value - was) for value in older] + [abs(value - location) for value in newer]
+        noise = max(MAD_TO_SIGMA * median(away), floor)
+        return Baseline(location, math.hypot(noise, WANDER_WEIGHT * self.wander), noise)
+
+    def push(self, step: int, value: float, usual: Baseline | None) -> None:
+        """Learn one more value, clipped into what is usual."""
+        if usual is not None:
+            value = min(value, usual.location + CLIP_Z * usual.scale)
+        self.values.append(value)
+        self.steps.append(step)
+        if len(self.values) > WINDOW:
+            del self.values[0], self.steps[0]
+        self.begun += 1
+        if self.begun < BLOCK:
+            return
+        self.begun = 0
+        self.blocks.append(Block(median(self.values[-BLOCK:]), self.steps[-BLOCK], step))
+        del self.blocks[:-BLOCKS]
+        if usual is not None and len(self.blocks) >= MIN_BLOCKS:
+            excess = scatter_of_rises(self.blocks, 1) ** 2 - 2.0 * (BLOCK_NOISE * usual.noise) ** 2
+            self.wander = math.sqrt(max(0.0, excess))
+
+    def rewind(self, step: int) -> None:
+        """Forget what came after `step`: the run went back there."""
+        kept = sum(1 for known in self.steps if known <= step)
+        del self.values[kept:], self.steps[kept:]
+        self.blocks = [block for block in self.blocks if block.last <= step]
+        self.begun = 0
+        if len(self.blocks) < MIN_BLOCKS:
+            self.wander = 0.0
+
+    def transform(self, by: Callable[[float], float]) -> None:
+        """Go over to another unit, in which nothing is known of the wander yet."""
+        self.values = [by(value) for value in self.values]
+        self.blocks, self.begun, self.wander = [], 0, 0.0
+
+
+def scatter_of_rises(blocks: list[Block], lag: int) -> float:
+    """How much a series rises over `lag` blocks where it does, as the standard deviation of noise that would do the
+    same. A loss that falls, however unevenly, hardly rises.
+    """
+    changes = [later.median - earlier.median for earlier, later in zip(blocks, blocks[lag:], strict=False)]
+    rises = [change for change in changes if change > 0.0]
+    return MAD_TO_SIGMA * median(rises) if len(rises) >= LEAST_RISES * len(changes) > 0 else 0.0
