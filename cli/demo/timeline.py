@@ -21,7 +21,7 @@ from ..event_text import action
 from ..rendering import Row, number, numbers, short, text_of
 from .account import Account
 
-SHOWN_EVIDENCE = ("loss", "loss_z", "loss_baseline", "grad_norm", "grad_z", "nonfinite", "lr")
+SHOWN_EVIDENCE = ("loss", "loss_z", "loss_baseline", "loss_drift", "grad_norm", "grad_z", "nonfinite", "lr")
 
 
 def timeline(account: Account) -> list[Row]:
