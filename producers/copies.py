@@ -7,8 +7,11 @@ thread and no connection: what arrives there knows who it was, takes every call,
 from typing import TYPE_CHECKING
 
 from ..settings import Settings
+from .ballots import LocalBallots
 from .context import Identity
 from .opening import outbox_of
+from .steering import Links
+from .teller import Teller
 from .thinning import Thinning
 
 if TYPE_CHECKING:
@@ -20,3 +23,8 @@ def arrived(identity: Identity, settings: Settings, step: int) -> "Run":
     from .run import Run
 
     return Run(identity, settings, {}, outbox_of(identity, settings, Thinning(1, identity.rank))).left_behind(step)
+
+
+def no_links(_run: Teller, _settings: Settings) -> Links:
+    """Of a pilot of such a run: it hears no command, and no rank counts on it."""
+    return Links(LocalBallots())

@@ -110,6 +110,9 @@ class Pilot:
         self.steers: tuple[ActionKind, ...] = ()
         self.offer()
 
+    def __deepcopy__(self, _memo: object) -> "Pilot":
+        return self  # a model that holds its pilot may be copied, for averages
+
     # -------------------------------------------------------------- what `integrations` call for somebody else's loop
 
     def offer(self, *kinds: ActionKind) -> None:

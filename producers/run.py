@@ -28,7 +28,7 @@ from .batching import MAX_ROWS, Row, Told
 from .beginning import Beginning
 from .beside import FIND_SECONDS, Beside, Finding
 from .context import Identity, Lineage
-from .copies import arrived
+from .copies import arrived, no_links
 from .ending import Ending, ending_of, last_words
 from .harmless import harmless
 from .outbox import Outbox
@@ -247,6 +247,8 @@ class Run:
         from .pilot import Pilot
 
         self._timings.watch(model)
+        if self.inert:
+            steered["links"] = no_links
         pilot = Pilot(self, model, optimizer, settings=self.settings, **steered)
         self._pilots.append(pilot)
         return pilot

@@ -290,6 +290,20 @@ def test_what_arrives_by_pickle_knows_who_it_was_takes_every_call_and_publishes_
     assert {folder.name for folder in tmp_path.iterdir()} <= {"run"}
 
 
+def test_a_pilot_of_what_arrived_by_pickle_trains_on_and_listens_to_nobody(run: Run) -> None:
+    import torch
+
+    model = torch.nn.Linear(1, 1)
+    with run:
+        away = pickle.loads(pickle.dumps(run))
+        before = threading.active_count()
+        pilot = away.pilot(model, torch.optim.SGD(model.parameters(), lr=0.1))
+        assert [batch for step, batch in pilot.batches([7, 8]) if pilot.safe_point(step)] == [7, 8]
+        assert threading.active_count() == before
+        assert copy.deepcopy(pilot) is pilot
+        pilot.close()
+
+
 RIGHT_CALLS: tuple[Callable[[Any], object], ...] = (
     lambda run: run.log(8, loss=1.0),
     lambda run: run.evaluated(8, loss=1.0),
