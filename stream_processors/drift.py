@@ -1,8 +1,8 @@
 """A loss that climbs too slowly for any single step to stand out: a cumulative sum over the medians of blocks.
 
-Page's CUSUM (1954) of the blocks' z scores against the blocks before, in which a block counts only while nothing climbs.
-The bound is for the false-alarm budget: `make bench-detection` shows what it costs and finds. Called by `features` for
-each step.
+Page's CUSUM (1954) of the blocks' z scores against the blocks before, among which a block counts only while nothing
+climbs. The bound is for the false-alarm budget: `make bench-detection` shows what it costs and finds. Called by
+`features` for each step.
 """
 
 import math

@@ -1,14 +1,14 @@
 """Rolling stability features of one run: how far this step is from the run's own recent past.
 
-The loss is watched in its logarithm while it is positive, so that nothing depends on its unit, the gradient norm always.
-`usual` says where each of them is and how much it scatters, `drift` whether the loss climbs slowly. One-sided: a loss
-that falls is no alarm. `instability` joins the evidence, in units of what it takes to alarm: steps in a row that stand
-out, one that stands out together with its gradient, one that is out of all proportion, a climb.
+The loss is watched in its logarithm while it is positive, so that nothing depends on its unit, the gradient norm
+always. `usual` says where each of them is and how much it scatters, `drift` whether the loss climbs slowly. One-sided:
+a loss that falls is no alarm. `instability` joins the evidence, in units of what it takes to alarm: steps in a row that
+stand out, one that stands out together with its gradient, one that is out of all proportion, a climb.
 
 Values beyond the usual enter the windows clipped, and none enters them while the run is unstable: no incident, however
-long, teaches the detector that it is normal. (A lasting change of level that is meant is announced, by `RecipeChanged`.)
-Called by `judging`; the names are declared in `governance.expressions.FEATURES`. Where the numbers come from:
-docs/detection.md.
+long, teaches the detector that it is normal. (A lasting change of level that is meant is announced, by
+`RecipeChanged`.) Called by `judging`; the names are declared in `governance.expressions.FEATURES`. Where the numbers
+come from: docs/detection.md.
 """
 
 import math

@@ -16,9 +16,7 @@ def sample(step: int, loss: float | None, grad_norm: float | None = 1.0, nonfini
     return StepSample(step, 0, 1, loss, grad_norm, None, nonfinite)
 
 
-def alarms(
-    loss: Loss, steps: int, state: FeatureState | None = None, grad_norm: Loss = lambda _: 1.0
-) -> list[int]:
+def alarms(loss: Loss, steps: int, state: FeatureState | None = None, grad_norm: Loss = lambda _: 1.0) -> list[int]:
     """The steps at which the loss becomes unstable, judged as a run is."""
     state, condition, found = state or FeatureState(), Condition("Stable"), []
     for step in range(steps):
