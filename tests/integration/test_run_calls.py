@@ -91,7 +91,7 @@ print(raised[:3], len(lines) > 100, len(handled) > 10, accepted == sum(parts), l
 
 def test_no_call_from_threads_and_signal_handlers_raises_waits_for_itself_or_is_lost(tmp_path: Path) -> None:
     script = Script(f"127.0.0.1:{free_port()}", tmp_path)
-    done = script.run(CALLS, PILOTHOUSE_CLOSE_SECONDS="1", PILOTHOUSE_RESOURCES_SECONDS="0")
+    done = script.run(CALLS, PILOTHOUSE_CLOSE_SECONDS="5", PILOTHOUSE_RESOURCES_SECONDS="0")
     assert done.returncode == 0, done.stderr
     *said, logged, bad, staged = done.stdout.split()
     assert said == ["[]", "True", "True", "True"], done.stdout
