@@ -147,12 +147,12 @@ class GuardedKafka(KafkaBroker):
         return ""
 
 
-@pytest.fixture
-def guarded(tmp_path: Path) -> Iterator[KafkaBroker]:
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
     launcher = named_kafka()
     if launcher.is_dir() or not os.access(launcher, os.X_OK):
         pytest.skip("needs a launcher that understands --auth and --tls in PILOTHOUSE_TEST_KAFKA (see CONTRIBUTING.md)")
-    broker = GuardedKafka(launcher, tmp_path / "kafka", free_port())
+    broker = GuardedKafka(launcher, tmp_path_factory.mktemp("kafka") / "kafka", free_port())
     try:
         broker.start()
         yield broker
@@ -160,13 +160,39 @@ def guarded(tmp_path: Path) -> Iterator[KafkaBroker]:
         broker.kill()
 
 
-def test_every_client_of_ours_gets_into_a_guarded_apache_kafka(guarded: KafkaBroker, tmp_path: Path) -> None:
+def admin_of(guarded: KafkaBroker) -> dict[str, str]:
     login = {"KAFKA_SECURITY": "SASL_SSL", "KAFKA_MECHANISM": "SCRAM-SHA-256", "KAFKA_USER": "admin"}
-    secret = {"KAFKA_PASSWORD": "admin-secret", "KAFKA_CA": str(guarded.log_dir / "ca.pem")}
-    settings = settings_of(guarded.address, tmp_path, login | secret)
-    access = settings.log_access
+    return login | {"KAFKA_PASSWORD": "admin-secret", "KAFKA_CA": str(guarded.log_dir / "ca.pem")}
+
+
+def test_a_guarded_apache_kafka_refuses_who_has_no_password_and_everything_waits_on_disk(
+    guarded: KafkaBroker, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, logger="pilothouse"):
+        run = trained(settings_of(guarded.address, tmp_path, {"CLOSE_SECONDS": "3"}))
+    assert "PILOTHOUSE_KAFKA_SECURITY" in caplog.text
+    (folder,) = (tmp_path / "spool").glob("*/*")
+    assert sum(record.entries for record in read_folder(folder)) == run.counts().accepted
     with pytest.raises(BrokerUnavailable, match="PILOTHOUSE_KAFKA_SECURITY"):
         describe_topics(guarded.address, PARTITIONS, 1, seconds=3.0)
+
+
+def test_an_apache_kafka_without_our_topics_gets_everything_when_they_are_made(
+    guarded: KafkaBroker, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = settings_of(guarded.address, tmp_path, admin_of(guarded))
+    with caplog.at_level(logging.WARNING, logger="pilothouse"), pilothouse.start_run("test", settings=settings) as run:
+        for step in range(100):
+            run.log(step, loss=1.0)
+        wait_until(lambda: "pilothouse topics create" in caplog.text, 30)
+        wait_until(lambda: run.counts().spooled > 0, 30)
+        create_topics(settings.log_access, PARTITIONS, 1)
+    assert run.counts().accepted == run.counts().sent
+
+
+def test_every_client_of_ours_gets_into_a_guarded_apache_kafka(guarded: KafkaBroker, tmp_path: Path) -> None:
+    settings = settings_of(guarded.address, tmp_path, admin_of(guarded))
+    access = settings.log_access
     create_topics(access, PARTITIONS, 1)
     run = trained(settings)
     assert run.counts().accepted == run.counts().sent

@@ -22,7 +22,7 @@ from pilothouse.storage.rows import StepRow, rows_of, step_batch
 from pilothouse.tests.archive_events import Writer, inputs, logged, step_columns
 from pilothouse.tests.endpoint_fixture import EndpointProcess
 
-on_the_engine = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+on_the_engine = settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 numbers = count()
 
 
