@@ -10,7 +10,8 @@ import pytest
 from pilothouse.benchmarks.detection import __main__ as command
 from pilothouse.benchmarks.detection import peers
 from pilothouse.benchmarks.detection.corpus import read_corpus
-from pilothouse.benchmarks.detection.families import FAULTS, HEALTHY, faulty_series, healthy_series
+from pilothouse.benchmarks.detection.families import FAULTS, faulty_series, healthy_series
+from pilothouse.benchmarks.detection.healthy import HEALTHY
 from pilothouse.benchmarks.detection.score import Score, judge
 from pilothouse.benchmarks.detection.series import Alarm, Column, Incident, Series
 from pilothouse.events.errors import UserMistake
