@@ -1,6 +1,10 @@
-"""A run for tests of the integrations: keeps the rows that were logged, and steers by scripted commands."""
+"""A run for tests of the integrations, and what they train: keeps the rows logged, steers by scripted commands."""
 
 from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, dataloader
 
 from pilothouse.events.telemetry import AttemptReason
 from pilothouse.producers.context import Identity
@@ -50,3 +54,36 @@ class WatchedTape(Tape):
     def outcomes(self, count: int) -> list[str]:
         """What became of the first commands."""
         return [self.receipt(f"i-{number}")["outcome"] for number in range(1, count + 1)]
+
+
+def small_model(dropout: float = 0.0) -> nn.Module:
+    torch.manual_seed(7)
+    return nn.Sequential(nn.Linear(3, 4), nn.Dropout(dropout), nn.Linear(4, 1))
+
+
+def loss_of(model: Any, batch: Tensor) -> Any:
+    return (model(batch) - 1.0).square().mean()
+
+
+def data(count: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    return [torch.randn(8, 3, generator=generator) for _ in range(count)]
+
+
+def norm_of(model: nn.Module) -> float:
+    return float(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).norm())
+
+
+def functions() -> list[Any]:
+    clip = torch.nn.utils.clip_grad
+    return [
+        torch.autograd.backward,
+        clip._get_total_norm,
+        clip._clip_grads_with_norm_,
+        torch.amp.GradScaler.scale,
+        torch.optim.Optimizer.zero_grad,
+        nn.Module.zero_grad,
+        nn.Module.train,
+        DataLoader.__iter__,
+        dataloader._BaseDataLoaderIter.__next__,
+    ]
