@@ -28,7 +28,7 @@ os.environ.setdefault("_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:-UseG1GC -XX
 LONG_SECONDS = 1_800
 """For the long kills, after which any other test would be taken to hang."""
 
-SLOW = frozenset({"acceptance", "chaos", "integration"})
+SLOW = frozenset({"acceptance", "chaos", "contract", "integration"})
 LEVELS = ("unit", "property", "contract", "replay", "integration", "chaos", "acceptance")
 
 # No deadline: on a shared machine it measures the neighbours. Derandomized in CI: a red build must be red again.

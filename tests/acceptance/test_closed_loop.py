@@ -29,6 +29,7 @@ from pilothouse.settings import load_settings
 from pilothouse.storage.connect import connect
 from pilothouse.storage.history import read_decisions, read_log
 from pilothouse.stream_processors.replay import replay
+from pilothouse.tests.replay.history import on_control_topic
 from pilothouse.tests.stack_fixture import CLI, cli, environ, running_stack, typed
 
 SMALL = ("--ranks", "2", "--steps", "160", "--width", "48", "--layers", "1", "--json")
@@ -152,13 +153,16 @@ def test_what_was_only_observed_was_not_touched(demo: Shown) -> None:
     assert {row["run_id"].rpartition("-")[2] for row in proposed} == {"governed", "ungoverned"}
 
 
-def test_replaying_the_archived_log_gives_the_archived_decisions(demo: Shown) -> None:
-    client = connect(load_settings(environ(demo.data_dir)))
+def test_replaying_the_archived_log_gives_the_decisions_of_the_archive_and_of_the_control_topic(demo: Shown) -> None:
+    settings = load_settings(environ(demo.data_dir))
+    client = connect(settings)
     for row in demo.said["runs"]:
         decided = [to_json(decision) for decision in read_decisions(client, row["run_id"])]
         again = [to_json(decision) for decision in replay(row["run_id"], read_log(client, row["run_id"]))]
         assert again == decided
         assert len(decided) > 10
+        if row["run_id"] == demo.governed:
+            assert again == [to_json(decision) for decision in on_control_topic(settings, demo.governed)]
 
 
 def test_sql_clickhouse_connect_and_curl_read_the_same_archive(demo: Shown) -> None:

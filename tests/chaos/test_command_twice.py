@@ -76,7 +76,7 @@ def _until_both_are_answered(broker: LocalBroker, worker: DyingWorker) -> Iterat
                 worker.start()
 
 
-@pytest.mark.parametrize("new_broker", ["embedded"], indirect=True)
+@pytest.mark.parametrize("new_broker", ["embedded", pytest.param("kafka", marks=pytest.mark.chaos_long)], indirect=True)
 def test_a_command_that_is_issued_twice_is_applied_once(new_broker: NewBroker, tmp_path: Path) -> None:
     broker = new_broker()
     worker = governor_on(broker, tmp_path / "governor", policy=POLICY)

@@ -20,6 +20,28 @@ from pilothouse.cli.brokers import free_port
 ROOT = Path(__file__).parents[2]
 PARTS = ("cli", "control_room", "events", "governance", "producers", "storage", "stream_processors")
 SHIPPED = {".py", ".sql", ".yaml"}
+BASE = set(
+    [
+        "annotated-doc",
+        "annotated-types",
+        "crc32c",
+        "kafka-python",
+        "markdown-it-py",
+        "mdurl",
+        "msgspec",
+        "pilothouse",
+        "psutil",
+        "pydantic",
+        "pydantic-core",
+        "pygments",
+        "rich",
+        "shellingham",
+        "typer",
+        "typing-extensions",
+        "typing-inspection",
+    ]
+)
+"""All that an install without extras brings."""
 
 IMPORT_ALL = """
 import importlib, pkgutil, pilothouse
@@ -125,6 +147,7 @@ def wanted(requirements: Iterable[str] | None, extras: frozenset[str]) -> Iterat
 def locked_away(wheel: Path) -> str:
     """Code after which nothing can be imported that the base install does not bring."""
     base = brought_by(wheel) | {"pilothouse"}
+    assert base == BASE, "what a training image takes: DECISIONS.md says why each"
     owners = metadata.packages_distributions()
     blocked = {top for top, names in owners.items() if not base & {canonicalize_name(name) for name in names}}
     assert blocked >= {"torch", "numpy", "faust", "clickhouse_connect", "yaml", "aiohttp", "chdb", "pytest"}
