@@ -20,27 +20,25 @@ from pilothouse.cli.brokers import free_port
 ROOT = Path(__file__).parents[2]
 PARTS = ("cli", "control_room", "events", "governance", "producers", "storage", "stream_processors")
 SHIPPED = {".py", ".sql", ".yaml"}
-BASE = set(
-    [
-        "annotated-doc",
-        "annotated-types",
-        "crc32c",
-        "kafka-python",
-        "markdown-it-py",
-        "mdurl",
-        "msgspec",
-        "pilothouse",
-        "psutil",
-        "pydantic",
-        "pydantic-core",
-        "pygments",
-        "rich",
-        "shellingham",
-        "typer",
-        "typing-extensions",
-        "typing-inspection",
-    ]
-)
+BASE = {
+    "annotated-doc",
+    "annotated-types",
+    "crc32c",
+    "kafka-python",
+    "markdown-it-py",
+    "mdurl",
+    "msgspec",
+    "pilothouse",
+    "psutil",
+    "pydantic",
+    "pydantic-core",
+    "pygments",
+    "rich",
+    "shellingham",
+    "typer",
+    "typing-extensions",
+    "typing-inspection",
+}
 """All that an install without extras brings."""
 
 IMPORT_ALL = """
