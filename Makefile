@@ -8,7 +8,8 @@ EXTRAS := server,local,torch,dev
 ARGS   ?=
 # The peers of the SDK's benchmarks have an environment of their own, some 2 GB.
 BENCH  := build/bench/venv
-# Most slow tests wait for a process to start or die: more workers than cores, a file each, in the order of tests/conftest.py.
+# Most slow tests wait for a process to start or die: more workers than cores. The slow levels come first, a file a worker.
+# (Seen: fast files between the slow ones, or four workers, take 35 s longer: what waits for a busy machine polls.)
 SPREAD := -n 3 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help

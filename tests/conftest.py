@@ -5,7 +5,6 @@ A test's level is the folder it is in, so that nobody can forget a marker: `-m u
 
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,7 +27,6 @@ os.environ.setdefault("_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:-UseG1GC -XX
 LONG_SECONDS = 1_800
 """For the long kills, after which any other test would be taken to hang."""
 
-SLOW = frozenset({"acceptance", "chaos", "contract", "integration"})
 LEVELS = ("unit", "property", "contract", "replay", "integration", "chaos", "acceptance")
 
 # No deadline: on a shared machine it measures the neighbours. Derandomized in CI: a red build must be red again.
@@ -38,7 +36,6 @@ settings.load_profile("ci" if os.environ.get("CI") else "laptop")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Gives each test its level, and spreads the files of the fast ones among those of the slow."""
     here = Path(__file__).parent
     for item in items:
         level = item.path.relative_to(here).parts[0]
@@ -47,17 +44,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(level)
         if item.get_closest_marker("chaos_long"):
             item.add_marker(pytest.mark.timeout(LONG_SECONDS))
-    items.sort(key=_place_among([item.path for item in items]))
-
-
-def _place_among(paths: list[Path]) -> Callable[[pytest.Item], tuple[float, Path]]:
-    """The slow files one after the other, and the fast between them: while a slow test waits for a process, the cores
-    have something to do. Within a file the order stays.
-    """
-    files = list(dict.fromkeys(paths))
-    slow = [file for file in files if SLOW.intersection(file.parts)]
-    fast = [file for file in files if not SLOW.intersection(file.parts)]
-    share = len(slow) / max(1, len(fast))
-    places = {file: float(place) for place, file in enumerate(slow)}
-    places |= {file: (number + 0.5) * share for number, file in enumerate(fast)}
-    return lambda item: (places[item.path], item.path)
