@@ -9,7 +9,7 @@ ARGS   ?=
 # The peers of the SDK's benchmarks have an environment of their own, some 2 GB.
 BENCH  := build/bench/venv
 # Most slow tests wait for a process to start or die: more workers than cores. The slow levels come first, a file a worker.
-# (Seen: fast files between the slow ones, or four workers, take 35 s longer: what waits for a busy machine polls.)
+# (Seen: fast files between the slow ones take 35 s longer; four workers take as long, and 90 s more of CPU.)
 SPREAD := -n 3 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help

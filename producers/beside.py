@@ -225,6 +225,6 @@ class Beside:
     def _do(self, chore: Chore, *, last: bool) -> None:
         try:
             chore.do(last)
-        except Exception:
+        except Exception:  # one chore that fails must not end the others
             if self._bad_calls.first(f"chore {chore.do.__qualname__}"):
                 logger.exception("what is done beside the training failed; it goes on, but this is a bug of Pilothouse")

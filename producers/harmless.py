@@ -24,7 +24,7 @@ def harmless(call: Call) -> Call:
     def guarded(self: Any, *args: Any, **kwargs: Any) -> None:
         try:
             call(self, *args, **kwargs)
-        except Exception as error:
+        except Exception as error:  # whatever nobody thought of; the training must not end by it
             bad_calls = self._outbox.bad_calls
             trace = error.__traceback__
             if isinstance(error, TypeError) and trace is not None and trace.tb_next is None:

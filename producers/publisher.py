@@ -69,7 +69,7 @@ class Publisher:
     def _round(self, *, flush: bool = False) -> None:
         try:
             self._outbox.pump(flush=flush)
-        except Exception:
+        except Exception:  # one round that fails must not keep the next from sending
             if self._outbox.bad_calls.first("pump"):
                 logger.exception("publishing telemetry failed; it goes on, but this is a bug of Pilothouse")
 

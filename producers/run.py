@@ -347,7 +347,7 @@ class Run:
         for pilot in self._pilots:
             try:
                 pilot.close(max(0.0, deadline - time.monotonic()))
-            except Exception:
+            except Exception:  # the run's telemetry must still go out
                 logger.exception("closing the pilot failed; the run ends all the same")
 
     def _forked(self) -> None:

@@ -51,7 +51,7 @@ class Drift(msgspec.Struct):
             self.values = []
 
     def _add(self, block: Block, recent: list[Block], noise: float) -> None:
-        """One more block. `recent` are the last blocks whatever they were, `noise` is that of a single step."""
+        """One more block. `recent` are the blocks that the baseline has learned, `noise` is that of a single step."""
         if len(self.reference) < MIN_BLOCKS:
             self.reference.append(block)
             return

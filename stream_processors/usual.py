@@ -49,7 +49,9 @@ class Block(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Recent(msgspec.Struct):
-    """The last values and blocks of one series, oldest first. `wander` is as of the last block."""
+    """The last values and blocks of one series, oldest first. `begun` values came since the last block was completed;
+    `wander` is as of then.
+    """
 
     values: list[float] = []
     steps: list[int] = []

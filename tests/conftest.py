@@ -21,9 +21,6 @@ pytest_plugins = (
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# A test's Kafka lives for seconds: the compiler for long-lived servers costs half of the CPU its start takes.
-os.environ.setdefault("_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:-UseG1GC -XX:+UseSerialGC")
-
 LONG_SECONDS = 1_800
 """For the long kills, after which any other test would be taken to hang."""
 

@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from statistics import fmean, pstdev, stdev
-from typing import Any
 
 from .series import Alarm, Column, Series
 
@@ -105,7 +104,12 @@ def page_hinkley(series: Series) -> Iterator[int]:
     """River's PageHinkley on the loss, upwards, with its defaults."""
     from river.drift import PageHinkley
 
-    return _drift(series, PageHinkley(mode="up"))
+    detector = PageHinkley(mode="up")
+    for row, loss in _values(series.column("loss")):
+        if math.isfinite(loss):
+            detector.update(loss)
+            if detector.drift_detected:
+                yield row
 
 
 def adwin(series: Series) -> Iterator[int]:
@@ -147,14 +151,6 @@ def alarms_of(rule: Rule, series: Series) -> list[Alarm]:
     starts = [rows[0], *(later for earlier, later in pairwise(rows) if later > earlier + 1)]
     ends = [*(earlier for earlier, later in pairwise(rows) if later > earlier + 1), rows[-1]]
     return [Alarm(first, last) for first, last in zip(starts, ends, strict=True)]
-
-
-def _drift(series: Series, detector: Any) -> Iterator[int]:
-    for row, loss in _values(series.column("loss")):
-        if math.isfinite(loss):
-            detector.update(loss)
-            if detector.drift_detected:
-                yield row
 
 
 def _values(column: Column) -> Iterator[tuple[int, float]]:

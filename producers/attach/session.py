@@ -111,7 +111,7 @@ class Session:
                 _before_the_ranks_part(self._pilot.close)
             else:
                 self._pilot.add_optimizer(optimizer)
-        except Exception:
+        except Exception:  # whatever we stumble over, the script's step must be made
             log.exception("pilothouse: this script cannot be steered; it is watched only")
 
     def _open(self) -> Opening | None:

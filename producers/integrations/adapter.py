@@ -83,7 +83,7 @@ class Adapter:
         except UserMistake as mistake:
             log.error("pilothouse: this training is not watched: %s", mistake)
             self.finish("crashed", str(mistake))
-        except Exception:
+        except Exception:  # a training that cannot be watched is made all the same
             log.exception("pilothouse: this training is not watched, after a fault of ours")
             self.finish("crashed", "it could not be watched")
 

@@ -64,7 +64,7 @@ def test_a_stop_in_order_leaves_nothing_to_be_done_twice(new_broker: NewBroker, 
     assert worker.health()["state"] == "stopped"
     with closing(Feed(broker.address)) as feed:
         feed.end(CONTROL.name)
-    ids = [read.event.event_id for read in read_all(broker.address, CONTROL.name, PARTITIONS)]  # type: ignore[union-attr]
+    ids = [read.event.event_id for read in read_all(broker.address, CONTROL.name, PARTITIONS)]  # type: ignore[union-attr]  # what was decided is readable
     assert len(ids) == len(set(ids)) > 5
 
 

@@ -5,6 +5,7 @@ import logging
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from uuid import uuid4
 
@@ -16,12 +17,13 @@ from pilothouse.events.commands import OperatorCommand
 from pilothouse.events.envelope import TrainerFact
 from pilothouse.events.errors import BrokerUnavailable
 from pilothouse.events.telemetry import Heartbeat, RunEnded, RunStarted, SampleRecorded, StageChanged, StepBatch
+from pilothouse.events.topics import TELEMETRY
 from pilothouse.producers.kafka import send_fact
 from pilothouse.producers.run import Run
 from pilothouse.producers.spool import read_folder
 from pilothouse.settings import Settings
 from pilothouse.tests.broker_fixture import BROKERS, PARTITIONS, NewBroker, broker_of_kind, started
-from pilothouse.tests.log_reader import read_run
+from pilothouse.tests.log_reader import Reader, read_run
 from pilothouse.tests.outbox_bench import told, wait_until
 
 
@@ -110,14 +112,25 @@ def test_a_broker_that_was_killed_and_comes_back_misses_nothing(new_broker: NewB
     if broker.keeps_log:
         assert steps == list(range(1_800))
         assert numbers_of(facts) == list(range(1, len(facts) + 1))
-    else:
-        # Its log died with it: what it had confirmed is gone, what it had not is there. Clients that are faster than
-        # `create_topics` have a new broker make the topics by itself, and what it confirms until they are made is gone
-        # as well (seen: once in 32 times).
-        assert steps == sorted(set(steps))
-        assert steps[-300:] == list(range(1_500, 1_800))
-        assert 200 <= steps[0] <= 300
+    else:  # its log died with it: what it had confirmed is gone, what it had not is there
+        assert steps == list(range(steps[0], 1_800)) or began_anew(broker.address, run.identity.run_id)
         assert steps[0] <= 300
+
+
+def began_anew(address: str, run_id: str) -> bool:
+    """Whether the log of this broker gives an offset twice: it has lost again what it had confirmed (seen once in 32
+    restarts of the embedded one under load, at the time its topics were made; no sender can make that good).
+    """
+    offsets: list[int] = []
+    with closing(Reader(address, TELEMETRY.name, PARTITIONS)) as reader:
+        deadline = time.monotonic() + 20.0
+        while time.monotonic() < deadline:
+            for read in reader.more():
+                if isinstance(read.event, TrainerFact) and read.event.run_id == run_id:
+                    offsets.append(read.place.offset)
+                    if isinstance(read.event, RunEnded):
+                        return len(set(offsets)) < len(offsets)
+    raise AssertionError(f"the end of {run_id} was not read")
 
 
 def test_with_no_broker_a_run_ends_soon_and_leaves_its_telemetry_on_disk(

@@ -135,7 +135,7 @@ def test_a_copy_is_done_when_its_event_is_reached_and_not_before(monkeypatch: py
         assert not copy.ready()
         cuda.work(1)
         assert [other.ready() for other in copies[: number + 2]] == [True] * (number + 1) + [False] * (number < 4)  # type: ignore[union-attr]  # all are copies
-    assert [copy.value() for copy in copies] == [value for value, _ in values]  # type: ignore[union-attr]
+    assert [copy.value() for copy in copies] == [value for value, _ in values]  # type: ignore[union-attr]  # all are copies
     assert cuda.pinned == [8 * devices.BYTES]
 
 

@@ -96,7 +96,7 @@ def test_what_was_told_in_schema_1_is_still_read(kind: str, fields: dict[str, ob
 
 
 def reported(fact: str, **numbers: float) -> PipelineReported:
-    return PipelineReported(at=1, run_id="r", writer_id="w", seq=1, who="ci", fact=fact, numbers=numbers)  # type: ignore[arg-type]
+    return PipelineReported(at=1, run_id="r", writer_id="w", seq=1, who="ci", fact=fact, numbers=numbers)  # type: ignore[arg-type]  # by its name
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def test_weight_decay_and_dropout_are_found_and_set() -> None:
     loop = Loop([Order(0, SetWeightDecay(value=0.2)), Order(5, SetDropout(value=0.1))]).train(12)
     assert loop.tape.outcomes(2) == ["applied", "applied"]
     assert loop.tape.receipt("i-1")["before"] == {"weight_decay": 0.01}
-    assert (loop.optimizer.param_groups[0]["weight_decay"], loop.model[1].p) == (0.2, 0.1)  # type: ignore[index]
+    assert (loop.optimizer.param_groups[0]["weight_decay"], loop.model[1].p) == (0.2, 0.1)  # type: ignore[index]  # a Sequential
 
 
 def test_skipped_batches_and_a_stop_are_the_loops_part() -> None:

@@ -284,7 +284,7 @@ def test_a_model_that_is_asked_at_every_step_a_part_of_it_or_another_is_no_evalu
     spent = LoopTime(told.append, lambda _: None, clock)
     spent.mode_set(model, False)  # before training: it is not known whose it is
     spent.put(optimizer, 0, {})
-    for other in (model[0], small_model()):  # type: ignore[index]
+    for other in (model[0], small_model()):  # type: ignore[index]  # a Sequential
         spent.mode_set(other, False)
     assert told == []
     wrapping = nn.Sequential(model)
