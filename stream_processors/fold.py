@@ -31,7 +31,7 @@ from ..governance.recovery import Candidate, rewound
 from ..governance.verification import Receipt
 from . import features, gathering, judging
 from .admission import Verdict, admit, short
-from .features import StepSample
+from .detectors.sample import StepSample
 from .run_state import (
     MAX_EARLY,
     PAST_ATTEMPTS,

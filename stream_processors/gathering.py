@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from ..events.metric_names import GRAD_NAMES, LOSS_NAMES, LR_NAMES
+from ..events.metric_names import GRAD_NAMES, LOSS_NAMES, TOLD
 from ..events.telemetry import RunStarted, StepBatch
-from .features import StepSample
+from .detectors.sample import StepSample
 from .run_state import (
     EARLY_PENDING,
     HELD_BYTES,
@@ -33,14 +33,14 @@ BACK_ROWS = 3
 
 
 class Row(NamedTuple):
-    """What one rank logged of one step, as far as it is judged."""
+    """What one rank logged of one step, as far as it is judged. `told` is rank 0's, empty for the others."""
 
     step: int
     at: int
     rank: int
     loss: float | None
     grad_norm: float | None
-    lr: float | None
+    told: dict[str, float]
 
 
 class Turn(NamedTuple):
@@ -58,7 +58,8 @@ def add_rows(attempt: Attempt, batch: StepBatch, tick: int) -> list[Turn]:
     turns: list[Turn] = []
     if rank >= (attempt.world_size if attempt.started else MAX_RANKS):
         return turns
-    columns = [_column(batch, names) for names in (LOSS_NAMES, GRAD_NAMES, LR_NAMES)]
+    losses, grad_norms = _column(batch, LOSS_NAMES), _column(batch, GRAD_NAMES)
+    told = _told(batch) if rank == 0 else {}
     before = attempt.high.get(rank, -1)
     for index, step in enumerate(batch.steps):
         high = attempt.high.get(rank, -1)
@@ -68,8 +69,10 @@ def add_rows(attempt: Attempt, batch: StepBatch, tick: int) -> list[Turn]:
             continue
         attempt.high[rank] = step
         if step > attempt.judged:
-            loss, grad_norm, lr = (column[index] if column else None for column in columns)
-            _merge(attempt, Row(step, batch.times[index], rank, loss, grad_norm, lr), tick)
+            loss = losses[index] if losses else None
+            grad_norm = grad_norms[index] if grad_norms else None
+            beside = {name: value for name, column in told.items() if (value := column[index]) is not None}
+            _merge(attempt, Row(step, batch.times[index], rank, loss, grad_norm, beside), tick)
     if rank in attempt.lagging:
         attempt.lagging.remove(rank)
     if before <= attempt.watermark:
@@ -90,6 +93,11 @@ def _column(batch: StepBatch, names: tuple[str, ...]) -> tuple[float | None, ...
     return next((batch.metrics[name] for name in names if name in batch.metrics), None)
 
 
+def _told(batch: StepBatch) -> dict[str, tuple[float | None, ...]]:
+    columns = ((name, _column(batch, names)) for name, names in TOLD.items())
+    return {name: column for name, column in columns if column is not None}
+
+
 def _merge(attempt: Attempt, row: Row, tick: int) -> None:
     pending = attempt.pending.get(row.step)
     if pending is None:
@@ -99,7 +107,7 @@ def _merge(attempt: Attempt, row: Row, tick: int) -> None:
     measured = (value for value in (row.loss, row.grad_norm) if value is not None)
     pending.nonfinite += sum(1 for value in measured if not math.isfinite(value))
     if row.rank == 0:
-        pending.lr = row.lr
+        pending.told = row.told
     pending.low.append((row.rank, row.loss, row.grad_norm))
     pending.low.sort(key=lambda low: low[0])
     del pending.low[SAMPLED_RANKS:]
@@ -188,8 +196,8 @@ def _sample(step: int, pending: PendingStep) -> StepSample:
         ranks=pending.ranks,
         loss=_mean([loss for _, loss, _ in pending.low if loss is not None]),
         grad_norm=_mean([grad for _, _, grad in pending.low if grad is not None]),
-        lr=pending.lr,
         nonfinite=pending.nonfinite,
+        told=pending.told,
     )
 
 

@@ -5,14 +5,13 @@ ready step and each Tick; writes decisions to the desk.
 """
 
 from ..events.decisions import ConditionChanged, ConditionType, PhaseChanged, RunAssessed
-from ..governance import conditions as judge
 from ..governance import decide, expressions, incidents, recovery, verification
 from ..governance.conditions import Condition, Verdict
 from ..governance.desk import Desk
 from ..governance.policy import Policy, load_policy
 from ..governance.state import phase_of, stability_margin
-from . import features
-from .features import StepSample
+from . import features, verdicts
+from .detectors.sample import StepSample
 from .gathering import BACK_ROWS, Turn
 from .run_state import MAX_LOST, RunState
 
@@ -23,7 +22,6 @@ LOST_TICKS = 600
 HANG_FACTOR = 10.0
 HANG_TICKS = 60.0
 """No step for the larger of this many seconds and HANG_FACTOR times the usual interval, while training: stalled."""
-STABLE_EVIDENCE = ("loss", "loss_z", "loss_baseline", "loss_scale", "loss_drift", "grad_z", "instability")
 NO_POLICY = Policy(name="none", mode="observe", rules=())
 
 
@@ -41,8 +39,9 @@ def step(state: RunState, sample: StepSample, desk: Desk) -> None:
     seen = features.observe(state.features, sample, learning=state.conditions["Stable"].status != "False")
     seen |= _checkpoint_age(state, sample.step)
     state.last_features = seen
-    _set(state, "Finite", _finite(state, seen), desk)
-    _set(state, "Stable", _stable(state, seen), desk)
+    onset = features.onset(state.features)
+    for name, judge in verdicts.OF_A_STEP:
+        _set(state, name, judge(state.conditions[name], seen, onset), desk)
     _set(state, "Progressing", Verdict("True", "StepsEnding", "steps are ending"), desk)
     _conclude(state, desk)
 
@@ -85,35 +84,6 @@ def situation(state: RunState, desk: Desk) -> decide.Situation:
 def _facts(state: RunState) -> dict[str, object]:
     status = {name: condition.status for name, condition in state.conditions.items()}
     return expressions.facts_of(state.last_features, status, state.phase, state.margin)
-
-
-def _finite(state: RunState, seen: dict[str, float]) -> Verdict:
-    count = seen["nonfinite"]
-    condition = state.conditions["Finite"]
-    condition.x = count
-    if count:
-        return Verdict(
-            "False", "NonFinite", f"{count:.0f} losses or gradient norms are NaN or infinite", {"nonfinite": count}
-        )
-    if "loss" not in seen and "grad_norm" not in seen:
-        return Verdict(condition.status, condition.reason, condition.message, condition.evidence)
-    return Verdict("True", "AllFinite", "losses and gradient norms are finite")
-
-
-def _stable(state: RunState, seen: dict[str, float]) -> Verdict:
-    condition = state.conditions["Stable"]
-    x = seen.get("instability")
-    if x is None:
-        return Verdict(condition.status, condition.reason, condition.message, condition.evidence)
-    status = judge.hysteresis(condition, judge.STABLE, x)
-    if status == "True":
-        return Verdict("True", "WithinBaseline", "the loss is within its recent range")
-    evidence = {name: seen[name] for name in STABLE_EVIDENCE if name in seen} | {"enter": judge.STABLE.enter}
-    if seen["loss_drift"] >= x:
-        message = f"the loss has climbed to {seen['loss']:.4g} since step {features.onset(state.features)}"
-        return Verdict("False", "LossClimbing", message, evidence)
-    message = f"loss {seen['loss']:.4g} is {seen['loss_z']:.1f} scale units above its recent median"
-    return Verdict("False", "LossAboveBaseline", f"{message} {seen['loss_baseline']:.4g}", evidence)
 
 
 def _checkpoint_age(state: RunState, step_: int) -> dict[str, float]:

@@ -36,14 +36,14 @@ SAMPLED_RANKS = 4
 
 class PendingStep(msgspec.Struct, array_like=True):
     """One step that not every live rank has reported yet. `low` holds (rank, loss, grad_norm) of the lowest ranks,
-    sorted.
+    sorted; `told` is what rank 0 said beside.
     """
 
     at: int
     first_tick: int
     ranks: int = 0
     nonfinite: int = 0
-    lr: float | None = None
+    told: dict[str, float] = {}
     low: list[tuple[int, float | None, float | None]] = []
 
 

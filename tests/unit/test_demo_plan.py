@@ -8,7 +8,7 @@ from pilothouse.cli.demo.questions import questions_about
 from pilothouse.cli.demo.recipe import Recipe
 from pilothouse.cli.demo.story import recipe_of
 from pilothouse.producers.faults import read_faults
-from pilothouse.stream_processors.usual import MIN_BASELINE
+from pilothouse.stream_processors.detectors.usual import MIN_BASELINE
 
 settings = st.builds(
     Setting,

@@ -4,16 +4,18 @@ from collections.abc import Callable
 
 import pytest
 
+from pilothouse.events.metric_names import TOLD
 from pilothouse.governance.conditions import STABLE, Condition, hysteresis
 from pilothouse.governance.expressions import FEATURES
-from pilothouse.stream_processors.features import FeatureState, StepSample, observe, onset, restart, rewind
-from pilothouse.stream_processors.usual import BLOCK, MIN_BASELINE, WINDOW
+from pilothouse.stream_processors.detectors.sample import StepSample
+from pilothouse.stream_processors.detectors.usual import BLOCK, MIN_BASELINE, WINDOW
+from pilothouse.stream_processors.features import FeatureState, observe, onset, restart, rewind
 
 Loss = Callable[[int], float]
 
 
 def sample(step: int, loss: float | None, grad_norm: float | None = 1.0, nonfinite: int = 0) -> StepSample:
-    return StepSample(step, 0, 1, loss, grad_norm, None, nonfinite)
+    return StepSample(step, 0, 1, loss, grad_norm, nonfinite)
 
 
 def alarms(loss: Loss, steps: int, state: FeatureState | None = None, grad_norm: Loss = lambda _: 1.0) -> list[int]:
@@ -115,7 +117,7 @@ def test_a_loss_that_goes_below_nothing_is_watched_as_it_is() -> None:
     noise = noisy(1, 0.05)
     state = FeatureState()
     assert alarms(lambda step: (0.5 if step < 100 else -0.2) + noise(), 400, state) == []
-    assert not state.positive
+    assert not state.loss.positive
     assert alarms(lambda step: -0.2 + noise() + 2.0 * (step >= 40), 60) == [41]
 
 
@@ -151,8 +153,8 @@ def test_non_finite_losses_teach_nothing_and_begin_an_excursion(loss: float, non
     seen = observe(state, sample(20, loss, nonfinite=nonfinite))
     assert "loss_z" not in seen
     assert seen["nonfinite"] == 1.0
-    assert len(state.loss.values) == 20
-    assert state.suspect_since == 20
+    assert len(state.loss.recent.values) == 20
+    assert state.loss.suspect_since == 20
 
 
 def test_an_excursion_keeps_its_first_step_until_three_calm_ones() -> None:
@@ -162,7 +164,7 @@ def test_an_excursion_keeps_its_first_step_until_three_calm_ones() -> None:
     for step in range(60):
         high = step in (40, 41, 43)
         observe(state, sample(step, 2.0 + noise() + 1.0 * high))
-        since[step] = state.suspect_since
+        since[step] = state.loss.suspect_since
     assert [since[step] for step in (39, 40, 42, 43, 45, 46)] == [-1, 40, 40, 40, 40, -1]
 
 
@@ -177,12 +179,12 @@ def test_windows_are_bounded_and_go_back_with_the_run() -> None:
     state = FeatureState()
     for step in range(200):
         observe(state, sample(step, 2.0 + step))
-    assert len(state.loss.values) == len(state.loss.steps) == WINDOW
+    assert len(state.loss.recent.values) == len(state.loss.recent.steps) == WINDOW
     rewind(state, 180)
-    assert state.loss.steps[-1] == 180
-    assert len(state.loss.values) == state.observed == WINDOW - 19
+    assert state.loss.recent.steps[-1] == 180
+    assert len(state.loss.recent.values) == state.observed == WINDOW - 19
     restart(state)
-    assert state.loss.baseline(0.0) is None
+    assert state.loss.recent.baseline(0.0) is None
     assert onset(state) == -1
 
 
@@ -213,6 +215,6 @@ def test_a_gradient_that_explodes_has_a_large_z() -> None:
 def test_every_feature_is_declared_for_expressions() -> None:
     state = FeatureState(val_loss=1.0)
     for step in range(30):
-        seen = observe(state, StepSample(step, 0, 4, 2.0, 1.0, 0.1, 0))
+        seen = observe(state, StepSample(step, 0, 4, 2.0, 1.0, 0, dict.fromkeys(TOLD, 0.1)))
     assert set(seen) <= set(FEATURES)
     assert set(FEATURES) - set(seen) == {"steps_since_good_checkpoint"}

@@ -1,0 +1,139 @@
+"""Is the loss where it should be? Its jumps, its climbs, and both together with the gradient norm.
+
+The loss is watched in its logarithm while it is positive, so that nothing depends on its unit. `usual` says where it
+is and how much it scatters, `drift` whether it climbs slowly. One-sided: a loss that falls is no alarm. `instability`
+joins the evidence, in units of what it takes to alarm: steps in a row that stand out, one that stands out together with
+its gradient, one that is out of all proportion, a climb.
+
+Values beyond the usual enter the windows clipped, and none enters them while the run is unstable: no incident, however
+long, teaches the detector that it is normal. (A lasting change of level that is meant is announced, by
+`RecipeChanged`.)
+"""
+
+import math
+
+import msgspec
+
+from .drift import BOUND, LEAST_CLIMB, SUSPECT, Drift
+from .sample import StepSample
+from .usual import Recent
+
+TWO_Z, THREE_Z = 7.0, 4.0
+"""Z scores of the loss that alarm when two steps in a row have them, and three."""
+JOINT_Z, JOINT_GRAD_Z, JOINT_RISE = 5.0, 6.0, 0.15
+"""A single step alarms when both stand out and the loss rises by so much (in its logarithm)."""
+HUGE_Z, HUGE_RISE = 30.0, 1.0
+"""... and by itself when it is out of all proportion."""
+SUSPECT_Z = 3.0
+"""From this z score on a step counts as evidence of an incident, though not yet as one."""
+CALM_STEPS = 3
+HUGE = 1e150
+"""Losses enter the features within this, so that no difference or quotient of them overflows."""
+FLOOR = 0.005
+"""The least noise: half a percent of the loss."""
+RAW_FLOOR = 1e-9
+"""The least noise of a loss that has no logarithm, beside half a percent of itself."""
+
+
+class LossState(msgspec.Struct):
+    """What is remembered of the loss. `suspect_since` is the first step of the excursion that is going on, -1 without
+    one; `zs` are the z scores at the last two steps.
+    """
+
+    recent: Recent = msgspec.field(default_factory=Recent)
+    drift: Drift = msgspec.field(default_factory=Drift)
+    positive: bool = True
+    zs: tuple[float, float] = (0.0, 0.0)
+    suspect_since: int = -1
+    calm: int = 0
+
+
+def observe(state: LossState, sample: StepSample, grad_z: float, *, learning: bool) -> dict[str, float]:
+    """The features of the loss, once there is a baseline. `grad_z` is what `gradient` says of the same step."""
+    seen = _features(state, sample, grad_z, learning=learning)
+    _follow_excursion(state, sample.step, seen.get("loss_z"), sample.nonfinite)
+    return seen
+
+
+def onset(state: LossState) -> int:
+    """The first step of what is wrong now, estimated backwards; -1 while nothing is suspect."""
+    climbing = state.drift.since if state.drift.total >= SUSPECT * BOUND else -1
+    return min((step for step in (state.suspect_since, climbing) if step >= 0), default=-1)
+
+
+def _features(state: LossState, sample: StepSample, grad_z: float, *, learning: bool) -> dict[str, float]:
+    if sample.loss is None or not math.isfinite(sample.loss):
+        return {}
+    loss = max(-HUGE, min(sample.loss, HUGE))
+    if state.positive and loss <= 0.0:
+        _leave_logarithms(state)
+    value = math.log(loss) if state.positive else loss
+    floor = _floor(state)
+    usual = state.recent.baseline(floor)
+    state.drift.observe(sample.step, value, state.recent.blocks, usual.noise if usual else floor)
+    if learning or usual is None:
+        state.recent.push(sample.step, value, usual)
+    if usual is None:
+        return {}
+    z, rise = usual.z(value), value - usual.location
+    climb = state.drift.share(usual.noise, LEAST_CLIMB if state.positive else 0.0)
+    jump = _jump(state, z, rise, grad_z)
+    state.zs = (state.zs[1], z)
+    location = math.exp(usual.location) if state.positive else usual.location
+    return {
+        "loss_z": z,
+        "loss_baseline": location,
+        "loss_scale": usual.scale * (location if state.positive else 1.0),
+        "loss_rise": loss - location,
+        "loss_drift": climb,
+        "instability": max(jump, climb),
+    }
+
+
+def _jump(state: LossState, z: float, rise: float, grad_z: float) -> float:
+    """How near the last steps come to an alarm, 1 being one; and a lone outlier none."""
+    earlier, last = state.zs
+    shares = [min(last, z) / TWO_Z, min(earlier, last, z) / THREE_Z]
+    if rise >= JOINT_RISE or not state.positive:
+        shares.append(min(z / JOINT_Z, grad_z / JOINT_GRAD_Z))
+    if rise >= HUGE_RISE and state.positive:
+        shares.append(z / HUGE_Z)
+    return max(0.0, *shares)
+
+
+def _floor(state: LossState) -> float:
+    if state.positive:
+        return FLOOR
+    return max(RAW_FLOOR, FLOOR * abs(state.recent.values[-1]) if state.recent.values else 0.0)
+
+
+def _leave_logarithms(state: LossState) -> None:
+    """A loss that is not positive has none: from here on it is watched as it is."""
+    state.positive = False
+    state.recent.transform(math.exp)
+    state.drift = Drift()
+
+
+def _follow_excursion(state: LossState, step: int, loss_z: float | None, nonfinite: int) -> None:
+    if nonfinite or (loss_z is not None and loss_z >= SUSPECT_Z):
+        state.calm = 0
+        if state.suspect_since < 0:
+            state.suspect_since = step
+    elif state.suspect_since >= 0:
+        state.calm += 1
+        if state.calm >= CALM_STEPS:
+            state.suspect_since, state.calm = -1, 0
+
+
+def rewind(state: LossState, step: int) -> None:
+    """The run went back to `step`: keep only what was seen up to there."""
+    state.recent.rewind(step)
+    state.drift.rewind(step)
+    state.zs = (0.0, 0.0)
+    state.suspect_since, state.calm = -1, 0
+
+
+def restart(state: LossState) -> None:
+    """The recipe changed: what was usual is not any more."""
+    rewind(state, -1)
+    state.positive = True

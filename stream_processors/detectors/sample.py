@@ -1,0 +1,18 @@
+"""One step of the whole run, as `gathering` puts it together from what its ranks report: what every detector is fed."""
+
+import msgspec
+
+
+class StepSample(msgspec.Struct, frozen=True):
+    """One step of the whole run. `loss` and `grad_norm` are means over the ranks with the lowest numbers, None where
+    nobody logged them; `nonfinite` counts the NaNs and infinities among them over all ranks. `told` is what rank 0 said
+    beside, under the names of `events.metric_names.TOLD`.
+    """
+
+    step: int
+    at: int
+    ranks: int
+    loss: float | None
+    grad_norm: float | None
+    nonfinite: int
+    told: dict[str, float] = {}
