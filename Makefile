@@ -12,6 +12,9 @@ BENCH  := build/bench/venv
 # (Seen: fast files between the slow ones take 35 s longer; four workers take as long, and 90 s more of CPU.)
 SPREAD := -n 3 --dist loadfile --no-loadscope-reorder
 
+# What is started a hundred times is compiled once, also where the environment asks Python to leave no bytecode behind.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test check chaos bench-quiet bench-idle bench-detection bench-sdk bench-sdk-failures format setup clean
 
