@@ -6,11 +6,10 @@ climbs. The bound is for the false-alarm budget: `make bench-detection` shows wh
 """
 
 import math
-from statistics import median
 
 import msgspec
 
-from .usual import BLOCK, BLOCK_NOISE, MIN_BLOCKS, Block, scatter_of_rises
+from .usual import BLOCK, BLOCK_NOISE, MIN_BLOCKS, Block, median, scatter_of_rises
 
 REFERENCE = 12
 SLACK = 0.75

@@ -8,8 +8,8 @@ it. `features` keeps one of these for each series it watches.
 """
 
 import math
-from collections.abc import Callable
-from statistics import median
+from bisect import bisect_left, insort
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -21,6 +21,8 @@ BLOCK = 16
 BLOCKS = 40
 MIN_BLOCKS = 6
 MAD_TO_SIGMA = 1.4826
+RENEWED = 8
+"""The scatter about the medians is taken anew with every eighth value of a full window, and with every one before."""
 CLIP_Z = 4.0
 WANDER_WEIGHT = 2.0
 LEAST_RISES = 0.25
@@ -49,12 +51,15 @@ class Block(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Recent(msgspec.Struct):
-    """The last values and blocks of one series, oldest first. `begun` values came since the last block was completed;
-    `wander` is as of then.
+    """The last values and blocks of one series, oldest first. `newer` is the newer half of the values in ascending
+    order; `scatter` about the medians of both halves is as of `RENEWED`. `begun` values came since the last block was
+    completed; `wander` is as of then.
     """
 
     values: list[float] = []
     steps: list[int] = []
+    newer: list[float] = []
+    scatter: float = 0.0
     begun: int = 0
     blocks: list[Block] = []
     wander: float = 0.0
@@ -65,26 +70,42 @@ class Recent(msgspec.Struct):
         """
         if len(self.values) < MIN_BASELINE:
             return None
-        half = len(self.values) // 2
-        older, newer = self.values[:half], self.values[half:]
-        was, location = median(older), median(newer)
-        away = [abs(value - was) for value in older] + [abs(value - location) for value in newer]
-        noise = max(MAD_TO_SIGMA * median(away), floor)
-        return Baseline(location, math.hypot(noise, WANDER_WEIGHT * self.wander), noise)
+        noise = max(self.scatter, floor)
+        return Baseline(middle(self.newer), math.hypot(noise, WANDER_WEIGHT * self.wander), noise)
 
     def push(self, step: int, value: float, usual: Baseline | None) -> None:
         """Learn one more value, clipped into what is usual."""
         if usual is not None:
             value = min(value, usual.location + CLIP_Z * usual.scale)
-        self.values.append(value)
-        self.steps.append(step)
-        if len(self.values) > WINDOW:
-            del self.values[0], self.steps[0]
+        self._slide(step, value)
         self.begun += 1
-        if self.begun < BLOCK:
+        if len(self.values) < WINDOW or self.begun % RENEWED == 0:
+            self._renew_scatter()
+        if self.begun == BLOCK:
+            self._complete_block(usual)
+
+    def _slide(self, step: int, value: float) -> None:
+        values = self.values
+        values.append(value)
+        self.steps.append(step)
+        insort(self.newer, value)
+        if len(values) > WINDOW:
+            del values[0], self.steps[0]
+        half = len(values) // 2
+        if len(self.newer) > len(values) - half:
+            del self.newer[bisect_left(self.newer, values[half - 1])]
+
+    def _renew_scatter(self) -> None:
+        if len(self.values) < MIN_BASELINE:
             return
+        half = len(self.values) // 2
+        was, location = median(self.values[:half]), middle(self.newer)
+        away = [abs(value - was) for value in self.values[:half]] + [abs(value - location) for value in self.newer]
+        self.scatter = MAD_TO_SIGMA * median(away)
+
+    def _complete_block(self, usual: Baseline | None) -> None:
         self.begun = 0
-        self.blocks.append(Block(median(self.values[-BLOCK:]), self.steps[-BLOCK], step))
+        self.blocks.append(Block(median(self.values[-BLOCK:]), self.steps[-BLOCK], self.steps[-1]))
         del self.blocks[:-BLOCKS]
         if usual is not None and len(self.blocks) >= MIN_BLOCKS:
             excess = scatter_of_rises(self.blocks, 1) ** 2 - 2.0 * (BLOCK_NOISE * usual.noise) ** 2
@@ -94,6 +115,7 @@ class Recent(msgspec.Struct):
         """Forget what came after `step`: the run went back there."""
         kept = sum(1 for known in self.steps if known <= step)
         del self.values[kept:], self.steps[kept:]
+        self._sort()
         self.blocks = [block for block in self.blocks if block.last <= step]
         self.begun = 0
         if len(self.blocks) < MIN_BLOCKS:
@@ -102,7 +124,25 @@ class Recent(msgspec.Struct):
     def transform(self, by: Callable[[float], float]) -> None:
         """Go over to another unit, in which nothing is known of the wander yet."""
         self.values = [by(value) for value in self.values]
+        self._sort()
         self.blocks, self.begun, self.wander = [], 0, 0.0
+
+    def _sort(self) -> None:
+        self.newer = sorted(self.values[len(self.values) // 2 :])
+        self._renew_scatter()
+
+
+def median(values: Sequence[float]) -> float:
+    """The middle of what is not sorted yet; of an even number the mean of the two in the middle."""
+    return middle(sorted(values))
+
+
+def middle(ascending: Sequence[float]) -> float:
+    """The median of at least one value, in ascending order."""
+    half = len(ascending) // 2
+    if len(ascending) % 2:
+        return ascending[half]
+    return (ascending[half - 1] + ascending[half]) / 2.0
 
 
 def scatter_of_rises(blocks: list[Block], lag: int) -> float:

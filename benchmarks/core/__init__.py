@@ -1,0 +1,1 @@
+"""How much of the pure core one processor core carries."""
