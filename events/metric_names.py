@@ -7,6 +7,9 @@ Read by `stream_processors.gathering`, which judges, and by `producers.thinning`
 LOSS_NAMES = ("loss", "train_loss", "train/loss")
 GRAD_NAMES = ("grad_norm", "train/grad_norm")
 LR_NAMES = ("lr", "learning_rate", "train/lr")
+WEIGHTS_NAMES = ("param_norm", "weights_norm", "weight_norm", "train/param_norm", "train/weight_norm")
+LOCAL_NORM_NAMES = ("local_grad_norm", "train/local_grad_norm")
+"""The norms that tell ranks apart: of the weights, and of a rank's own gradient, before it is reduced."""
 JUDGED = frozenset((*LOSS_NAMES, *GRAD_NAMES, *LR_NAMES))
 TOLD: dict[str, tuple[str, ...]] = {
     "lr": LR_NAMES,

@@ -10,7 +10,9 @@ import msgspec
 
 from ..events.decisions import ConditionType, Status
 
-JUDGED: tuple[ConditionType, ...] = ("Finite", "Stable", "Progressing", "TelemetryFresh", "Recoverable")
+JUDGED: tuple[ConditionType, ...] = (
+    "Finite", "Stable", "Progressing", "Synchronized", "TelemetryFresh", "Recoverable",
+)  # fmt: skip
 """The conditions judged so far, in the order in which they are reported."""
 
 
@@ -40,6 +42,9 @@ class Threshold(msgspec.Struct, frozen=True):
 
 STABLE = Threshold(enter=1.0, exit=0.5, for_steps=1, keep_for=5)
 """On the feature `instability`, which knows how long something must last and counts in units of this bound."""
+
+SYNCHRONIZED = Threshold(enter=1.0, exit=0.5, for_steps=1, keep_for=5)
+"""On `ranks_disagree` and `rank_apart`, which know how long something must last."""
 
 THRESHOLDS: dict[ConditionType, Threshold] = {
     "Stable": STABLE,

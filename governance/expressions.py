@@ -37,6 +37,23 @@ FEATURES: dict[str, str] = {
     "steps_observed": "steps judged since the detectors' windows were last restarted",
     "ranks_reporting": "ranks that reported this step",
     "steps_since_good_checkpoint": "steps since the last good checkpoint",
+    "straggler": "how much slower than the others the slowest rank is, lastingly: 1 is an alarm",
+    "straggler_rank": "the rank that the others wait for; -1: none",
+    "straggler_since": "the step since which they do; -1: none",
+    "straggler_score": "relative score of the slowest rank: the time of the others over its own",
+    "straggler_share": "share of the step that the others wait for the slowest rank",
+    "straggler_victims": "how many ranks wait for it",
+    "ranks_disagree": "whether a norm that was equal on all ranks differs between them, lastingly: 1 is an alarm",
+    "disagreeing_rank": "the first rank that is apart from most; -1: there is no majority",
+    "disagreeing_ranks": "about how many ranks are apart from most",
+    "disagreeing_since": "the step since which ranks disagree; -1: they do not",
+    "weights_spread": "how far the ranks' norms of the weights differ, relatively, where they must be equal",
+    "grads_spread": "how far the ranks' norms of the reduced gradients differ, relatively, where they must be equal",
+    "rank_apart": "evidence that one rank is struck again and again: 1 is an alarm",
+    "apart_rank": "that rank; -1: none",
+    "apart_since": "the step at which it was first; -1: none",
+    "apart_strikes": "how often it was, in recent memory",
+    "apart_factor": "how many times the others' value it had, or they its, the last time",
 }
 """Every feature an expression may name, and what it is."""
 

@@ -5,9 +5,10 @@ Called by `judging` for each ready step; the names are declared in `governance.e
 
 import msgspec
 
-from .detectors import gradient, loss
+from .detectors import gradient, loss, ranks
 from .detectors.gradient import GradientState
 from .detectors.loss import LossState
+from .detectors.ranks import RanksState
 from .detectors.sample import StepSample
 
 
@@ -16,6 +17,7 @@ class FeatureState(msgspec.Struct):
 
     loss: LossState = msgspec.field(default_factory=LossState)
     gradient: GradientState = msgspec.field(default_factory=GradientState)
+    ranks: RanksState = msgspec.field(default_factory=RanksState)
     observed: int = 0
     val_loss: float | None = None
 
@@ -27,6 +29,7 @@ def observe(state: FeatureState, sample: StepSample, *, learning: bool = True) -
     seen |= {name: value for name, value in named.items() if value is not None}
     seen |= gradient.observe(state.gradient, sample, learning=learning)
     seen |= loss.observe(state.loss, sample, seen.get("grad_z", 0.0), learning=learning)
+    seen |= ranks.observe(state.ranks, sample)
     state.observed += 1
     seen["steps_observed"] = float(state.observed)
     return seen
@@ -42,6 +45,11 @@ def rewind(state: FeatureState, step: int) -> None:
     loss.rewind(state.loss, step)
     gradient.rewind(state.gradient, step)
     state.observed = len(state.loss.recent.values)
+
+
+def regroup(state: FeatureState) -> None:
+    """Another attempt of the run: its ranks may be other machines."""
+    ranks.restart(state.ranks)
 
 
 def restart(state: FeatureState) -> None:

@@ -173,7 +173,7 @@ def _trainer_fact(state: RunState, fact: AnyTelemetry, desk: Desk) -> None:
     judging.heard(state, desk)
     match fact:
         case StepBatch():
-            for turn in gathering.add_rows(attempt, fact, state.tick):
+            for turn in gathering.add_rows(attempt, fact, state.tick, state.ranks_past):
                 judging.turned(state, turn, desk)
             if not attempt.started:
                 gathering.shed(attempt)
@@ -347,12 +347,13 @@ def _judge_rest(state: RunState, old: Attempt, desk: Desk) -> None:
 def _go_back(state: RunState, old: Attempt | None, new: Attempt, desk: Desk) -> None:
     last_kept = new.first_step - 1
     features.rewind(state.features, last_kept)
+    features.regroup(state.features)
     state.candidates = rewound(state.candidates, last_kept)
     if state.incident is not None and old is not None:
         state.incident.steps_lost += max(0, old.judged - last_kept)
     if new.reason != "rollback":
         verification.abandon(state.ledger, "the run was started again", desk)
-    for name in ("Finite", "Stable", "Progressing"):
+    for name in ("Finite", "Stable", "Progressing", "Synchronized"):
         forget(state.conditions[name], "NewAttempt")
 
 
@@ -366,7 +367,7 @@ def _end(state: RunState, outcome: str, desk: Desk) -> None:
     incidents.end(state.incident, desk)
     state.ended, state.outcome, state.incident = True, outcome, None
     judging.rephase(state, desk)
-    state.asleep, state.last_features = list(state.tickers), {}
+    state.asleep, state.last_features, state.ranks_past = list(state.tickers), {}, bytearray()
     if state.current is not None and outcome != LOST:
         _remember_past(state, state.current)
         state.current = None

@@ -7,6 +7,7 @@ Everything is merged in ways that do not depend on the order in which ranks arri
 """
 
 import math
+from bisect import insort
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -14,10 +15,13 @@ import msgspec
 
 from ..events.metric_names import GRAD_NAMES, LOSS_NAMES, TOLD
 from ..events.telemetry import RunStarted, StepBatch
+from . import rank_rows
 from .detectors.sample import StepSample
+from .rank_rows import Column, column
 from .run_state import (
     EARLY_PENDING,
     HELD_BYTES,
+    MAX_COMPARED,
     MAX_PENDING,
     MAX_RANKS,
     SAMPLED_RANKS,
@@ -32,17 +36,6 @@ BACK_ROWS = 3
 """So many rows in a row behind a rank's last step are no late word but a loop that counts from the beginning again."""
 
 
-class Row(NamedTuple):
-    """What one rank logged of one step, as far as it is judged. `told` is rank 0's, empty for the others."""
-
-    step: int
-    at: int
-    rank: int
-    loss: float | None
-    grad_norm: float | None
-    told: dict[str, float]
-
-
 class Turn(NamedTuple):
     """Rank 0 goes on at `step` behind its last step `after`, or (`back` is false) has come past it again."""
 
@@ -52,32 +45,42 @@ class Turn(NamedTuple):
     at: int
 
 
-def add_rows(attempt: Attempt, batch: StepBatch, tick: int) -> list[Turn]:
+def add_rows(attempt: Attempt, batch: StepBatch, tick: int, ranks_past: bytearray) -> list[Turn]:
     """Merge the rows of one rank into the pending steps. Where rank 0 turned back, or went on again, is the answer."""
     rank = batch.rank
     turns: list[Turn] = []
     if rank >= (attempt.world_size if attempt.started else MAX_RANKS):
         return turns
-    losses, grad_norms = _column(batch, LOSS_NAMES), _column(batch, GRAD_NAMES)
-    told = _told(batch) if rank == 0 else {}
-    before = attempt.high.get(rank, -1)
+    kept: list[tuple[int, int, PendingStep]] = []
+    before = high = attempt.high.get(rank, -1)
     for index, step in enumerate(batch.steps):
-        high = attempt.high.get(rank, -1)
         if rank == 0 and (turn := _turn(attempt, step, high, batch.times[index])):
             turns.append(turn)
         if step <= high:
             continue
-        attempt.high[rank] = step
+        high = step
         if step > attempt.judged:
-            loss = losses[index] if losses else None
-            grad_norm = grad_norms[index] if grad_norms else None
-            beside = {name: value for name, column in told.items() if (value := column[index]) is not None}
-            _merge(attempt, Row(step, batch.times[index], rank, loss, grad_norm, beside), tick)
-    if rank in attempt.lagging:
-        attempt.lagging.remove(rank)
-    if before <= attempt.watermark:
-        attempt.watermark = _watermark(attempt)
+            kept.append((index, step, _pending(attempt, step, batch.times[index], tick)))
+    if high > before:
+        attempt.high[rank] = high
+    _merge(batch, kept)
+    if rank == 0:
+        _add_told(batch, kept)
+    if attempt.world_size > 1 or not attempt.started:
+        rank_rows.compare(ranks_past, batch, kept)
+    _move(attempt, rank, before, high)
     return turns
+
+
+def _pending(attempt: Attempt, step: int, at: int, tick: int) -> PendingStep:
+    """The step of the whole run that a rank's row belongs to."""
+    pending = attempt.pending.get(step)
+    if pending is None:
+        spreads = {} if len(attempt.pending) < MAX_COMPARED else None
+        pending = attempt.pending[step] = PendingStep(at, tick, spreads=spreads)
+    elif at > pending.at:
+        pending.at = at
+    return pending
 
 
 def _turn(attempt: Attempt, step: int, high: int, at: int) -> Turn | None:
@@ -89,36 +92,64 @@ def _turn(attempt: Attempt, step: int, high: int, at: int) -> Turn | None:
     return Turn(is_back, step, high, at) if is_back != was_back else None
 
 
-def _column(batch: StepBatch, names: tuple[str, ...]) -> tuple[float | None, ...] | None:
-    return next((batch.metrics[name] for name in names if name in batch.metrics), None)
+def _merge(batch: StepBatch, kept: rank_rows.Kept) -> None:
+    rank, losses, grad_norms = batch.rank, column(batch, LOSS_NAMES), column(batch, GRAD_NAMES)
+    for index, _, pending in kept:
+        pending.ranks += 1
+        low = pending.low
+        if len(low) == SAMPLED_RANKS and rank > low[-1][0]:
+            continue
+        loss = losses[index] if losses else None
+        insort(low, (rank, loss, grad_norms[index] if grad_norms else None))
+        del low[SAMPLED_RANKS:]
+    for told in (losses, grad_norms):
+        if told is not None and not _all_finite(told):
+            _count_nonfinite(told, kept)
 
 
-def _told(batch: StepBatch) -> dict[str, tuple[float | None, ...]]:
-    columns = ((name, _column(batch, names)) for name, names in TOLD.items())
-    return {name: column for name, column in columns if column is not None}
+def _all_finite(told: Column) -> bool:
+    """Quickly: a sum is finite unless a part is not, or the parts are huge."""
+    try:
+        return math.isfinite(sum(told))  # type: ignore[arg-type]  # where a row has none, that is the answer
+    except TypeError:
+        return False
 
 
-def _merge(attempt: Attempt, row: Row, tick: int) -> None:
-    pending = attempt.pending.get(row.step)
-    if pending is None:
-        pending = attempt.pending[row.step] = PendingStep(row.at, tick)
-    pending.at = max(pending.at, row.at)
-    pending.ranks += 1
-    measured = (value for value in (row.loss, row.grad_norm) if value is not None)
-    pending.nonfinite += sum(1 for value in measured if not math.isfinite(value))
-    if row.rank == 0:
-        pending.told = row.told
-    pending.low.append((row.rank, row.loss, row.grad_norm))
-    pending.low.sort(key=lambda low: low[0])
-    del pending.low[SAMPLED_RANKS:]
+def _count_nonfinite(told: Column, kept: rank_rows.Kept) -> None:
+    for index, _, pending in kept:
+        value = told[index]
+        if value is not None and not math.isfinite(value):
+            pending.nonfinite += 1
 
 
-def _watermark(attempt: Attempt) -> int:
-    """The last step that every live rank has reached."""
+def _add_told(batch: StepBatch, kept: rank_rows.Kept) -> None:
+    columns = [column(batch, names) for names in TOLD.values()]
+    if any(columns):
+        for index, _, pending in kept:
+            pending.told = [told[index] if told else None for told in columns]
+
+
+def _move(attempt: Attempt, rank: int, before: int, high: int) -> None:
+    """This rank went on from `before` to `high`: so may the watermark, once the last of those that were at it has."""
+    if rank in attempt.lagging:
+        attempt.lagging.remove(rank)
+        _find_watermark(attempt)
+    elif before <= attempt.watermark < high:
+        attempt.behind -= 1
+        if attempt.behind <= 0:
+            _find_watermark(attempt)
+
+
+def _find_watermark(attempt: Attempt) -> None:
+    """The last step that every live rank has reached, and how many of them are no further."""
+    if not attempt.started:
+        attempt.watermark, attempt.behind = -1, attempt.world_size
+        return
     lagging = set(attempt.lagging)
     live = [high for rank, high in attempt.high.items() if rank not in lagging]
     unheard = attempt.world_size - len(attempt.high) - len(lagging - attempt.high.keys())
-    return -1 if unheard > 0 or not attempt.started else min(live, default=-1)
+    attempt.watermark = -1 if unheard > 0 else min(live, default=-1)
+    attempt.behind = unheard if unheard > 0 else live.count(attempt.watermark)
 
 
 def start(attempt: Attempt, started: RunStarted, tick: int) -> None:
@@ -130,7 +161,7 @@ def start(attempt: Attempt, started: RunStarted, tick: int) -> None:
     attempt.pending = {step: row for step, row in attempt.pending.items() if step >= started.first_step}
     for rank in [rank for rank in attempt.high if rank >= attempt.world_size]:
         del attempt.high[rank]
-    attempt.watermark = _watermark(attempt)
+    _find_watermark(attempt)
 
 
 def is_full(attempt: Attempt) -> bool:
@@ -153,7 +184,7 @@ def lose_patience(attempt: Attempt, tick: int) -> None:
         return
     late = [rank for rank in range(attempt.world_size) if attempt.high.get(rank, -1) < oldest]
     attempt.lagging = sorted({*attempt.lagging, *late})
-    attempt.watermark = _watermark(attempt)
+    _find_watermark(attempt)
 
 
 def hold(attempt: Attempt, held: Held) -> None:
@@ -169,13 +200,15 @@ def ready(attempt: Attempt, *, closing: bool = False) -> Iterator[StepSample | H
 
     `closing` drops the wait for ranks: nothing more will come.
     """
-    for step in sorted(attempt.pending):
-        if not (closing or step <= attempt.watermark or len(attempt.pending) > MAX_PENDING):
-            break
-        yield from _due(attempt, step, closing=closing)
-        attempt.judged = step
-        yield _sample(step, attempt.pending.pop(step))
-    yield from _due(attempt, min(attempt.pending, default=None), closing=closing)
+    if closing or attempt.watermark > attempt.judged or len(attempt.pending) > MAX_PENDING:
+        for step in sorted(attempt.pending):
+            if not (closing or step <= attempt.watermark or len(attempt.pending) > MAX_PENDING):
+                break
+            yield from _due(attempt, step, closing=closing)
+            attempt.judged = step
+            yield _sample(step, attempt.pending.pop(step))
+    if attempt.held:
+        yield from _due(attempt, min(attempt.pending, default=None), closing=closing)
 
 
 def _due(attempt: Attempt, oldest: int | None, *, closing: bool) -> Iterator[Held]:
@@ -197,7 +230,8 @@ def _sample(step: int, pending: PendingStep) -> StepSample:
         loss=_mean([loss for _, loss, _ in pending.low if loss is not None]),
         grad_norm=_mean([grad for _, _, grad in pending.low if grad is not None]),
         nonfinite=pending.nonfinite,
-        told=pending.told,
+        told={name: value for name, value in zip(TOLD, pending.told, strict=False) if value is not None},
+        spreads=pending.spreads or {},
     )
 
 

@@ -13,6 +13,7 @@ from ..governance.incidents import Incident
 from ..governance.interventions import Ledger
 from ..governance.recovery import Candidate
 from ..governance.verification import Receipt
+from .detectors.spread import Spread
 from .features import FeatureState
 
 MAX_STATE_BYTES = 256 * 1024
@@ -28,6 +29,8 @@ MAX_EARLY = 2
 """Attempts gathered ahead of the current one."""
 EARLY_PENDING = 96
 """Steps that may wait in an attempt that is not the current one yet."""
+MAX_COMPARED = 96
+"""Waiting steps of an attempt at which ranks are compared with each other; not at those beyond."""
 HELD_BYTES = 6_000
 PAST_ATTEMPTS = 16
 SAMPLED_RANKS = 4
@@ -36,15 +39,17 @@ SAMPLED_RANKS = 4
 
 class PendingStep(msgspec.Struct, array_like=True):
     """One step that not every live rank has reported yet. `low` holds (rank, loss, grad_norm) of the lowest ranks,
-    sorted; `told` is what rank 0 said beside.
+    sorted; `told` is what rank 0 said beside, in the order of `events.metric_names.TOLD`; `spreads` is what the ranks
+    say side by side, None where they are not compared.
     """
 
     at: int
     first_tick: int
     ranks: int = 0
     nonfinite: int = 0
-    told: dict[str, float] = {}
+    told: list[float | None] = []
     low: list[tuple[int, float | None, float | None]] = []
+    spreads: dict[int, Spread] | None = None
 
 
 class SavedCheckpoint(msgspec.Struct, frozen=True, tag=True):
@@ -75,7 +80,9 @@ class Held(msgspec.Struct):
 
 
 class Attempt(msgspec.Struct):
-    """One lineage of steps. `high` is the last step of each rank; `started` turns true with rank 0's RunStarted."""
+    """One lineage of steps. `high` is the last step of each rank; `started` turns true with rank 0's RunStarted.
+    `watermark` is the last step that every live rank has reached, `behind` how many of them went no further.
+    """
 
     attempt_id: str
     attempt: int
@@ -88,6 +95,7 @@ class Attempt(msgspec.Struct):
     high: dict[int, int] = {}
     lagging: list[int] = []
     watermark: int = -1
+    behind: int = 0
     judged: int = -1
     pending: dict[int, PendingStep] = {}
     held: list[Held] = []
@@ -102,6 +110,7 @@ class RunState(msgspec.Struct):
     the order of their announcement. `positions` and `tickers` hold the last number of each writer, `past` the attempts
     that are over, all by `admission.short`. `asleep` are the tickers that an ended run stopped following; `outcome` is
     why it ended. `lost_records` were never in the log, `lost` counts those and what trainers say they could not keep.
+    `ranks_past` is what `rank_rows` remembers of each rank.
     """
 
     run_id: str
@@ -111,6 +120,7 @@ class RunState(msgspec.Struct):
     outcome: str = ""
     current: Attempt | None = None
     early: list[Attempt] = []
+    ranks_past: bytearray = msgspec.field(default_factory=bytearray)
     past: list[str] = []
     positions: dict[str, int] = {}
     tickers: dict[str, int] = {}

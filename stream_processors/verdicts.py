@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from ..events.decisions import ConditionType
 from ..governance import conditions as judge
 from ..governance.conditions import Condition, Verdict
+from .rank_verdicts import synchronized
 
 Features = Mapping[str, float]
 Judge = Callable[[Condition, Features, int], Verdict]
@@ -48,4 +49,6 @@ def stable(condition: Condition, seen: Features, onset: int) -> Verdict:
     return Verdict("False", "LossAboveBaseline", f"{message} {seen['loss_baseline']:.4g}", evidence)
 
 
-OF_A_STEP: tuple[tuple[ConditionType, Judge], ...] = (("Finite", finite), ("Stable", stable))
+OF_A_STEP: tuple[tuple[ConditionType, Judge], ...] = (
+    ("Finite", finite), ("Stable", stable), ("Synchronized", synchronized),
+)  # fmt: skip

@@ -2,11 +2,14 @@
 
 import msgspec
 
+from .spread import Spread
+
 
 class StepSample(msgspec.Struct, frozen=True):
     """One step of the whole run. `loss` and `grad_norm` are means over the ranks with the lowest numbers, None where
     nobody logged them; `nonfinite` counts the NaNs and infinities among them over all ranks. `told` is what rank 0 said
-    beside, under the names of `events.metric_names.TOLD`.
+    beside, under the names of `events.metric_names.TOLD`; `spreads` what the ranks say side by side, where there are
+    several, by what is compared (`spread.OWN` and the others).
     """
 
     step: int
@@ -16,3 +19,4 @@ class StepSample(msgspec.Struct, frozen=True):
     grad_norm: float | None
     nonfinite: int
     told: dict[str, float] = {}
+    spreads: dict[int, Spread] = {}

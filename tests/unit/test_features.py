@@ -8,6 +8,7 @@ from pilothouse.events.metric_names import TOLD
 from pilothouse.governance.conditions import STABLE, Condition, hysteresis
 from pilothouse.governance.expressions import FEATURES
 from pilothouse.stream_processors.detectors.sample import StepSample
+from pilothouse.stream_processors.detectors.spread import Spread
 from pilothouse.stream_processors.detectors.usual import BLOCK, MIN_BASELINE, WINDOW
 from pilothouse.stream_processors.features import FeatureState, observe, onset, restart, rewind
 
@@ -214,7 +215,8 @@ def test_a_gradient_that_explodes_has_a_large_z() -> None:
 
 def test_every_feature_is_declared_for_expressions() -> None:
     state = FeatureState(val_loss=1.0)
-    for step in range(30):
-        seen = observe(state, StepSample(step, 0, 4, 2.0, 1.0, 0, dict.fromkeys(TOLD, 0.1)))
+    for step in range(80):
+        spreads = {what: Spread(4, 4_000 * step, 1_000 * step, 0, 1_000 * step, 0) for what in range(7)}
+        seen = observe(state, StepSample(step, 0, 4, 2.0, 1.0, 0, dict.fromkeys(TOLD, 0.1), spreads))
     assert set(seen) <= set(FEATURES)
     assert set(FEATURES) - set(seen) == {"steps_since_good_checkpoint"}
