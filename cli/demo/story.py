@@ -24,7 +24,7 @@ from .watch import Watch
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
 
-LOOK_EVERY = 0.7
+POLL_SECONDS = 0.3
 LEG_SECONDS = 900.0
 ARCHIVE_SECONDS = 60.0
 
@@ -63,11 +63,14 @@ def train_leg(stack: DemoStack, setting: Setting, leg: Leg, screen: Screen) -> A
     recipe = recipe_of(setting, leg, stack.data_dir / "demo" / run_id)
     deadline = time.monotonic() + LEG_SECONDS
     with Ranks(recipe, setting.ranks, stack.data_dir / "logs" / run_id, stack.environ) as ranks:
+        look_at = time.monotonic()
         while not ranks.ended():
-            if time.monotonic() > deadline:
+            if (now := time.monotonic()) > deadline:
                 raise LoopOpen(f"{run_id} did not end within {LEG_SECONDS:.0f} s")
-            _look(watch, screen)
-            time.sleep(LOOK_EVERY)
+            if now >= look_at:
+                _look(watch, screen)
+                look_at = now + screen.look_every
+            time.sleep(POLL_SECONDS)
     _until_archived(client, run_id, setting, watch, screen)
     return read_account(client, run_id)
 
@@ -112,5 +115,5 @@ def _until_archived(client: "Client", run_id: str, setting: Setting, watch: Watc
     while not is_complete(client, run_id, setting.ranks):
         if time.monotonic() > deadline:
             raise LoopOpen(f"the archive did not see the end of {run_id} within {ARCHIVE_SECONDS:.0f} s")
-        time.sleep(LOOK_EVERY / 2)
+        time.sleep(POLL_SECONDS)
     _look(watch, screen)
