@@ -169,7 +169,6 @@ def first_of_each(reads: list[Read]) -> dict[str, list[str]]:
     return {run_id: list(lines.values()) for run_id, lines in events.items()}
 
 
-@pytest.mark.parametrize("new_broker", ["embedded"], indirect=True)  # on both where there are ten: each costs a minute
 def test_two_kills_archive_everything_once(new_broker: NewBroker, new_endpoint: NewEndpoint, tmp_path: Path) -> None:
     kill_again_and_again(new_broker(), new_endpoint(), tmp_path, kills=2)
 
