@@ -61,7 +61,9 @@ def _condition(body: Body) -> str:
 
 
 def _assessment(body: Body) -> str:
-    return f"{body['phase']}, margin {_figure(body.get('margin'))}"
+    score = body.get("stability_score")
+    said = f"{body['phase']}, margin {_figure(body.get('margin'))}"
+    return said if score is None else f"{said}, stability {_figure(score)}"
 
 
 def _intervention(body: Body) -> str:

@@ -16,6 +16,7 @@ RUN_COLUMNS: list[Column] = [
     ("run", lambda row: row["run_id"]),
     ("phase", lambda row: row["phase"]),
     ("margin", lambda row: number(row["margin"], 3)),
+    ("stability", lambda row: number(row["stability_score"], 3)),
     ("step", lambda row: text_of(row["last_step"])),
     ("attempt", lambda row: text_of(row["attempt"])),
     ("ranks", lambda row: text_of(row["world_size"])),
@@ -113,7 +114,7 @@ SECTIONS = (
 
 def show_sections(console: Console, run: Row) -> None:
     """The page of one run."""
-    console.print(table([run], RUN_COLUMNS[:7]))
+    console.print(table([run], RUN_COLUMNS[:8]))
     facts = {
         "model": " ".join(filter(None, (run["model"], run["model_family"] and f"({run['model_family']})"))),
         "code": run["code_version"] + (" with uncommitted changes" if is_dirty(run) else ""),

@@ -30,6 +30,7 @@ Upcasts = Mapping[tuple[str, int], Upcast]
 UPCASTS: Upcasts = {
     # The next schema only added fields that may be absent.
     ("data_profiled", 1): dict,
+    ("run_assessed", 1): dict,
     ("run_started", 1): dict,
     ("telemetry_gap", 1): dict,
 }

@@ -4,7 +4,7 @@ Written only by the governor, to the control topic; read by trainers, the archiv
 proposed -> (approved | declined | expired) -> issued -> receipts -> verified, all under one `intervention_id`.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -20,7 +20,9 @@ ConditionType = Literal[
     "Synchronized",
     "TelemetryFresh",
     "Recoverable",
+    "InDistribution",
 ]
+"""`InDistribution` is about the data and for people: nothing else looks at it, and no rule touches a run for it."""
 Status = Literal["True", "False", "Unknown"]
 Phase = Literal["Unknown", "Warmup", "Normal", "Stressed", "Unstable", "Diverged", "Stalled", "Recovering", "Ended"]
 Severity = Literal["page", "ticket", "info"]
@@ -55,13 +57,16 @@ class PhaseChanged(Decision):
 
 
 class RunAssessed(Decision):
-    """How the run stands, at most once a Tick and only when steps were judged: what gauges and timelines are drawn
-    from.
+    """How the run stands, at most once a Tick and only when steps were judged, and once more at its end: what gauges
+    and timelines are drawn from. `stability_score` is of the whole run so far (`governance.score` says of what).
     """
+
+    schema_version: ClassVar[int] = 2
 
     kind: Literal["run_assessed"] = "run_assessed"
     phase: Phase
     margin: float | None = None
+    stability_score: float | None = None
     features: Numbers = {}
 
 

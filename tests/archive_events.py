@@ -115,7 +115,7 @@ def story(run_id: str) -> list[AnyEvent]:
         decided(run_id, InterventionVerified, 17, intervention_id="i1", outcome="recovered", reason="ok",
                 window_steps=9),
         decided(run_id, IncidentResolved, 18, incident_id="n1", outcome="recovered", onset_step=9, steps_lost=2),
-        decided(run_id, RunAssessed, 19, phase="Normal", margin=0.8, features={"loss_z": -INF}),
+        decided(run_id, RunAssessed, 19, phase="Normal", margin=0.8, stability_score=97.5, features={"loss_z": -INF}),
         *(rank.tell(RunEnded, outcome="completed", step=10) for rank in (zero, one)),
         decided(run_id, PhaseChanged, 20, phase="Ended", was="Normal", reason="Completed", basis=LogPlace(0, 0, 13)),
     ]  # fmt: skip

@@ -1,15 +1,15 @@
 -- What the command line and the control room ask of a run. Times are microseconds since 1970, UTC, as in the events.
 
 -- name: list_runs
-SELECT run_id, attempt_id, attempt, attempts, world_size, model, phase, margin, judged_step, last_step, outcome, interventions, incidents,
-    open_incidents, toUnixTimestamp64Micro(started_at) AS started_at, toUnixTimestamp64Micro(last_at) AS last_at
+SELECT run_id, attempt_id, attempt, attempts, world_size, model, phase, margin, stability_score, judged_step, last_step, outcome,
+    interventions, incidents, open_incidents, toUnixTimestamp64Micro(started_at) AS started_at, toUnixTimestamp64Micro(last_at) AS last_at
 FROM runs
 ORDER BY last_at DESC, run_id
 LIMIT {limit:UInt64};
 
 -- name: one_run
 SELECT run_id, attempt_id, attempt, attempts, world_size, model, model_family, code_version, dataset, dataset_version, cluster, team, tags,
-    environment, phase, margin, judged_step, last_step, outcome, interventions, incidents, open_incidents,
+    environment, phase, margin, stability_score, judged_step, last_step, outcome, interventions, incidents, open_incidents,
     toUnixTimestamp64Micro(started_at) AS started_at, toUnixTimestamp64Micro(last_at) AS last_at
 FROM runs
 WHERE run_id = {run:String};
@@ -63,7 +63,7 @@ WHERE run_id = {run:String} AND in_force
 ORDER BY condition;
 
 -- name: assessments
-SELECT attempt_id, attempt, step, toUnixTimestamp64Micro(at) AS at, phase, margin, features
+SELECT attempt_id, attempt, step, toUnixTimestamp64Micro(at) AS at, phase, margin, stability_score, features
 FROM
 (
     SELECT *

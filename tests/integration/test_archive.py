@@ -130,6 +130,7 @@ def test_a_run_is_listed_as_it_stands(client: Client) -> None:
     stands = {"phase": "Ended", "outcome": "completed", "attempt": 2, "attempts": 2, "world_size": 2, "model": "gpt"}
     assert {name: gpt[name] for name in stands} == stands
     assert (gpt["last_step"], gpt["interventions"], gpt["incidents"], gpt["open_incidents"]) == (10, 1, 1, 0)
+    assert (gpt["stability_score"], runs["orphan"]["stability_score"]) == (97.5, None)
 
 
 def test_a_run_that_nobody_started_is_listed_too(client: Client) -> None:
@@ -175,7 +176,7 @@ def test_evaluations_and_assessments_keep_every_bit_and_infinity(client: Client)
     evals = {row["metric"]: row["value"] for row in queries.evals_of(client, "gpt")}
     assert evals == {"loss": 2.0000000000000004, "perplexity": INF}
     [assessed] = queries.assessments_of(client, "gpt")
-    assert (assessed["margin"], assessed["features"]) == (0.8, {"loss_z": -INF})
+    assert (assessed["margin"], assessed["stability_score"], assessed["features"]) == (0.8, 97.5, {"loss_z": -INF})
 
 
 def test_checkpoints_say_what_became_of_them(client: Client) -> None:
