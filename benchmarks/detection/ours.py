@@ -17,7 +17,8 @@ RUN = "series"
 SECOND = 1_000_000
 BEGAN = 1_790_000_000 * SECOND
 BATCH_ROWS = 20
-HEARTBEAT_SECONDS = 5
+BATCH_SECONDS = 20.0
+HEARTBEAT_SECONDS = 10
 
 
 class Telling:
@@ -35,7 +36,7 @@ class Telling:
         row, second = 0, 0
         stops = sorted({*series.restarts, *series.changes, *(row + 1 for row in series.pauses), len(series)})
         while row < len(series):
-            end = min(row + BATCH_ROWS, next(stop for stop in stops if stop > row))
+            end = self._end_of_batch(row, next(stop for stop in stops if stop > row))
             yield from (self._batch(rank, row, end) for rank in range(len(series.ranks)))
             for at in range(row, end):
                 if at in series.evaluations:
@@ -44,7 +45,7 @@ class Telling:
             if end - 1 in series.pauses:
                 yield self._tell(StageChanged, 0, end - 1, stage="evaluate", step=series.steps[end - 1])
             until = int(series.seconds[end - 1])
-            yield from (self._tick(passed) for passed in range(second + 1, until + 1))
+            yield from self._pass(second, until, end - 1, "evaluate" if end - 1 in series.pauses else "train")
             row, second = end, max(second, until)
             if row in series.restarts:
                 self._attempt += 1
@@ -53,12 +54,23 @@ class Telling:
                 yield self._tell(RecipeChanged, 0, row, step=series.steps[row] - 1, what="recipe")
             if row - 1 in series.pauses and row < len(series):
                 pause_over = int(series.seconds[row]) - 1
-                yield from (self._tick(passed) for passed in range(second + 1, pause_over + 1))
+                yield from self._pass(second, pause_over, row - 1, "evaluate")
                 second = max(second, pause_over)
                 yield self._tell(StageChanged, 0, row, stage="train", step=series.steps[row])
-        for passed in range(1, int(series.silence) + 1):
+        yield from self._pass(second, second + int(series.silence), len(series) - 1, "train")
+
+    def _end_of_batch(self, row: int, stop: int) -> int:
+        """Where the batch that begins here ends: rows of slow steps are sent one by one."""
+        seconds, end = self._series.seconds, min(row + BATCH_ROWS, stop)
+        while end > row + 1 and seconds[end - 1] - seconds[row] > BATCH_SECONDS:
+            end -= 1
+        return end
+
+    def _pass(self, second: int, until: int, row: int, stage: str) -> Iterator[AnyInput]:
+        """A tick for each second, and now and then a word that the process lives."""
+        for passed in range(1, until - second + 1):
             if passed % HEARTBEAT_SECONDS == 0:
-                yield self._tell(Heartbeat, 0, len(series) - 1, stage="train", step=series.steps[-1])
+                yield self._tell(Heartbeat, 0, row, stage=stage, step=self._series.steps[row])
             yield self._tick(second + passed)
 
     def _started(self, row: int, reason: str) -> Iterator[AnyInput]:
@@ -102,7 +114,7 @@ def alarms_of(series: Series, records: list[Record]) -> list[Alarm]:
     state = new_state(RUN)
     rows = _rows_by_attempt(series)
     alarms: list[Alarm] = []
-    open_since: dict[str, int] = {}
+    open_since: dict[str, tuple[int, str]] = {}
     for record in records:
         folded = fold(state, record)
         if folded.fault:
@@ -113,10 +125,11 @@ def alarms_of(series: Series, records: list[Record]) -> list[Alarm]:
                 continue
             row = rows.get((decision.attempt, decision.step), len(series) - 1)
             if decision.status == "False":
-                open_since.setdefault(decision.condition, row)
+                open_since.setdefault(decision.condition, (row, decision.reason))
             elif decision.condition in open_since:
-                alarms.append(Alarm(open_since.pop(decision.condition), row, decision.condition))
-    return [*alarms, *(Alarm(first, len(series) - 1, what) for what, first in open_since.items())]
+                first, why = open_since.pop(decision.condition)
+                alarms.append(Alarm(first, row, decision.condition, why))
+    return [*alarms, *(Alarm(first, len(series) - 1, what, why) for what, (first, why) in open_since.items())]
 
 
 def _rows_by_attempt(series: Series) -> dict[tuple[int | None, int | None], int]:

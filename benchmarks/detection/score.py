@@ -32,11 +32,34 @@ WITHIN: dict[str, int] = defaultdict(
         "throughput_drop": 50,
         "straggler": 50,
         "hang": 0,
+        "hang_of_slow_steps": 0,
+        "data_starved": 50,
+        "comm_bound": 50,
         "desynchronised_rank": 10,
         "silent_corruption": 50,
+        "grad_explosion": 5,
     },
 )
 """Rows after the onset in which an incident of a kind must be found."""
+SEEN_AS: dict[str, tuple[str, ...]] = {
+    "vanishing_gradient": ("Progressing",),
+    "plateau": ("Progressing",),
+    "hang": ("Progressing",),
+    "hang_of_slow_steps": ("Progressing",),
+    "overfitting": ("Generalizing",),
+    "overfit": ("Generalizing",),
+    "throughput_sag": ("Efficient",),
+    "throughput_drop": ("Efficient",),
+    "data_starved": ("Efficient",),
+    "comm_bound": ("Efficient",),
+    "straggler": ("Efficient",),
+    "desynchronised_rank": ("Synchronized",),
+    "silent_corruption": ("Synchronized",),
+}
+"""The conditions that may find a kind, where a detector names any; all else is `UNSTABLE`."""
+UNSTABLE = ("Stable", "Finite")
+KNOWN = frozenset({*WITHIN, "spike", "transient_spike", "sustained_spike", "nan", "inf"})
+"""The kinds that must be found: it is known how soon."""
 
 
 @dataclass(slots=True)
@@ -45,6 +68,7 @@ class Score:
 
     rows: int = 0
     false: int = 0
+    false_by_alarm: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     found: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     missed: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     delays: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
@@ -86,7 +110,9 @@ def judge(score: Score, series: Series, alarms: Sequence[Alarm], watched: Iterab
     for alarm in episodes(alarms):
         if not any(_excuses(incident, alarm) for incident in series.incidents):
             score.false += 1
-            mistakes.append(Mistake(series.name, alarm.what, alarm.first, is_false=True))
+            what = f"{alarm.what} {alarm.why}".strip()
+            score.false_by_alarm[what] += 1
+            mistakes.append(Mistake(series.name, what, alarm.first, is_false=True))
     for incident in series.incidents:
         if not incident.must or (kinds is not None and incident.kind not in kinds):
             continue
@@ -121,6 +147,10 @@ def _delay(incident: Incident, alarms: Sequence[Alarm]) -> int | None:
     delays = [
         max(0, alarm.first - incident.first)
         for alarm in alarms
-        if alarm.first <= until and alarm.last >= incident.first
+        if alarm.first <= until and alarm.last >= incident.first and _is_about(alarm, incident)
     ]
     return min(delays, default=None)
+
+
+def _is_about(alarm: Alarm, incident: Incident) -> bool:
+    return not alarm.what or alarm.what in SEEN_AS.get(incident.kind, UNSTABLE)

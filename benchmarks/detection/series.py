@@ -58,8 +58,11 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """A detector's word that something is wrong, from row `first` to row `last`; `what` it calls it."""
+    """A detector's word that something is wrong, from row `first` to row `last`: `what` (ours: the condition) and `why`
+    (its reason), where it says so.
+    """
 
     first: int
     last: int
     what: str = ""
+    why: str = ""

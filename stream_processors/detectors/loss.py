@@ -18,12 +18,20 @@ from .drift import BOUND, LEAST_CLIMB, SUSPECT, Drift
 from .sample import StepSample
 from .usual import Recent
 
-TWO_Z, THREE_Z = 7.0, 4.0
+TWO_Z, THREE_Z = 7.0, 5.0
 """Z scores of the loss that alarm when two steps in a row have them, and three."""
 JOINT_Z, JOINT_GRAD_Z, JOINT_RISE = 5.0, 6.0, 0.15
 """A single step alarms when both stand out and the loss rises by so much (in its logarithm)."""
 HUGE_Z, HUGE_RISE = 30.0, 1.0
 """... and by itself when it is out of all proportion."""
+LONE_Z, LONE_RISE = 7.0, 0.2
+"""... and when its row stands for many steps: what is seen there has lasted, or was one chance in as many."""
+LEAST_RISE = 0.05
+"""In logarithms: 5 percent. Less is no spike, however sure."""
+MANY_STEPS, LATE = 8, 1.5
+"""Steps from row to row that are many. A row that comes later than rows do, by this factor, does not alarm alone: the
+sum over a missed row is no loss.
+"""
 SUSPECT_Z = 3.0
 """From this z score on a step counts as evidence of an incident, though not yet as one."""
 CALM_STEPS = 3
@@ -37,7 +45,8 @@ RAW_FLOOR = 1e-9
 
 class LossState(msgspec.Struct):
     """What is remembered of the loss. `suspect_since` is the first step of the excursion that is going on, -1 without
-    one; `zs` are the z scores at the last two steps.
+    one; `zs` are the z scores at the last two steps; `gap` is how far apart the last two were, and `alone` whether the
+    last may alarm by itself.
     """
 
     recent: Recent = msgspec.field(default_factory=Recent)
@@ -46,6 +55,9 @@ class LossState(msgspec.Struct):
     zs: tuple[float, float] = (0.0, 0.0)
     suspect_since: int = -1
     calm: int = 0
+    last_step: int = -1
+    gap: int = 0
+    alone: bool = False
 
 
 def observe(state: LossState, sample: StepSample, grad_z: float, *, learning: bool) -> dict[str, float]:
@@ -57,8 +69,10 @@ def observe(state: LossState, sample: StepSample, grad_z: float, *, learning: bo
 
 def onset(state: LossState) -> int:
     """The first step of what is wrong now, estimated backwards; -1 while nothing is suspect."""
-    climbing = state.drift.since if state.drift.total >= SUSPECT * BOUND else -1
-    return min((step for step in (state.suspect_since, climbing) if step >= 0), default=-1)
+    since = state.suspect_since
+    if state.drift.total < SUSPECT * BOUND:
+        return since
+    return min(since, state.drift.since) if since >= 0 else state.drift.since
 
 
 def _features(state: LossState, sample: StepSample, grad_z: float, *, learning: bool) -> dict[str, float]:
@@ -67,6 +81,7 @@ def _features(state: LossState, sample: StepSample, grad_z: float, *, learning: 
     loss = max(-HUGE, min(sample.loss, HUGE))
     if state.positive and loss <= 0.0:
         _leave_logarithms(state)
+    _follow_rows(state, sample.step)
     value = math.log(loss) if state.positive else loss
     floor = _floor(state)
     usual = state.recent.baseline(floor)
@@ -92,13 +107,24 @@ def _features(state: LossState, sample: StepSample, grad_z: float, *, learning: 
 
 def _jump(state: LossState, z: float, rise: float, grad_z: float) -> float:
     """How near the last steps come to an alarm, 1 being one; and a lone outlier none."""
+    if z <= 0.0:
+        return 0.0
     earlier, last = state.zs
     shares = [min(last, z) / TWO_Z, min(earlier, last, z) / THREE_Z]
     if rise >= JOINT_RISE or not state.positive:
         shares.append(min(z / JOINT_Z, grad_z / JOINT_GRAD_Z))
     if rise >= HUGE_RISE and state.positive:
         shares.append(z / HUGE_Z)
-    return max(0.0, *shares)
+    if state.alone and (rise >= LONE_RISE or not state.positive):
+        shares.append(z / LONE_Z)
+    jump = max(0.0, *shares)
+    return jump if rise >= LEAST_RISE or not state.positive else min(jump, 0.99)
+
+
+def _follow_rows(state: LossState, step: int) -> None:
+    usual, state.gap = state.gap, step - state.last_step if state.last_step >= 0 else 0
+    state.last_step = step
+    state.alone = MANY_STEPS <= state.gap <= LATE * usual
 
 
 def _floor(state: LossState) -> float:
@@ -131,6 +157,7 @@ def rewind(state: LossState, step: int) -> None:
     state.drift.rewind(step)
     state.zs = (0.0, 0.0)
     state.suspect_since, state.calm = -1, 0
+    state.last_step, state.gap, state.alone = -1, 0, False
 
 
 def restart(state: LossState) -> None:
