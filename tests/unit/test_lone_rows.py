@@ -1,0 +1,66 @@
+"""A single row that stands out: what it is worth depends on how many steps it stands for, and on how much it rises."""
+
+import random
+
+from pilothouse.stream_processors import features
+from pilothouse.stream_processors.detectors.sample import StepSample
+from pilothouse.stream_processors.features import FeatureState, observe
+
+NOISE = 0.02
+
+
+def highest(steps: list[int], outliers: dict[int, float]) -> float:
+    """The largest `instability` of a loss about 2.5, logged at these steps, times what is said of single rows."""
+    rng, state = random.Random(5), FeatureState()
+    seen = []
+    for row, step in enumerate(steps):
+        loss = 2.5 * (1.0 + NOISE * rng.gauss(0.0, 1.0)) * outliers.get(row, 1.0)
+        sample = StepSample(step=step, at=0, ranks=1, loss=loss, grad_norm=None, nonfinite=0)
+        seen.append(observe(state, sample).get("instability", 0.0))
+    return max(seen)
+
+
+EVERY_STEP = list(range(200))
+EVERY_50TH = list(range(0, 10_000, 50))
+
+
+def test_one_step_that_stands_out_among_steps_is_a_hard_batch() -> None:
+    assert highest(EVERY_STEP, {120: 1.5}) < 1.0
+
+
+def test_one_row_that_stands_out_where_rows_stand_for_many_steps_alarms() -> None:
+    assert highest(EVERY_50TH, {120: 1.5}) >= 1.0
+    assert highest(EVERY_50TH, {}) < 1.0
+
+
+def test_a_row_that_comes_late_does_not_alarm_alone() -> None:
+    without_one = [*EVERY_50TH[:120], *(step + 50 for step in EVERY_50TH[120:])]
+    assert highest(without_one, {120: 2.0}) < 1.0
+    assert highest(without_one, {121: 1.5}) >= 1.0
+
+
+def test_single_steps_before_the_first_sparse_rows_make_no_row_alone() -> None:
+    steps = [*range(40), *range(50, 8_000, 50)]
+    assert highest(steps, {40: 1.5}) < 1.0
+    assert highest(steps, {60: 1.5}) >= 1.0
+
+
+def test_a_rise_of_less_than_five_percent_is_no_spike_however_sure_and_however_long() -> None:
+    state = FeatureState()
+    seen = []
+    for step in range(300):
+        loss = 2.5 * (1.04 if 150 <= step < 160 else 1.0)
+        sample = StepSample(step=step, at=0, ranks=1, loss=loss, grad_norm=None, nonfinite=0)
+        seen.append(observe(state, sample, learning=step < 150).get("instability", 0.0))
+    assert 0.9 < max(seen) < 1.0
+    assert max(seen[155:160]) == max(seen)
+
+
+def test_a_run_that_went_back_knows_nothing_of_its_rows() -> None:
+    state = FeatureState()
+    for step in range(0, 2_000, 50):
+        observe(state, StepSample(step=step, at=0, ranks=1, loss=2.5, grad_norm=None, nonfinite=0))
+    assert state.loss.alone
+    features.rewind(state, 1_000)
+    observe(state, StepSample(step=1_050, at=0, ranks=1, loss=2.5, grad_norm=None, nonfinite=0))
+    assert not state.loss.alone
