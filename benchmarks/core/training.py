@@ -21,10 +21,11 @@ ROWS = 32
 SECOND = 1_000_000
 STEPS_A_SECOND = 64
 BEGAN = 1_790_000_000 * SECOND
-NAMES = (
-    "loss", "grad_norm", "lr", "step_s", "tokens_per_s", "data_wait_s",
-    "compute_s", "comm_s", "accuracy", "weight_norm", "tokens", "gpu_util",
-)  # fmt: skip
+BESIDE = {
+    "lr": 3e-4, "step_s": 0.0156, "tokens_per_s": 1e6, "data_wait_s": 0.0004, "compute_s": 0.0124, "comm_s": 0.0028,
+    "accuracy": 0.7, "weight_norm": 31.0, "tokens": 16_384.0, "gpu_util": 0.97,
+}  # fmt: skip
+"""What is logged beside loss and gradient norm, the first of it first."""
 NOISES = 1_009
 """Values of noise, used over and over: making them is no part of what is measured, and takes longer."""
 
@@ -37,8 +38,8 @@ class Training:
     def __init__(self, ranks: int, metrics: int) -> None:
         self.ranks = ranks
         self.step = 0
-        names = (*NAMES, *(f"layer.{index}.norm" for index in range(metrics - len(NAMES))))[:metrics]
-        self._beside = dict.fromkeys(names[2:], (0.5,) * ROWS)
+        beside = BESIDE | {f"layer.{index}.norm": 0.5 for index in range(metrics)}
+        self._beside = {name: (value,) * ROWS for name, value in list(beside.items())[: metrics - 2]}
         generator = random.Random(0)
         self._noise = [generator.gauss(0.0, 1.0) for _ in range(NOISES)]
         self._numbers: dict[str, int] = {}

@@ -31,10 +31,11 @@ def test_location_and_scatter_are_those_of_the_window_itself(spans: list[tuple[l
     recent, step, renewed = Recent(), 0, 0.0
     for values, back in spans:
         for value in values:
+            was_full = len(recent.values) == WINDOW
             recent.push(step, value, None)
             step += 1
             assert recent.newer == sorted(recent.values[len(recent.values) // 2 :])
-            if len(recent.values) < WINDOW or recent.begun % RENEWED == 0:
+            if not was_full or recent.begun % RENEWED == 0:
                 renewed = scatter(recent.values)
             usual = recent.baseline(0.0)
             assert (usual is None) == (len(recent.values) < MIN_BASELINE)
