@@ -14,7 +14,7 @@ from pilothouse.benchmarks.detection.series import Series
 
 LOSSES = [
     [4.0 + random.Random(seed).gauss(0.0, 0.2), math.nan, 3.0, 30.0, 3.1, *(
-        random.Random(seed + row).choice([3.0, 3.2, 2.9, 12.0, 9.5, 40.0, math.inf, -1.0]) for row in range(80)
+        random.Random(seed + row).choice([3.0, 3.2, 2.9, 12.0, 9.5, 40.0, math.inf, -1.0, -7.0]) for row in range(80)
     )]
     for seed in (1, 200)
 ]  # fmt: skip

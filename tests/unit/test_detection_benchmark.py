@@ -228,7 +228,7 @@ def test_a_run_is_read_as_other_programs_write_it(tmp_path: Path) -> None:
     (folder / "runs" / "empty.csv").write_text("")
     (folder / "runs" / "header.csv").write_text("step,loss\n")
     (folder / "runs" / "other.csv").write_bytes(
-        "\ufeffepoch, step , loss,grad_norm,note\r\n0,5.0, 2.5 ,NaN,fine\r\n\r\n0,1e1,,-inf,\r\n0,12,2.25\r\n".encode()
+        "\ufeffstep , epoch, loss,grad_norm,note\r\n5.0,0, 2.5 ,NaN,fine\r\n\r\n1e1,0,,-inf,\r\n12,0,2.25\r\n".encode()
     )
     runs = {run.name: run for run in read_corpus(folder)}
     assert sorted(runs) == ["one", "other"]

@@ -56,11 +56,11 @@ def test_a_rise_of_less_than_five_percent_is_no_spike_however_sure_and_however_l
     assert max(seen[155:160]) == max(seen)
 
 
-def test_a_run_that_went_back_knows_nothing_of_its_rows() -> None:
+def test_a_run_that_begins_anew_knows_nothing_of_its_rows() -> None:
     state = FeatureState()
     for step in range(0, 2_000, 50):
         observe(state, StepSample(step=step, at=0, ranks=1, loss=2.5, grad_norm=None, nonfinite=0))
     assert state.loss.alone
-    features.rewind(state, 1_000)
-    observe(state, StepSample(step=1_050, at=0, ranks=1, loss=2.5, grad_norm=None, nonfinite=0))
+    features.restart(state)
+    observe(state, StepSample(step=2_000, at=0, ranks=1, loss=2.5, grad_norm=None, nonfinite=0))
     assert not state.loss.alone
