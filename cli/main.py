@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from . import attach, logs, operator, query_commands, report_fact, stack_commands
+from . import attach, logs, operator, query_commands, replay_command, report_fact, stack_commands
 from . import spool as spool_commands
 
 MISTAKE, BUG, RESTART = 2, 70, 75
@@ -54,6 +54,7 @@ def _assemble() -> None:
     for command in query_commands.COMMANDS:
         commands.command(rich_help_panel=look)(command)
     commands.command(rich_help_panel=look)(logs.logs)
+    commands.command(rich_help_panel=look)(replay_command.replay)
     commands.command(rich_help_panel=act)(operator.stop)
     commands.command(rich_help_panel=act)(report_fact.report_fact)
     commands.command(rich_help_panel=operate)(stack_commands.worker)

@@ -13,6 +13,7 @@ OPTIONS = {
     "interventions": ["--data-dir", "--json", "run"],
     "logs": ["--data-dir", "--json", "--level", "--limit", "--rank", "-l", "-n", "run"],
     "migrate": ["--data-dir"],
+    "replay": ["--data-dir", "--json", "run"],
     "report-fact": ["--at", "--data-dir", "--json", "--note", "--once", "--subject", "--who", "name", "numbers", "run"],
     "run": ["--name", "--norms", "--run-id", "--steer", "command"],
     "runs": ["--data-dir", "--json", "--limit", "-n"],
