@@ -11,9 +11,11 @@ import msgspec
 from ..events.decisions import ConditionType, Status
 
 JUDGED: tuple[ConditionType, ...] = (
-    "Finite", "Stable", "Progressing", "Synchronized", "TelemetryFresh", "Recoverable",
+    "Finite", "Stable", "Progressing", "Generalizing", "Synchronized", "TelemetryFresh", "Recoverable",
 )  # fmt: skip
 """The conditions judged so far, in the order in which they are reported."""
+NO_STEP_ENDED = "NoStepEnded"
+"""The reason for which `Progressing` is grave: the others are about what a run learns, not about whether it runs."""
 
 
 class Condition(msgspec.Struct):
@@ -29,6 +31,12 @@ class Condition(msgspec.Struct):
     below: int = 0
     evidence: dict[str, float] = {}
 
+    @property
+    def is_grave(self) -> bool:
+        """Whether the run itself is in danger, or stands still: an incident, which a person may be woken for."""
+        grave = self.type in ("Finite", "Stable") or self.reason == NO_STEP_ENDED
+        return self.status == "False" and grave
+
 
 class Threshold(msgspec.Struct, frozen=True):
     """When a statistic makes a condition False, and when it is True again. `baseline` is its value in health."""
@@ -42,6 +50,9 @@ class Threshold(msgspec.Struct, frozen=True):
 
 STABLE = Threshold(enter=1.0, exit=0.5, for_steps=1, keep_for=5)
 """On the feature `instability`, which knows how long something must last and counts in units of this bound."""
+
+LEARNING = Threshold(enter=1.0, exit=0.5, for_steps=1, keep_for=1)
+"""On `grad_vanishing`, `plateau` and `overfitting`, which are judged by blocks and know themselves what lasts."""
 
 SYNCHRONIZED = Threshold(enter=1.0, exit=0.5, for_steps=1, keep_for=5)
 """On `ranks_disagree` and `rank_apart`, which know how long something must last."""

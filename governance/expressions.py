@@ -1,9 +1,9 @@
 """Policy expressions: CEL, compiled once, checked at load against what a run can know.
 
 An expression sees `features` (doubles by name), `conditions` (status by type, as 'True', 'False' or 'Unknown'),
-`phase` (a string) and `margin` (a double, 1.0 while nothing is known). A feature that is not known is absent, so an
-expression that needs it says `has(features.loss_z)`; one that does not is false while it is absent. Called by
-`policy` at load and by `decide` once per judged step.
+`reasons` (why, by type: the reason of `ConditionChanged`), `phase` (a string) and `margin` (a double, 1.0 while nothing
+is known). A feature that is not known is absent, so an expression that needs it says `has(features.loss_z)`; one that
+does not is false while it is absent. Called by `policy` at load and by `decide` once per judged step.
 """
 
 import re
@@ -28,6 +28,23 @@ FEATURES: dict[str, str] = {
     "update_ratio": "size of the update over the size of the weights, logged by rank 0",
     "loss_z": "robust z score of the loss (its logarithm while it is positive) against the run's own recent past",
     "grad_z": "robust z score of the log gradient norm",
+    "broken_start": "how far the loss has risen from its first steps, or not fallen from a huge one: 1 is an alarm",
+    "loss_at_start": "median loss of the first eight steps, until the loss has fallen below it",
+    "grad_baseline": "median gradient norm of the recent past",
+    "grad_explosion": "how near the norms of the last three steps come to an explosion: 1 is one",
+    "grad_vanishing": "how far the gradient (or the update) has vanished while the loss stands still: 1 is an alarm",
+    "grad_norm_before": "what the gradient norm was before, in the older half of the last 512 steps",
+    "update_excess": "how far update_ratio exceeds a tenth, and ten times what it was: 1 is an alarm",
+    "plateau": "how abruptly a steadily falling loss has come to a halt: 1 is a plateau",
+    "plateau_since": "the first step at which the loss was stuck",
+    "plateau_level": "where it is stuck",
+    "plateau_expected": "by how much it should have fallen since, in its logarithm",
+    "overfitting": "how far the validation loss has risen from its lowest and the training loss has not: 1 is an alarm",
+    "val_gap": "validation loss minus loss_baseline, at the last evaluation",
+    "val_best": "the lowest validation loss, as a mean of three",
+    "val_best_step": "the step at which it was",
+    "val_rise": "by how much the validation loss is above it, in its logarithm",
+    "train_fall": "by how much the training loss has fallen since then, in its logarithm",
     "loss_baseline": "median loss of the recent past",
     "loss_scale": "noise of the loss in the recent past (scaled median absolute deviation)",
     "loss_rise": "loss minus loss_baseline, in the unit of the loss",
@@ -57,13 +74,13 @@ FEATURES: dict[str, str] = {
 }
 """Every feature an expression may name, and what it is."""
 
-VARIABLES = ("features", "conditions", "phase", "margin")
+VARIABLES = ("features", "conditions", "reasons", "phase", "margin")
 
 _STRING = re.compile(r"'[^']*'|\"[^\"]*\"")
 _BOUND = re.compile(r"\.(?:all|exists|exists_one|map|filter)\(\s*(\w+)\s*,")
 """The name a macro binds: `features.all(name, ...)`."""
 _WORDS: tuple[tuple[re.Pattern[str], str, tuple[str, ...]], ...] = (
-    (re.compile(r"\bconditions\.(\w+)\b(?!\()"), "condition", get_args(ConditionType)),
+    (re.compile(r"\b(?:conditions|reasons)\.(\w+)\b(?!\()"), "condition", get_args(ConditionType)),
     (re.compile(r"\bconditions\.\w+\s*[!=]=\s*['\"]([^'\"]*)['\"]"), "status", get_args(Status)),
     (re.compile(r"\bphase\s*[!=]=\s*['\"]([^'\"]*)['\"]"), "phase", get_args(Phase)),
 )
@@ -118,13 +135,18 @@ def holds(expression: str, facts: Mapping[str, Any]) -> bool:
 
 
 def facts_of(
-    features: Mapping[str, float], conditions: Mapping[ConditionType, str], phase: Phase, margin: float | None
+    features: Mapping[str, float],
+    conditions: Mapping[ConditionType, str],
+    phase: Phase,
+    margin: float | None,
+    reasons: Mapping[ConditionType, str] | None = None,
 ) -> dict[str, Any]:
     """The variables of an expression."""
     known = {name: float(value) for name, value in features.items()}
     return {
         "features": known,
         "conditions": dict(conditions),
+        "reasons": dict(reasons or {}),
         "phase": phase,
         "margin": 1.0 if margin is None else margin,
     }
@@ -159,4 +181,4 @@ def _compiled(expression: str) -> cel.Program:
 
 def _trial() -> dict[str, Any]:
     statuses: dict[ConditionType, str] = dict.fromkeys(get_args(ConditionType), "True")
-    return facts_of(dict.fromkeys(FEATURES, 1.0), statuses, "Normal", 1.0)
+    return facts_of(dict.fromkeys(FEATURES, 1.0), statuses, "Normal", 1.0, statuses)

@@ -12,7 +12,7 @@ from .conditions import Condition
 from .desk import Desk
 
 GRAVE: tuple[ConditionType, ...] = ("Finite", "Stable", "Progressing")
-"""The conditions whose failure opens an incident."""
+"""The conditions whose failure opens an incident, where it is grave."""
 
 
 class Incident(msgspec.Struct):
@@ -28,7 +28,7 @@ def advance(
     incident: Incident | None, conditions: dict[ConditionType, Condition], onset: int, healing: bool, desk: Desk
 ) -> Incident | None:
     """Open or resolve. `onset` is the first suspect step; `healing` tells that an intervention is being verified."""
-    failing = next((conditions[name] for name in GRAVE if conditions[name].status == "False"), None)
+    failing = next((conditions[name] for name in GRAVE if conditions[name].is_grave), None)
     if incident is None:
         return None if failing is None else _open(failing, onset, desk)
     well = failing is None and conditions["Finite"].status == "True" and conditions["Stable"].status == "True"

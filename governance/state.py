@@ -54,7 +54,7 @@ def phase_of(conditions: Conditions, *, outcome: str, recovering: bool, has_base
         (recovering, "Recovering", "Verifying"),
         (conditions["TelemetryFresh"].status != "True", "Unknown", conditions["TelemetryFresh"].reason),
         (stable.status == "False", "Unstable", stable.reason),
-        (conditions["Progressing"].status == "False", "Stalled", conditions["Progressing"].reason),
+        (conditions["Progressing"].is_grave, "Stalled", conditions["Progressing"].reason),
         (failing is not None, "Stressed", failing.reason if failing else ""),
         (margin is not None and margin < STRESSED_MARGIN, "Stressed", "LowMargin"),
         (not has_baseline, "Warmup", "NoBaselineYet"),

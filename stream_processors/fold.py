@@ -297,7 +297,7 @@ def _apply(state: RunState, told: Told, desk: Desk) -> None:
         case NewRecipe():
             features.restart(state.features)
         case Evaluated(val_loss):
-            state.features.val_loss = val_loss
+            features.evaluate(state.features, desk.step, val_loss)
         case Receipt():
             verification.receive(state.ledger, told, state.candidates, desk)
             judging.recoverable(state, desk)
@@ -353,7 +353,7 @@ def _go_back(state: RunState, old: Attempt | None, new: Attempt, desk: Desk) -> 
         state.incident.steps_lost += max(0, old.judged - last_kept)
     if new.reason != "rollback":
         verification.abandon(state.ledger, "the run was started again", desk)
-    for name in ("Finite", "Stable", "Progressing", "Synchronized"):
+    for name in ("Finite", "Stable", "Progressing", "Generalizing", "Synchronized"):
         forget(state.conditions[name], "NewAttempt")
 
 

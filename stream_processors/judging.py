@@ -35,14 +35,12 @@ def step(state: RunState, sample: StepSample, desk: Desk) -> None:
     desk.step, desk.at = sample.step, sample.at
     state.ledger.judged += 1
     _learn_pace(state)
-    state.conditions["Progressing"].x = 0.0
     seen = features.observe(state.features, sample, learning=state.conditions["Stable"].status != "False")
     seen |= _checkpoint_age(state, sample.step)
     state.last_features = seen
     onset = features.onset(state.features)
     for name, judge in verdicts.OF_A_STEP:
         _set(state, name, judge(state.conditions[name], seen, onset), desk)
-    _set(state, "Progressing", Verdict("True", "StepsEnding", "steps are ending"), desk)
     _conclude(state, desk)
 
 
@@ -83,7 +81,8 @@ def situation(state: RunState, desk: Desk) -> decide.Situation:
 
 def _facts(state: RunState) -> dict[str, object]:
     status = {name: condition.status for name, condition in state.conditions.items()}
-    return expressions.facts_of(state.last_features, status, state.phase, state.margin)
+    reasons = {name: condition.reason for name, condition in state.conditions.items()}
+    return expressions.facts_of(state.last_features, status, state.phase, state.margin, reasons)
 
 
 def _checkpoint_age(state: RunState, step_: int) -> dict[str, float]:
@@ -239,7 +238,7 @@ def _watch_progress(state: RunState, desk: Desk) -> None:
     state.conditions["Progressing"].x = x = (state.tick - state.stepped_tick) / allowed
     if x < 1.0:
         return
-    first = state.conditions["Progressing"].status != "False"
+    first = not state.conditions["Progressing"].is_grave
     waited = float(state.tick - state.stepped_tick)
     verdict = Verdict(
         "False", "NoStepEnded", f"no step ended for {waited:.0f} s", {"waited_s": waited, "allowed_s": allowed}

@@ -16,7 +16,20 @@ Judge = Callable[[Condition, Features, int], Verdict]
 """The condition as it stands (its statistic and its run-lengths are the judge's to keep), the features of one more
 step, and the first step of what is wrong now (-1: nothing is).
 """
+INSTABILITIES = ("instability", "broken_start", "grad_explosion", "update_excess")
+"""Each in units of what it takes to alarm."""
 STABLE_EVIDENCE = ("loss", "loss_z", "loss_baseline", "loss_scale", "loss_drift", "grad_z", "instability")
+START_EVIDENCE = ("loss", "loss_at_start", "broken_start", "lr")
+GRADIENT_EVIDENCE = ("grad_norm", "grad_baseline", "grad_z", "grad_explosion", "update_ratio", "update_excess", "loss")
+VANISHING_EVIDENCE = ("grad_vanishing", "grad_norm_before", "grad_norm", "update_ratio", "lr", "loss")
+PLATEAU_EVIDENCE = ("plateau", "plateau_since", "plateau_level", "plateau_expected", "loss", "lr")
+GENERALIZING_EVIDENCE = ("overfitting", "val_loss", "val_best", "val_best_step", "val_rise", "train_fall", "val_gap")
+LEAST_TRAIN_FALL = 0.01
+"""In logarithms: a training loss that fell by less since the best evaluation stands still."""
+STEPS_ENDING = Verdict("True", "StepsEnding", "steps are ending")
+
+ALL_FINITE = Verdict("True", "AllFinite", "losses and gradient norms are finite")
+WITHIN_BASELINE = Verdict("True", "WithinBaseline", "the loss is within its recent range")
 
 
 def unchanged(condition: Condition) -> Verdict:
@@ -32,16 +45,27 @@ def finite(condition: Condition, seen: Features, _: int) -> Verdict:
         return Verdict("False", "NonFinite", message, {"nonfinite": count})
     if "loss" not in seen and "grad_norm" not in seen:
         return unchanged(condition)
-    return Verdict("True", "AllFinite", "losses and gradient norms are finite")
+    return ALL_FINITE
 
 
 def stable(condition: Condition, seen: Features, onset: int) -> Verdict:
-    x = seen.get("instability")
+    x = max((seen[name] for name in INSTABILITIES if name in seen), default=None)
     if x is None:
         return unchanged(condition)
     if judge.hysteresis(condition, judge.STABLE, x) == "True":
-        return Verdict("True", "WithinBaseline", "the loss is within its recent range")
-    evidence = {name: seen[name] for name in STABLE_EVIDENCE if name in seen} | {"enter": judge.STABLE.enter}
+        return WITHIN_BASELINE
+    if x < judge.STABLE.enter:
+        return unchanged(condition)  # on its way back
+    return _unstable(seen, x, onset)
+
+
+def _unstable(seen: Features, x: float, onset: int) -> Verdict:
+    """By what has reached furthest into its alarm; `x` is how far."""
+    if seen.get("broken_start") == x:
+        return _broken_start(seen)
+    if seen.get("instability") != x:
+        return _gradient_exploding(seen, onset)
+    evidence = _evidence(seen, STABLE_EVIDENCE, judge.STABLE)
     if seen["loss_drift"] >= x:
         message = f"the loss has climbed to {seen['loss']:.4g} since step {onset}"
         return Verdict("False", "LossClimbing", message, evidence)
@@ -49,6 +73,61 @@ def stable(condition: Condition, seen: Features, onset: int) -> Verdict:
     return Verdict("False", "LossAboveBaseline", f"{message} {seen['loss_baseline']:.4g}", evidence)
 
 
+def _broken_start(seen: Features) -> Verdict:
+    message = f"the loss has not been lower than at its first steps, where it was {seen['loss_at_start']:.4g}"
+    return Verdict("False", "BrokenStart", message, _evidence(seen, START_EVIDENCE, judge.STABLE))
+
+
+def _gradient_exploding(seen: Features, onset: int) -> Verdict:
+    evidence = _evidence(seen, GRADIENT_EVIDENCE, judge.STABLE)
+    if seen.get("grad_explosion", 0.0) >= seen.get("update_excess", 0.0):
+        message = f"gradient norm {seen['grad_norm']:.4g}, usually {seen['grad_baseline']:.4g}, since step {onset}"
+    else:
+        message = "updates are more than a tenth of the weights, ten times what they were"
+    return Verdict("False", "GradientExploding", message, evidence)
+
+
+def progressing(condition: Condition, seen: Features, _: int) -> Verdict:
+    """Steps end, or none of this would be asked; whether they lead anywhere."""
+    condition.x = 0.0
+    if seen.get("grad_vanishing", 0.0) >= _bound(condition, "GradientVanishing"):
+        evidence = _evidence(seen, VANISHING_EVIDENCE, judge.LEARNING)
+        message = "gradient norm or update fell to a hundredth of what it was, and the loss has stood still since"
+        return Verdict("False", "GradientVanishing", message, evidence)
+    if seen.get("plateau", 0.0) >= judge.LEARNING.enter:
+        stuck = f"has stood at {seen['plateau_level']:.4g} since step {seen['plateau_since']:.0f}"
+        evidence = _evidence(seen, PLATEAU_EVIDENCE, judge.LEARNING)
+        return Verdict("False", "Plateau", f"the loss fell steadily and {stuck}", evidence)
+    return STEPS_ENDING
+
+
+def generalizing(condition: Condition, seen: Features, _: int) -> Verdict:
+    x = condition.x = seen.get("overfitting")
+    if x is None:
+        return unchanged(condition)
+    if x < _bound(condition, condition.reason):
+        return Verdict("True", "ValidationFollows", "the validation loss has not risen from its lowest")
+    message = (
+        f"validation loss {seen['val_loss']:.4g}, at its lowest {seen['val_best']:.4g} "
+        f"at step {seen['val_best_step']:.0f}"
+    )
+    evidence = _evidence(seen, GENERALIZING_EVIDENCE, judge.LEARNING)
+    if seen["train_fall"] >= LEAST_TRAIN_FALL:
+        return Verdict("False", "Overfitting", f"{message}; the training loss goes on falling", evidence)
+    return Verdict("False", "ValidationRising", f"{message}; the training loss stands still", evidence)
+
+
+def _bound(condition: Condition, reason: str) -> float:
+    """Where a condition fails for a reason, or, failing for it already, holds again."""
+    holds_on = condition.status == "False" and condition.reason == reason
+    return judge.LEARNING.exit if holds_on else judge.LEARNING.enter
+
+
+def _evidence(seen: Features, names: tuple[str, ...], threshold: judge.Threshold) -> dict[str, float]:
+    return {name: seen[name] for name in names if name in seen} | {"enter": threshold.enter}
+
+
 OF_A_STEP: tuple[tuple[ConditionType, Judge], ...] = (
-    ("Finite", finite), ("Stable", stable), ("Synchronized", synchronized),
+    ("Finite", finite), ("Stable", stable), ("Progressing", progressing), ("Generalizing", generalizing),
+    ("Synchronized", synchronized),
 )  # fmt: skip

@@ -6,7 +6,13 @@ import pytest
 
 from pilothouse.governance.expressions import FEATURES, check, facts_of, holds
 
-FACTS = facts_of({"loss": 2.0, "loss_z": 9.0}, {"Stable": "False", "Finite": "True"}, "Unstable", None)
+FACTS = facts_of(
+    {"loss": 2.0, "loss_z": 9.0},
+    {"Stable": "False", "Finite": "True"},
+    "Unstable",
+    None,
+    {"Stable": "LossClimbing", "Finite": "AllFinite"},
+)
 
 
 @pytest.mark.parametrize(
@@ -21,6 +27,8 @@ FACTS = facts_of({"loss": 2.0, "loss_z": 9.0}, {"Stable": "False", "Finite": "Tr
         ("features.loss > 1.0 || 'features.gone' == ''", True),
         ("size(features) == 2", True),
         ("margin == 1.0 && phase == 'Unstable'", True),
+        ("reasons.Stable == 'LossClimbing' && reasons.Finite != 'LossClimbing'", True),
+        ("reasons.exists(name, reasons[name] == 'Plateau')", False),
         ("features.grad_z > 0.0", False),
         ("!has(features.grad_z)", True),
     ],
@@ -41,6 +49,7 @@ def test_a_comparison_with_nan_is_false() -> None:
     [
         ("features.los > 1.0", "no feature 'los'"),
         ("featurs.loss > 1.0", "no variable 'featurs'"),
+        ("reasons.Stabel == 'LossClimbing'", "no condition 'Stabel'"),
         ("features.loss", "must be true or false"),
         ("features.loss >", "Syntax error"),
         ("features.loss + 1 > 2.0", "write 6.0, not 6"),

@@ -10,9 +10,11 @@ from pilothouse.governance.expressions import FEATURES
 from pilothouse.stream_processors.detectors.sample import StepSample
 from pilothouse.stream_processors.detectors.spread import Spread
 from pilothouse.stream_processors.detectors.usual import BLOCK, MIN_BASELINE, WINDOW
-from pilothouse.stream_processors.features import FeatureState, observe, onset, restart, rewind
+from pilothouse.stream_processors.features import FeatureState, evaluate, observe, onset, restart, rewind
 
 Loss = Callable[[int], float]
+NOT_OF_A_STEP = {"steps_since_good_checkpoint", "input_drift", "input_psi", "input_ks", "inefficient_since"}
+"""Features that are known of the run, or only while something is suspect."""
 
 
 def sample(step: int, loss: float | None, grad_norm: float | None = 1.0, nonfinite: int = 0) -> StepSample:
@@ -214,9 +216,14 @@ def test_a_gradient_that_explodes_has_a_large_z() -> None:
 
 
 def test_every_feature_is_declared_for_expressions() -> None:
-    state = FeatureState(val_loss=1.0)
-    for step in range(80):
-        spreads = {what: Spread(4, 4_000 * step, 1_000 * step, 0, 1_000 * step, 0) for what in range(7)}
-        seen = observe(state, StepSample(step, 0, 4, 2.0, 1.0, 0, dict.fromkeys(TOLD, 0.1), spreads))
-    assert set(seen) <= set(FEATURES)
-    assert set(FEATURES) - set(seen) == {"steps_since_good_checkpoint"}
+    """A loss that falls and gets stuck, evaluated now and then, says all that there is to say."""
+    state, seen = FeatureState(), set[str]()
+    for step in range(700):
+        units = 1_000 * min(step, 80)
+        spreads = {what: Spread(4, 4 * units, units, 0, units, 0) for what in range(7)}
+        loss = 2.0 + 6.0 / math.sqrt(1.0 + min(step, 375) / 30)
+        seen |= set(observe(state, StepSample(step, 0, 4, loss, 1.0, 0, dict.fromkeys(TOLD, 0.1), spreads)))
+        if step % 50 == 49:
+            evaluate(state, step, loss)
+    assert seen <= set(FEATURES)
+    assert set(FEATURES) - seen <= NOT_OF_A_STEP

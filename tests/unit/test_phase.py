@@ -10,7 +10,8 @@ PAST_BOUND = DIVERGED_FACTOR
 def conditions(**status: Status) -> dict[ConditionType, Condition]:
     known = {name: Condition(name, status="True", reason="Fine") for name in JUDGED}
     for name, value in status.items():
-        known[name].status, known[name].reason = value, f"{name}Is{value}"  # type: ignore[index]  # by their names
+        reason = "NoStepEnded" if name == "Progressing" else f"{name}Is{value}"
+        known[name].status, known[name].reason = value, reason  # type: ignore[index]  # by their names
     return known
 
 
@@ -87,5 +88,18 @@ def test_a_run_near_its_threshold_is_stressed_while_every_condition_holds() -> N
 
 def test_every_phase_gives_its_reason() -> None:
     judged = conditions(Progressing="False")
-    assert phase_of(judged, outcome="", recovering=False, has_baseline=True) == ("Stalled", "ProgressingIsFalse")
+    assert phase_of(judged, outcome="", recovering=False, has_baseline=True) == ("Stalled", "NoStepEnded")
     assert phase_of(judged, outcome="Lost", recovering=False, has_baseline=True) == ("Ended", "Lost")
+
+
+@pytest.mark.parametrize("reason", ["Plateau", "GradientVanishing"])
+def test_a_run_whose_steps_end_but_lead_nowhere_is_stressed_and_no_incident(reason: str) -> None:
+    judged = conditions(Progressing="False")
+    judged["Progressing"].reason = reason
+    assert not judged["Progressing"].is_grave
+    assert phase_of(judged, outcome="", recovering=False, has_baseline=True) == ("Stressed", reason)
+
+
+def test_what_a_run_does_not_generalize_to_is_stress() -> None:
+    assert phase(Generalizing="False") == "Stressed"
+    assert not conditions(Generalizing="False")["Generalizing"].is_grave

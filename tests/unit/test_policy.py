@@ -97,7 +97,7 @@ rules:
         (policy(action="{action: pause, max_seconds: 1.0e9}"), "max_seconds: Input should be less than or equal to"),
         (policy(when="true"), "rules.0.when: Input should be a valid string"),
         (policy(when="features.los > 1.0"), "'features.los > 1.0': no feature 'los'; there are: loss, grad_norm"),
-        (policy(when="loss > 1.0"), "no variable 'loss'; there are: features, conditions, phase, margin"),
+        (policy(when="loss > 1.0"), "no variable 'loss'; there are: features, conditions, reasons, phase, margin"),
         (policy(when="conditions.Stabel == 'False'"), "no condition 'Stabel'; there are: Finite, Stable"),
         (policy(when="conditions.Stable == 'false'"), "no status 'false'; there are: True, False, Unknown"),
         (policy(when="\"phase != 'Norml'\""), "no phase 'Norml'; there are: Unknown, Warmup, Normal"),
