@@ -16,6 +16,7 @@ EXTRA_OF = {
     "chdb": "local",
     "clickhouse_connect": "server",
     "faust": "server",
+    "pyarrow": "portable",
     "torch": "torch",
     "yaml": "server",
 }

@@ -12,7 +12,17 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from . import attach, logs, operator, query_commands, replay_command, report_fact, stack_commands
+from . import (
+    attach,
+    export_command,
+    import_command,
+    logs,
+    operator,
+    query_commands,
+    replay_command,
+    report_fact,
+    stack_commands,
+)
 from . import spool as spool_commands
 
 MISTAKE, BUG, RESTART = 2, 70, 75
@@ -55,6 +65,8 @@ def _assemble() -> None:
         commands.command(rich_help_panel=look)(command)
     commands.command(rich_help_panel=look)(logs.logs)
     commands.command(rich_help_panel=look)(replay_command.replay)
+    commands.command(name="import", rich_help_panel=act)(import_command.import_)
+    commands.command(rich_help_panel=act)(export_command.export)
     commands.command(rich_help_panel=act)(operator.stop)
     commands.command(rich_help_panel=act)(report_fact.report_fact)
     commands.command(rich_help_panel=operate)(stack_commands.worker)

@@ -9,6 +9,7 @@ PilothouseError
 │   ├── DirectoryInUse     another process owns the data directory: which one
 │   ├── SpoolInUse         the process that spooled this lives: which one
 │   ├── QueryRefused       the SQL cannot be run: why, with ClickHouse's code
+│   ├── FileRefused        a file to import cannot be used: where in it, and why
 │   └── MigrationRefused   the archive's schema is not one this code may touch: which file, what to do
 ├── Unavailable            try again later; nothing is lost meanwhile
 │   ├── BrokerUnavailable
@@ -59,6 +60,10 @@ class QueryRefused(UserMistake):
     def __init__(self, message: str, code: int = 0) -> None:
         super().__init__(message)
         self.code = code
+
+
+class FileRefused(UserMistake):
+    """A file is not what it should be, or says what cannot be taken over; nothing of it was."""
 
 
 class MigrationRefused(UserMistake):

@@ -8,6 +8,8 @@ Ticks belong to no run, but a run is judged by those of its partition: from its 
 record on which governance declared the phase `Ended`, or the run's last record where that is later. A run that has not
 ended may have been judged by any later tick (it may yet be declared lost by one), so those follow as well, up to
 `ticks_after`.
+
+A run that was imported has a log of its own, its ticks included; what a stack was told of it later stands behind that.
 """
 
 import heapq
@@ -20,6 +22,7 @@ from ..events.commands import Tick
 from ..events.envelope import Decision, LogPlace
 from ..events.union import KINDS, AnyDecision, AnyInput, Record
 from .connect import refusals
+from .imports.telling import PARTITION as IMPORTED
 from .named import Row, ask, statements
 from .rows import StepRow, step_batch
 
@@ -59,24 +62,32 @@ def stream_log(
     client: "Client", run_id: str, *, before_epoch: int = ANY_EPOCH, ticks_after: int = TICKS_AFTER
 ) -> Iterator[Record]:
     """As `read_log`, without holding the run's steps in memory at once."""
-    asked = {"run": run_id, "before_epoch": before_epoch}
-    span = _span(ask(client, "span", decisions=DECISION_KINDS, **asked))
-    if span is None:
+    asked = {"run": run_id, "before_epoch": before_epoch, "imported": IMPORTED}
+    stands = ask(client, "span", decisions=DECISION_KINDS, **asked)
+    if not stands:
         return iter(())
     facts = [
         Record(_place(row), _input(row["body"])) for row in ask(client, "facts", decisions=DECISION_KINDS, **asked)
     ]
-    ended = [_moment(LogPlace(*row["basis"])) for row in ask(client, "ended_on", **asked)]
-    end = max([span.last, *ended])
-    ticks = list(_ticks(client, span, (span.first, end), ALL_TICKS))
-    if not ended:
-        ticks += _ticks(client, span, (end, (before_epoch - 1, ANY_OFFSET)), ticks_after)
-    return heapq.merge(facts, _batches(client, asked), ticks, key=lambda record: _moment(record.place))
+    ticks = list(_own_ticks(client, run_id)) if any(row["log_partition"] == IMPORTED for row in stands) else []
+    span = _span([row for row in stands if row["log_partition"] != IMPORTED])
+    if span is not None:
+        ended = [_moment(LogPlace(*row["basis"])) for row in ask(client, "ended_on", **asked)]
+        end = max([span.last, *ended])
+        ticks += _ticks(client, span, (span.first, end), ALL_TICKS)
+        if not ended:
+            ticks += _ticks(client, span, (end, (before_epoch - 1, ANY_OFFSET)), ticks_after)
+    return heapq.merge(facts, _batches(client, asked), ticks, key=lambda record: order_of(record.place))
+
+
+def order_of(place: LogPlace) -> tuple[bool, int, int]:
+    """What the records of one run are ordered by: what was imported first, then as places are."""
+    return place.partition != IMPORTED, place.epoch, place.offset
 
 
 def read_decisions(client: "Client", run_id: str) -> list[AnyDecision]:
     """What was decided about the run, in the order in which it was told."""
-    rows = ask(client, "decisions", run=run_id, decisions=DECISION_KINDS)
+    rows = ask(client, "decisions", run=run_id, decisions=DECISION_KINDS, imported=IMPORTED)
     return [event for event in (from_json(row["body"]) for row in rows) if isinstance(event, Decision)]
 
 
@@ -105,6 +116,12 @@ def _ticks(client: "Client", span: Span, moments: tuple[Moment, Moment], limit: 
         if row["log_partition"] == _partition_in(span, row["log_epoch"]):
             tick = Tick(at=row["at"], partition=row["partition"], writer_id=row["writer_id"], seq=row["seq"])
             yield Record(_place(row), tick)
+
+
+def _own_ticks(client: "Client", run_id: str) -> Iterator[Record]:
+    for row in ask(client, "imported_ticks", run=run_id):
+        tick = Tick(at=row["at"], partition=row["partition"], writer_id=row["writer_id"], seq=row["seq"])
+        yield Record(LogPlace(0, IMPORTED, row["log_offset"]), tick)
 
 
 def _partition_in(span: Span, epoch: int) -> int:

@@ -4,13 +4,13 @@
 SELECT log_epoch, log_partition, log_offset, body
 FROM events
 WHERE run_id = {run:String} AND kind NOT IN {decisions:Array(String)} AND log_epoch < {before_epoch:UInt64}
-ORDER BY log_epoch, log_offset, log_partition;
+ORDER BY log_partition != {imported:UInt32}, log_epoch, log_offset, log_partition;
 
 -- name: decisions
 SELECT body
 FROM events
 WHERE run_id = {run:String} AND kind IN {decisions:Array(String)}
-ORDER BY log_epoch, log_offset, log_partition;
+ORDER BY log_partition != {imported:UInt32}, log_epoch, log_offset, log_partition;
 
 -- Rows of a StepBatch, batch after batch. Where two records claim one identity, only the earlier was judged.
 -- name: batch_rows
@@ -18,7 +18,7 @@ SELECT log_epoch, log_partition, log_offset, attempt_id, attempt, rank, writer_i
     row_index, column_index, metric, step, toUnixTimestamp64Micro(at) AS at, value, logged
 FROM step_log FINAL
 WHERE run_id = {run:String} AND log_epoch < {before_epoch:UInt64}
-ORDER BY log_epoch, log_offset, log_partition, row_index, column_index;
+ORDER BY log_partition != {imported:UInt32}, log_epoch, log_offset, log_partition, row_index, column_index;
 
 -- name: span
 SELECT log_epoch, log_partition, min(log_offset) AS first_offset, max(log_offset) AS last_offset
@@ -55,8 +55,9 @@ WHERE log_partition IN {partitions:Array(UInt32)}
 ORDER BY log_epoch, log_offset, log_partition
 LIMIT {limit:UInt64};
 
+-- An import that was cut off is no run that goes on.
 -- name: open_runs
 SELECT run_id
 FROM runs
-WHERE phase != 'Ended'
+WHERE phase != 'Ended' AND run_id NOT IN (SELECT run_id FROM imports WHERE NOT finished)
 ORDER BY started_at, run_id;

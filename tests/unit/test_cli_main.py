@@ -10,6 +10,8 @@ from pilothouse.cli.main import commands
 
 OPTIONS = {
     "events": ["--data-dir", "--json", "--kind", "--limit", "-k", "-n", "run"],
+    "export": ["--data-dir", "--force", "--json", "file", "run"],
+    "import": ["--data-dir", "--from", "--json", "--map", "--outcome", "--run-name", "path"],
     "interventions": ["--data-dir", "--json", "run"],
     "logs": ["--data-dir", "--json", "--level", "--limit", "--rank", "-l", "-n", "run"],
     "migrate": ["--data-dir"],
