@@ -23,7 +23,7 @@ from .log import Delivered, Layout, Source
 from .parts import Parts, Role
 from .policy_text import read_policy
 from .ticker import Ticker
-from .transport import Consumer, Transport
+from .transport import IDLE_FETCH_MS, PROMPT_FETCH_MS, Consumer, Transport
 from .troubles import Troubles
 
 TAKE_RECORDS = 500
@@ -113,7 +113,10 @@ def _faust_app(settings: Settings, role: Role, layout: Layout) -> faust.App:
         # Else a rebalance waits for acknowledgements; ours come with the next flush, and what is not written is redone.
         stream_wait_empty=False,
     )
-    app.transport = Transport(app.conf.broker_consumer, app)
+    transport = Transport(app.conf.broker_consumer, app)
+    is_prompt = role == "governor" and settings.embedded_broker  # an archiver gathers before it inserts anyway
+    transport.fetch_wait_ms = PROMPT_FETCH_MS if is_prompt else IDLE_FETCH_MS
+    app.transport = transport
     return app
 
 

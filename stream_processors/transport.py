@@ -14,17 +14,18 @@ from faust.types import TP
 
 from .log import Source
 
-FETCH_WAIT_MS = 50
+PROMPT_FETCH_MS, IDLE_FETCH_MS = 50, 500
 """How long the broker may hold a fetch that finds nothing. Apache Kafka answers as soon as there is something, the
-embedded broker only after this time: it is a part of its latency."""
+embedded broker only after this time: there it is a part of the latency, and a short one costs both sides a fetch more.
+"""
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):
     """The thread that owns the aiokafka consumer."""
 
-    def _create_worker_consumer(self, transport: driver.Transport) -> Any:
+    def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
-        consumer._fetch_max_wait_ms = FETCH_WAIT_MS  # Faust passes 1500 and offers no setting; read when it starts
+        consumer._fetch_max_wait_ms = transport.fetch_wait_ms  # Faust passes 1500, without a setting; read at the start
         return consumer
 
 
@@ -86,6 +87,7 @@ class Consumer(driver.Consumer):
 
 
 class Transport(driver.Transport):
-    """What `app` sets as its app's transport."""
+    """What `app` sets as its app's transport, with the time that a fetch may be held."""
 
     Consumer = Consumer
+    fetch_wait_ms = PROMPT_FETCH_MS
