@@ -42,6 +42,8 @@ FAULTS = (
 )
 PACE = 60.0
 """Records a second."""
+IMPORTS = {"import_log", "imported_tick_log", "imports"}
+"""No archiver writes there: what `pilothouse import` brought."""
 
 
 def tells(run_id: str) -> Iterator[tuple[str, AnyEvent]]:
@@ -136,7 +138,7 @@ def judge(broker: LocalBroker, endpoint: EndpointProcess, archive: "Client") -> 
     refused = {(poison.record.topic, *poison.record.place[1:]) for poison in filled_once(once, told, decided)}
     assert refused == {origin for origin, letter in due.items() if letter.reason == "ArchiveRefused"} != set()
     expected, archived = contents(once), contents(archive)
-    assert {name for name, rows in expected.items() if not rows} == set(), "no rows would prove nothing"
+    assert {name for name, rows in expected.items() if not rows} == IMPORTS, "no rows would prove nothing"
     assert archived.keys() == expected.keys()
     for name in expected:
         assert archived[name] == expected[name], name
