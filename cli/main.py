@@ -18,6 +18,7 @@ from . import (
     import_command,
     logs,
     operator,
+    policy,
     query_commands,
     replay_command,
     report_fact,
@@ -71,6 +72,7 @@ def _assemble() -> None:
     commands.command(rich_help_panel=act)(report_fact.report_fact)
     commands.command(rich_help_panel=operate)(stack_commands.worker)
     commands.command(rich_help_panel=operate)(stack_commands.migrate)
+    commands.add_typer(policy.policy, name="policy", rich_help_panel=act)
     commands.add_typer(stack_commands.topics, name="topics", rich_help_panel=operate)
     commands.add_typer(spool_commands.spool, name="spool", rich_help_panel=operate)
 

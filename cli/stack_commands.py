@@ -25,7 +25,7 @@ def up(  # noqa: PLR0913, PLR0917  # one argument for each option
     kafka_home: Annotated[Path | None, typer.Option(help="Run the Apache Kafka unpacked here; its log is kept")] = None,
     kafka: Annotated[str | None, typer.Option(help="Use the Kafka that runs at HOST:PORT")] = None,
     policy: Annotated[
-        Path | None, typer.Option(help="The policy that new runs get [default: the built-in one]")
+        Path | None, typer.Option(help="The policy that new runs get, or a folder of policies [default: observe-only]")
     ] = None,
 ) -> None:
     """Run a whole stack on this machine: log, archive, governor, archiver. Ctrl-C stops it; history stays."""

@@ -79,10 +79,9 @@ def _check(wanted: Wanted) -> None:
     if wanted.kafka:
         servers(wanted.kafka)  # refuses what is no address
     if wanted.policy is not None:
-        from ..governance.policy import load_policy
-        from ..stream_processors.policy_text import read_policy
+        from ..stream_processors.policy_text import read_policies
 
-        load_policy(read_policy(wanted.policy).text)  # its faults are better said here than by every run that gets it
+        read_policies(wanted.policy)  # its faults are better said here than by a worker that does not start
 
 
 @contextmanager

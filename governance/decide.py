@@ -22,7 +22,7 @@ from ..events.decisions import (
 from . import expressions, interventions
 from .desk import Desk
 from .incidents import Incident
-from .interventions import InFlight, Ledger
+from .interventions import InFlight, Ledger, RuleRecord
 from .policy import Policy, Rule
 from .recovery import Candidate, last_good
 
@@ -61,9 +61,21 @@ def decide(ledger: Ledger, situation: Situation, desk: Desk) -> None:
     """Ask every rule once, in the policy's order; the ledger lets at most one touch the trainer at a time."""
     for rule in situation.policy.rules:
         record = ledger.rule(rule.name)
-        record.held = record.held + 1 if expressions.holds(rule.when, situation.facts) else 0
+        if not expressions.holds(rule.when, situation.facts) and not _counts_as_holding(rule, record, situation):
+            continue
+        record.held += 1
         if record.held >= rule.for_steps:
             _act(rule, ledger, situation, desk)
+
+
+def _counts_as_holding(rule: Rule, record: RuleRecord, situation: Situation) -> bool:
+    """What a step counts for at which the rule does not hold: the row is broken, unless it lacks what it needs and says
+    otherwise.
+    """
+    if rule.no_data in (None, "ignore") or not expressions.lacking(rule.when, situation.facts):
+        record.held = 0
+        return False
+    return rule.no_data == "alarm"
 
 
 def _act(rule: Rule, ledger: Ledger, situation: Situation, desk: Desk) -> None:
@@ -123,10 +135,15 @@ def _propose(
         severity=rule.severity,
         mode=mode,
         action=action,
-        reason=rule.when,
+        reason=_reason(rule, situation),
         needs_approval=mode == "propose" or rule.approval.by == "human",
         evidence=features if isinstance(features, dict) else {},
     )
+
+
+def _reason(rule: Rule, situation: Situation) -> str:
+    lacking = expressions.lacking(rule.when, situation.facts) if rule.no_data == "alarm" else []
+    return f"{rule.when} (no data: {', '.join(lacking)})" if lacking else rule.when
 
 
 def _in_flight(rule: Rule, proposal: InterventionProposed, situation: Situation) -> InFlight:

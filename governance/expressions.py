@@ -3,7 +3,8 @@
 An expression sees `features` (doubles by name), `conditions` (status by type, as 'True', 'False' or 'Unknown'),
 `reasons` (why, by type: the reason of `ConditionChanged`), `phase` (a string) and `margin` (a double, 1.0 while nothing
 is known). A feature that is not known is absent, so an expression that needs it says `has(features.loss_z)`; one that
-does not is false while it is absent. Called by `policy` at load and by `decide` once per judged step.
+does not has no answer while it is absent, and is not true. `expression_check` looks at expressions when a policy is
+loaded, `decide` asks once per judged step.
 """
 
 import re
@@ -13,7 +14,7 @@ from typing import Any, get_args
 
 import cel
 
-from ..events.decisions import ConditionType, Phase, Status
+from ..events.decisions import ConditionType, Phase
 
 FEATURES: dict[str, str] = {
     "loss": "mean loss over the ranks, as logged",
@@ -76,54 +77,8 @@ FEATURES: dict[str, str] = {
 
 VARIABLES = ("features", "conditions", "reasons", "phase", "margin")
 
-_STRING = re.compile(r"'[^']*'|\"[^\"]*\"")
-_BOUND = re.compile(r"\.(?:all|exists|exists_one|map|filter)\(\s*(\w+)\s*,")
-"""The name a macro binds: `features.all(name, ...)`."""
-_WORDS: tuple[tuple[re.Pattern[str], str, tuple[str, ...]], ...] = (
-    (re.compile(r"\b(?:conditions|reasons)\.(\w+)\b(?!\()"), "condition", get_args(ConditionType)),
-    (re.compile(r"\bconditions\.\w+\s*[!=]=\s*['\"]([^'\"]*)['\"]"), "status", get_args(Status)),
-    (re.compile(r"\bphase\s*[!=]=\s*['\"]([^'\"]*)['\"]"), "phase", get_args(Phase)),
-)
-_INTEGER = re.compile(r"(?<![\w.'\"])(\d+)(?![\w.'\"])")
-
-
-def check(expression: str) -> str | None:
-    """What is wrong with an expression and what to write instead; None when it is right."""
-    try:
-        program = _compiled(expression)
-    except ValueError as error:
-        return " ".join(str(error).split())[:300]
-    bare = _STRING.sub("''", expression)
-    unknown = [name for name in re.findall(r"\bfeatures\.(\w+)\b(?!\()", bare) if name not in FEATURES]
-    if unknown:
-        return f"no feature {unknown[0]!r}; there are: {', '.join(FEATURES)}"
-    if fault := _unknown_word(expression):
-        return fault
-    stray = sorted(set(program.variables()) - set(VARIABLES) - set(_BOUND.findall(bare)))
-    if stray:
-        return f"no variable {stray[0]!r}; there are: {', '.join(VARIABLES)}"
-    return _trial_run(expression, program)
-
-
-def _unknown_word(expression: str) -> str | None:
-    """A condition, status or phase that does not exist: such a comparison would be valid, and never true."""
-    for pattern, what, words in _WORDS:
-        for found in pattern.findall(expression):
-            if found not in words:
-                return f"no {what} {found!r}; there are: {', '.join(words)}"
-    return None
-
-
-def _trial_run(expression: str, program: cel.Program) -> str | None:
-    try:
-        value = program.execute(_trial())
-    except TypeError as error:
-        if _INTEGER.search(expression):
-            return "numbers are doubles: write 6.0, not 6"
-        return str(error)[:300]
-    except Exception as error:  # noqa: BLE001  # the engine documents no tree of errors; every one means "not a usable expression"
-        return f"{type(error).__name__}: {error}"[:300]
-    return None if isinstance(value, bool) else f"gives {type(value).__name__}, must be true or false"
+ALWAYS_KNOWN = frozenset({"nonfinite", "ranks_reporting", "steps_observed"})
+"""The features that every judged step has; any other a run may lack."""
 
 
 def holds(expression: str, facts: Mapping[str, Any]) -> bool:
@@ -132,6 +87,24 @@ def holds(expression: str, facts: Mapping[str, Any]) -> bool:
         return _compiled(expression).execute(_needed(expression, facts)) is True
     except Exception:  # noqa: BLE001  # the engine documents no tree of errors (seen: RuntimeError, ZeroDivisionError); none is true
         return False
+
+
+def lacking(expression: str, facts: Mapping[str, Any]) -> list[str]:
+    """The features for whose absence a checked expression has no answer; none where it has one, whatever is absent."""
+    features: Mapping[str, float] = facts["features"]
+    absent = [name for name in mentioned(expression) if name not in features]
+    if not absent:
+        return []
+    try:
+        return [] if isinstance(_compiled(expression).execute(_needed(expression, facts)), bool) else absent
+    except Exception:  # noqa: BLE001  # as in `holds`: an error is CEL's word for what has no answer
+        return absent
+
+
+@lru_cache(maxsize=1_024)
+def mentioned(expression: str) -> tuple[str, ...]:
+    """The features that an expression names, in the order of their declaration."""
+    return tuple(name for name in FEATURES if re.search(rf"\b{name}\b", expression))
 
 
 def facts_of(
@@ -179,6 +152,8 @@ def _compiled(expression: str) -> cel.Program:
     return cel.compile(expression)
 
 
-def _trial() -> dict[str, Any]:
+@lru_cache(maxsize=1)
+def trial() -> dict[str, Any]:
+    """What the engine is given to try an expression: a run of which everything is known."""
     statuses: dict[ConditionType, str] = dict.fromkeys(get_args(ConditionType), "True")
     return facts_of(dict.fromkeys(FEATURES, 1.0), statuses, "Normal", 1.0, statuses)

@@ -6,25 +6,32 @@ into a `Policy`, once per text. Called by `stream_processors.fold` when a policy
 person names a file; `decide` reads the result.
 """
 
-from collections.abc import Iterator
 from functools import lru_cache
 from hashlib import sha256
 from importlib.resources import files
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
 from ..events.actions import Action
-from ..events.decisions import OPERATOR, Mode, Severity
+from ..events.decisions import Mode, Severity
 from ..events.errors import PolicyInvalid
-from . import expressions
+from . import expression_check, policy_checks, policy_faults
+from .applies_to import AppliesTo
+from .policy_yaml import Fault, Mark, plain, read_tree
+from .trials import Trial
 
 RuleName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
-Place = tuple[int | str, ...]
+Expression = Annotated[str, Field(min_length=1, max_length=2_000)]
 Steps = Annotated[int, Field(ge=0, le=1_000_000)]
+NoData = Literal["ignore", "hold", "alarm"]
 MAX_POLICY_BYTES = 32_768
 """A run's state carries its policy, and the state is bounded."""
+SHIPPED = ("observe-only", "conservative", "autonomous")
+"""The policies that come with the package, the most careful first."""
+DEFAULT = SHIPPED[0]
 
 
 class _Part(BaseModel):
@@ -32,8 +39,8 @@ class _Part(BaseModel):
 
 
 def _checked(expression: str) -> str:
-    if fault := expressions.check(expression):
-        raise ValueError(f"{expression!r}: {fault}")
+    if slips := expression_check.slips(expression):
+        raise PydanticCustomError("expression", "{words}", {"words": slips[0].message, "slips": slips})
     return expression
 
 
@@ -59,18 +66,24 @@ class Verify(_Part):
     """
 
     window_steps: Annotated[int, Field(ge=1, le=100_000)] = 20
-    success: str = "conditions.Finite == 'True' && conditions.Stable == 'True'"
-    failure: str = "conditions.Finite == 'False'"
+    success: Expression = "conditions.Finite == 'True' && conditions.Stable == 'True'"
+    failure: Expression = "conditions.Finite == 'False'"
 
     _expressions_are_right = field_validator("success", "failure")(_checked)
 
 
 class Rule(_Part):
-    """When something holds for so many steps, take the next action of the ladder, within these limits."""
+    """When something holds for so many steps, take the next action of the ladder, within these limits.
+
+    `no_data` says what a step counts for at which `when` cannot be answered, because the run does not have a feature
+    that it needs: `ignore` (it does not hold, and the row of steps is broken), `hold` (the row neither grows nor
+    breaks, and nothing is done), `alarm` (it holds).
+    """
 
     name: RuleName
-    when: str
+    when: Expression
     for_steps: Annotated[int, Field(ge=1, le=10_000, alias="for")] = 1
+    no_data: NoData | None = None
     severity: Severity = "ticket"
     runbook: Annotated[str, Field(max_length=2_000)] = ""
     actions: Annotated[tuple[Action, ...], Field(min_length=1, max_length=8)]
@@ -89,18 +102,10 @@ class Policy(_Part):
     name: RuleName
     mode: Mode = "observe"
     description: Annotated[str, Field(max_length=2_000)] = ""
+    applies_to: AppliesTo = AppliesTo()
     budget: Annotated[int, Field(ge=0, le=10_000)] = 20
     rules: Annotated[tuple[Rule, ...], Field(max_length=64)]
-
-    @model_validator(mode="after")
-    def _names_are_unique(self) -> "Policy":
-        names = [rule.name for rule in self.rules]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"rule names must be unique, these stand twice: {', '.join(twice)}")
-        if OPERATOR in names:
-            raise ValueError(f"no rule may be called {OPERATOR!r}: that is how the orders of people are marked")
-        return self
+    tests: Annotated[tuple[Trial, ...], Field(max_length=64)] = ()
 
 
 def policy_hash(text: str) -> str:
@@ -108,9 +113,14 @@ def policy_hash(text: str) -> str:
     return sha256(text.encode()).hexdigest()
 
 
+def shipped_policy_text(name: str) -> str:
+    """The text of one of the policies in `SHIPPED`."""
+    return files(__package__).joinpath("policies", f"{name}.yaml").read_text(encoding="utf-8")
+
+
 def default_policy_text() -> str:
     """The policy a run gets when nobody says otherwise: it observes."""
-    return files(__package__).joinpath("default_policy.yaml").read_text(encoding="utf-8")
+    return shipped_policy_text(DEFAULT)
 
 
 def with_mode(text: str, mode: Mode) -> str:
@@ -127,80 +137,56 @@ def with_mode(text: str, mode: Mode) -> str:
     return "".join(lines)
 
 
+def dump_policy(policy: Policy) -> str:
+    """A text of this policy, without what is as it would be anyway; `load_policy` gives back an equal one."""
+    said = policy.model_dump(mode="json", by_alias=True, exclude_defaults=True) | {"rules": []}
+    for rule in policy.rules:
+        actions = [action.model_dump(mode="json", exclude_none=True) for action in rule.actions]
+        said["rules"].append(rule.model_dump(mode="json", by_alias=True, exclude_defaults=True) | {"actions": actions})
+    return yaml.safe_dump(said, sort_keys=False, allow_unicode=True, width=120)
+
+
 @lru_cache(maxsize=256)
 def load_policy(text: str) -> Policy:
     """The policy of a text.
 
     Raises:
-        PolicyInvalid: lists every fault at once, each with its place.
+        PolicyInvalid: lists every fault at once, each with its line and column.
     """
+    policy, faults = read_policy(text)
+    if policy is None:
+        raise PolicyInvalid("\n  ".join(["the policy cannot be used:", *map(str, faults)]))
+    return policy
+
+
+def read_policy(text: str) -> tuple[Policy | None, list[Fault]]:
+    """The policy of a text, or every fault in it, in the order in which they stand."""
     size = len(text.encode(errors="replace"))
     if size > MAX_POLICY_BYTES:
-        raise PolicyInvalid(f"a policy has at most {MAX_POLICY_BYTES} bytes, this one {size}")
-    parsed = _parsed(text)
-    if not isinstance(parsed, dict):
-        raise PolicyInvalid(f"a policy is a mapping with the keys {', '.join(Policy.model_fields)}")
+        return None, [Fault(Mark(1, 1), "", f"a policy has at most {MAX_POLICY_BYTES} bytes, this one {size}")]
+    tree = read_tree(text)
+    if tree.root is None or not isinstance(tree.root.value, dict):
+        keys = f"a policy is a mapping with the keys {', '.join(Policy.model_fields)}"
+        return None, tree.faults or [Fault(tree.root.mark if tree.root else Mark(1, 1), "", keys)]
     try:
-        return Policy.model_validate(parsed)
+        policy: Policy | None = policy_faults.validated(Policy, plain(tree.root))
+        faults = tree.faults
     except ValidationError as error:
-        raise PolicyInvalid("the policy cannot be used:\n" + "\n".join(_faults(error))) from error
+        policy, faults = None, [*tree.faults, *policy_faults.of(error, Policy, tree.root, text)]
+    faults += policy_checks.faults(tree.root, text)
+    return (None if faults else policy), sorted(faults)
 
 
-class _OnceLoader(yaml.SafeLoader):
-    """YAML takes the last of two equal keys in silence; in a policy that may be the wrong `mode`."""
+def decoded(body: bytes) -> str:
+    """The text of a policy file.
 
-
-def _mapping(loader: _OnceLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-    twice = next((key for key in keys if keys.count(key) > 1), None)
-    if twice is not None:
-        raise yaml.constructor.ConstructorError(None, None, f"the key {twice!r} stands twice", node.start_mark)
-    return loader.construct_mapping(node, deep=True)
-
-
-_OnceLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-_YAML_STUMBLES = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
-"""What the YAML library raises, besides its own errors, at values that do not fit their tag (`!!int ''`)."""
-
-
-def _parsed(text: str) -> Any:
+    Raises:
+        PolicyInvalid: it is not UTF-8; the line in which it ceases to be.
+    """
     try:
-        return yaml.load(text, Loader=_OnceLoader)  # a SafeLoader
-    except yaml.YAMLError as error:
-        raise PolicyInvalid(f"the policy is not YAML: {error}") from error
-    except _YAML_STUMBLES as error:
-        raise PolicyInvalid(f"the policy is not YAML: a value is not what its form or tag says ({error})") from error
-
-
-def _faults(error: ValidationError) -> Iterator[str]:
-    """One line per fault, with its place and what may stand there."""
-    items = error.errors(include_url=False, include_input=False)
-    for item in items:
-        place, message = item["loc"], item["msg"].removeprefix("Value error, ")
-        if item["type"] == "too_short" and any(
-            len(other["loc"]) > len(place) == len(_shared(other["loc"], place)) for other in items
-        ):
-            continue  # what stands there is wrong, not missing
-        if item["type"] == "extra_forbidden":
-            message = f"there is no such key here; there are: {', '.join(_keys(place[:-1]))}"
-        yield f"  {'.'.join(map(str, place))}: {message}"
-
-
-def _shared(place: Place, other: Place) -> Place:
-    return tuple(part for part, its in zip(place, other, strict=False) if part == its)
-
-
-def _keys(place: Place) -> list[str]:
-    """The keys that a part of a policy may have."""
-    model: type[BaseModel] = Policy
-    for part in place:
-        if part in _ACTIONS:
-            return list(_ACTIONS[str(part)].model_fields)
-        model = _PARTS.get(str(part), model)
-    return [field.alias or name for name, field in model.model_fields.items()]
-
-
-_PARTS: dict[str, type[BaseModel]] = {"rules": Rule, "limit": Limit, "approval": Approval, "verify": Verify}
-_ACTIONS: dict[str, type[BaseModel]] = {
-    kind.model_fields["action"].default: kind for kind in get_args(get_args(Action)[0])
-}
+        return body.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = body[: error.start].count(b"\n") + 1
+        raise PolicyInvalid(
+            f"a policy is written in UTF-8; line {line} has the byte 0x{body[error.start]:02x}"
+        ) from error

@@ -21,7 +21,7 @@ from .governor import Governor, Judge
 from .kept import restore
 from .log import Delivered, Layout, Source
 from .parts import Parts, Role
-from .policy_text import read_policy
+from .policy_text import read_policies
 from .ticker import Ticker
 from .transport import IDLE_FETCH_MS, PROMPT_FETCH_MS, Consumer, Transport
 from .troubles import Troubles
@@ -78,7 +78,7 @@ def build_app(settings: Settings, role: Role, layout: Layout, parts: Parts) -> W
     """Compose the worker. Must be called in the event loop that will run it.
 
     Raises:
-        PolicyInvalid: the policy that runs are to be given cannot be read.
+        PolicyInvalid: the policies that runs are to be given cannot be used.
     """
     app = _faust_app(settings, role, layout)
     return _governor(app, settings, layout, parts) if role == "governor" else _archiver(app, settings, layout, parts)
@@ -134,7 +134,7 @@ def _governor(app: faust.App, settings: Settings, layout: Layout, parts: Parts) 
     table = app.Table("run-states", key_type=bytes, value_type=bytes, partitions=layout.telemetry, use_partitioner=True)
     log = parts.around(FaustLog(app, table))
     troubles = Troubles(settings.data_dir / "troubles" / f"governor-{settings.slot}.json")
-    judge = Judge(parts.core, read_policy(settings.policy_file), layout, troubles, parts.history)
+    judge = Judge(parts.core, read_policies(settings.policy_file), layout, troubles, parts.history)
     governor = Governor(log, judge, settings.log_epoch)
     ticker = Ticker(log, lambda: governor.assigned, settings.tick_seconds)
 

@@ -24,7 +24,7 @@ from .history import History
 from .kept import Restored, encode, trouble_key
 from .live_runs import Core, Judged, LivePartition
 from .log import Delivered, Layout, Log, Outgoing, Source, outgoing
-from .policy_text import PolicyText
+from .policy_text import Policies
 from .rebuilding import rebuild
 from .troubles import Troubles
 
@@ -39,7 +39,7 @@ class Judge:
     """What the governor decides with, and what it knows of the past. `history` is absent where there is no archive."""
 
     core: Core
-    policy: PolicyText
+    policy: Policies
     layout: Layout
     troubles: Troubles
     history: History | None = None
@@ -168,7 +168,7 @@ class Governor:
         log.warning("partition %d: a new epoch of the log; its runs are rebuilt from the archive", partition.partition)
         rebuilt = await rebuild(partition, history, self._judge.layout.telemetry)
         effects = [self._decided(decision) for decision in rebuilt.decisions]
-        effects += [self._policy(run_id, at) for run_id, at in rebuilt.ungoverned.items()]
+        effects += [self._policy(started) for started in rebuilt.ungoverned]
         await self._publish(effects)
         log.warning(
             "partition %d: %d runs rebuilt, %d records made good", partition.partition, len(partition), len(effects)
@@ -217,7 +217,7 @@ class Governor:
         if isinstance(event, RunStarted):
             state = partition.state(event.run_id)
             if state is not None and not state.policy_hash:
-                effects.append(self._policy(event.run_id, event.at))
+                effects.append(self._policy(event))
         return effects
 
     async def _trouble(self, partition: LivePartition, offset: int, what: str) -> None:
@@ -239,9 +239,9 @@ class Governor:
     def _decided(self, decision: AnyDecision) -> Outgoing:
         return outgoing(decision, CONTROL.name, partition_of(decision.run_id, self._judge.layout.control))
 
-    def _policy(self, run_id: str, at: int) -> Outgoing:
-        event = self._judge.policy.activated(run_id, at)
-        return outgoing(event, TELEMETRY.name, partition_of(run_id, self._judge.layout.telemetry))
+    def _policy(self, started: RunStarted) -> Outgoing:
+        event = self._judge.policy.for_run(started).activated(started.run_id, started.at)
+        return outgoing(event, TELEMETRY.name, partition_of(started.run_id, self._judge.layout.telemetry))
 
     def _letter(self, record: Delivered, reason: str, detail: str) -> Outgoing:
         log.error("%s/%d@%d to dead letters: %s: %s", record.topic, record.partition, record.offset, reason, detail)

@@ -1,16 +1,21 @@
-"""The policy that a run is given when it starts without one: a file's text, put into the log for replay to find.
+"""The policies that runs are given when they start without one: texts of files, put into the log for replay to find.
 
-`app` reads it once; `governor` publishes it on the telemetry topic for every run that starts ungoverned.
+`app` reads them once; for every run that starts ungoverned `governor` asks which of them is for it (`applies_to`) and
+publishes that one on the telemetry topic. The shipped policy that only observes governs what no other is for.
 """
 
+from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from ..events.commands import PolicyActivated
 from ..events.errors import PolicyInvalid
+from ..events.telemetry import RunStarted
+from ..governance.applies_to import AppliesTo, chosen, subject_of, ties
+from ..governance.policy import decoded, default_policy_text, load_policy, policy_hash, read_policy
 
-DEFAULT_POLICY = Path(__file__).parent.parent / "governance" / "default_policy.yaml"
+SUFFIXES = (".yaml", ".yml")
 
 
 class PolicyText(NamedTuple):
@@ -18,6 +23,10 @@ class PolicyText(NamedTuple):
 
     name: str
     text: str
+
+    def for_run(self, _: RunStarted) -> "PolicyText":
+        """This one, whatever the run."""
+        return self
 
     def activated(self, run_id: str, at: int) -> PolicyActivated:
         """The command that governs the run from here on. The writer is derived: saying it again is a duplicate."""
@@ -30,22 +39,90 @@ class PolicyText(NamedTuple):
             seq=1,
             name=self.name,
             text=self.text,
-            policy_hash=sha256(self.text.encode()).hexdigest(),
+            policy_hash=policy_hash(self.text),
             who="settings",
         )
 
 
-def read_policy(path: Path | None) -> PolicyText:
-    """The text of this file, or of the packaged default.
+class Policies(Protocol):
+    """Where a run's policy comes from."""
+
+    def for_run(self, started: RunStarted) -> PolicyText:
+        """The one policy that governs this run."""
+
+
+class PolicySet:
+    """Several policies; exactly one governs a run."""
+
+    def __init__(self, policies: Iterable[PolicyText]) -> None:
+        self.policies = tuple(policies)
+        self._applying: list[tuple[AppliesTo, PolicyText]] = [
+            (load_policy(policy.text).applies_to, policy) for policy in self.policies
+        ]
+
+    def for_run(self, started: RunStarted) -> PolicyText:
+        return chosen(self._applying, subject_of(started)) or default_policy()
+
+
+def default_policy() -> PolicyText:
+    """The shipped policy that only observes."""
+    text = default_policy_text()
+    return PolicyText(load_policy(text).name, text)
+
+
+def read_policies(path: Path | None) -> PolicySet:
+    """The policy of this file, or all of this folder; without one, the shipped default for every run.
 
     Raises:
-        PolicyInvalid: it cannot be read, or is empty or too large for a record.
+        PolicyInvalid: every file that cannot be read or used, and every two that could govern the same run.
     """
-    file = path or DEFAULT_POLICY
+    if path is None:
+        return PolicySet([])
+    found = files_of(path)
+    faults: list[str] = []
+    policies = [policy for file in found if (policy := _read(file, faults)) is not None]
+    names = [policy.name for policy in policies]
+    faults += [f"two policies are called {name}" for name in sorted({one for one in names if names.count(one) > 1})]
+    faults += ties([(policy.name, load_policy(policy.text).applies_to) for policy in policies])
+    if faults:
+        raise PolicyInvalid("the policies cannot be used:\n  " + "\n  ".join(faults))
+    return PolicySet(policies)
+
+
+def files_of(path: Path) -> list[Path]:
+    """The policy files that a path names: itself, or those in the folder.
+
+    Raises:
+        PolicyInvalid: it is a folder without any.
+    """
+    if not path.is_dir():
+        return [path]
+    files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
+    if not files:
+        raise PolicyInvalid(f"the folder {path} has no policies: files that end in {' or '.join(SUFFIXES)}")
+    return files
+
+
+def text_of(file: Path) -> str:
+    """The text of a policy file.
+
+    Raises:
+        PolicyInvalid: it cannot be read.
+    """
     try:
-        text = file.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise PolicyInvalid(f"the policy {file} cannot be read: {error}") from error
-    if not 1 <= len(text) <= 65_536:
-        raise PolicyInvalid(f"the policy {file} has {len(text)} characters; 1 to 65,536 are possible")
-    return PolicyText(file.stem[:200], text)
+        return decoded(file.read_bytes())
+    except OSError as error:
+        raise PolicyInvalid(f"{file} cannot be read: {error.strerror or error}") from error
+    except PolicyInvalid as error:
+        raise PolicyInvalid(f"{file}: {error}") from error
+
+
+def _read(file: Path, faults: list[str]) -> PolicyText | None:
+    try:
+        text = text_of(file)
+    except PolicyInvalid as error:
+        faults.append(str(error))
+        return None
+    policy, wrong = read_policy(text)
+    faults += [f"{file}: {fault}" for fault in wrong]
+    return None if policy is None else PolicyText(policy.name, text)

@@ -25,15 +25,15 @@ log = logging.getLogger(__name__)
 
 
 class Rebuilt(NamedTuple):
-    """`decisions` the archive does not have; `ungoverned`: when each run without a policy started."""
+    """`decisions` the archive does not have; `ungoverned`: the start of each run without a policy."""
 
     decisions: list[AnyDecision]
-    ungoverned: dict[str, int]
+    ungoverned: list[RunStarted]
 
 
 async def rebuild(partition: LivePartition, history: History, partitions: int) -> Rebuilt:
     """Fold the unfinished runs of this partition anew. Waits for the archive: any judgement without it is false."""
-    rebuilt = Rebuilt([], {})
+    rebuilt = Rebuilt([], [])
     for run_id in await _asked(history.unfinished):
         if partition_of(run_id, partitions) != partition.partition or run_id in partition:
             continue
@@ -44,12 +44,12 @@ async def rebuild(partition: LivePartition, history: History, partitions: int) -
                 rebuilt.decisions.append(decision)
         state = partition.state(run_id)
         if state is not None and not state.ended and not state.policy_hash:
-            rebuilt.ungoverned.update((run_id, at) for at in _started_at(records))
+            rebuilt.ungoverned.extend(_first_start(records))
     return rebuilt
 
 
-def _started_at(records: list[Record]) -> list[int]:
-    return [record.event.at for record in records if isinstance(record.event, RunStarted)][:1]
+def _first_start(records: list[Record]) -> list[RunStarted]:
+    return [record.event for record in records if isinstance(record.event, RunStarted)][:1]
 
 
 async def _asked(question: Callable[..., T], *arguments: str) -> T:

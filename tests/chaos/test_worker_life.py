@@ -28,7 +28,7 @@ def governor(tmp_path: Path) -> Iterator[Any]:
     made: list[DyingWorker] = []
 
     def make(broker: LocalBroker, **environ: str) -> DyingWorker:
-        tmp_path.joinpath("policy.yaml").write_text("rules: []\n")
+        tmp_path.joinpath("policy.yaml").write_text("name: none\nrules: []\n")
         settings = {
             "PILOTHOUSE_KAFKA": broker.address,
             "PILOTHOUSE_EMBEDDED_BROKER": str(not broker.keeps_log).lower(),

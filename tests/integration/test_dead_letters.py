@@ -61,7 +61,7 @@ def largest_body(broker: LocalBroker, headers: Headers) -> bytes:
 def governed(new_broker: NewBroker, tmp_path: Path) -> Iterator[LocalBroker]:
     """A broker with a governor on it."""
     broker = new_broker()
-    tmp_path.joinpath("policy.yaml").write_text("rules: []\n")
+    tmp_path.joinpath("policy.yaml").write_text("name: none\nrules: []\n")
     settings = {
         "PILOTHOUSE_KAFKA": broker.address,
         "PILOTHOUSE_EMBEDDED_BROKER": str(not broker.keeps_log).lower(),

@@ -14,11 +14,12 @@ from pilothouse.events.decisions import (
     InterventionProposed,
 )
 from pilothouse.events.errors import PolicyInvalid
+from pilothouse.events.telemetry import StepBatch
 from pilothouse.governance.decide import EXPIRY_GRACE_STEPS
 from pilothouse.governance.interventions import is_verified, touches_trainer
 from pilothouse.governance.policy import load_policy, policy_hash
 from pilothouse.tests.governed_run import GovernedRun
-from pilothouse.tests.run_builder import activated, quiet_loss
+from pilothouse.tests.run_builder import START, activated, quiet_loss
 
 LIFE = (InterventionProposed, InterventionApproved, InterventionDeclined, InterventionIssued, InterventionExpired)
 
@@ -57,10 +58,11 @@ def nan_from(start: int) -> Any:
 
 
 def test_a_rule_that_holds_is_proposed_and_issued_with_its_reason_and_evidence() -> None:
-    run = running(policy(rule(CLIP, when="features.loss > 1.0")), 1)
+    run = running(policy(rule(CLIP, when="has(features.loss) && features.loss > 1.0")), 1)
     proposed, issued = run.of(*LIFE)
     assert proposed.intervention_id == issued.intervention_id
-    assert (proposed.reason, proposed.mode, proposed.needs_approval) == ("features.loss > 1.0", "enforce", False)
+    assert (proposed.mode, proposed.needs_approval) == ("enforce", False)
+    assert proposed.reason == "has(features.loss) && features.loss > 1.0"
     assert proposed.evidence["loss"] == quiet_loss(0)
     assert issued.action == SetClip(value=1.0)
     assert issued.who == "policy"
@@ -113,7 +115,7 @@ def test_a_policy_that_cannot_be_used_changes_nothing() -> None:
 
 
 def test_a_rule_waits_until_it_has_held_long_enough() -> None:
-    flicker = "features.loss < 100.0 && features.steps_observed != 3.0"
+    flicker = "has(features.loss) && features.loss < 100.0 && features.steps_observed != 3.0"
     run = running(policy(rule(CLIP, when=f'"{flicker}"', more="for: 3")), 10)
     assert issued_at(run) == [5]  # steps 3, 4 and 5: the third observation broke the row
 
@@ -287,7 +289,8 @@ def test_another_policy_forgets_the_rules_of_the_one_before() -> None:
 
 
 def test_an_expression_that_stumbles_is_not_true() -> None:
-    text = policy(rule(CLIP, when="int(features.loss) / int(features.grad_norm) > 100000"))
+    known = "has(features.loss) && has(features.grad_norm)"
+    text = policy(rule(CLIP, when=f"{known} && int(features.loss) / int(features.grad_norm) > 100000"))
     run = GovernedRun(world=1).begin(text)
     run.tell(run.ranks[0], run.ranks[0].log, [0], [2.0], grad_norm=0.5)
     assert life(run) == []
@@ -308,3 +311,25 @@ def test_the_shipped_policy_never_gives_up_in_silence(fault: float, answers: lis
     proposed = run.of(InterventionProposed)
     assert [found.action.action for found in proposed] == answers
     assert (proposed[-1].severity, proposed[-1].action.action) == ("page", "notify")
+
+
+@pytest.mark.parametrize(
+    "no_data, at",
+    [
+        ("ignore", [1, 4]),
+        ("hold", [1, 3, 4, 7]),
+        ("alarm", [1, 2, 3, 4, 5, 6, 7]),
+    ],
+)
+def test_what_a_step_without_data_counts_for_is_what_its_rule_says(no_data: str, at: list[int]) -> None:
+    more = f"for: 2, no_data: {no_data}, cooldown_steps: 0, limit: {{count: 64}}"
+    run = GovernedRun(world=1).begin(policy(rule(NOTIFY, when="features.lr > 0.5", more=more)))
+    for step, lr in enumerate([1.0, 1.0, None, 1.0, 1.0, None, None, 1.0]):
+        metrics = {"loss": (2.0,)} | ({} if lr is None else {"lr": (lr,)})
+        run.tell(run.ranks[0], run.ranks[0].tell, StepBatch, steps=(step,), times=(START,), metrics=metrics)
+    assert issued_at(run) == at
+    reasons = {decision.step: decision.reason for decision in run.of(InterventionProposed)}
+    assert (reasons.get(2), reasons[1]) == (
+        "features.lr > 0.5 (no data: lr)" if no_data == "alarm" else None,
+        "features.lr > 0.5",
+    )

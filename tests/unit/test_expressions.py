@@ -4,7 +4,10 @@ import math
 
 import pytest
 
-from pilothouse.governance.expressions import FEATURES, check, facts_of, holds
+from pilothouse.governance.expression_check import check, slips
+from pilothouse.governance.expressions import ALWAYS_KNOWN, FEATURES, facts_of, holds, lacking
+from pilothouse.stream_processors import features
+from pilothouse.stream_processors.detectors.sample import StepSample
 
 FACTS = facts_of(
     {"loss": 2.0, "loss_z": 9.0},
@@ -23,14 +26,17 @@ FACTS = facts_of(
         ("has(features.loss_z) && features.loss_z > 6.0", True),
         ("features['loss'] > 1.0", True),
         ("conditions.exists(name, conditions[name] == 'False')", True),
+        ("reasons.Stable == 'LossClimbing' && reasons.Finite != 'LossClimbing'", True),
+        ("reasons.exists(name, reasons[name] == 'Plateau')", False),
         ("features.loss > 1.0 && features.all(name, features[name] > 1.0)", True),
         ("features.loss > 1.0 || 'features.gone' == ''", True),
         ("size(features) == 2", True),
         ("margin == 1.0 && phase == 'Unstable'", True),
-        ("reasons.Stable == 'LossClimbing' && reasons.Finite != 'LossClimbing'", True),
-        ("reasons.exists(name, reasons[name] == 'Plateau')", False),
+        ("phase in ['Unstable', 'Diverged']", True),
         ("features.grad_z > 0.0", False),
         ("!has(features.grad_z)", True),
+        ("(features.loss > 1.0 ? 2.0 : 1.0) > margin", True),
+        ("features.loss > 1.0 // in nats", True),
     ],
 )
 def test_an_expression_sees_whatever_it_names(expression: str, true: bool) -> None:
@@ -47,17 +53,55 @@ def test_a_comparison_with_nan_is_false() -> None:
 @pytest.mark.parametrize(
     "expression, said",
     [
-        ("features.los > 1.0", "no feature 'los'"),
-        ("featurs.loss > 1.0", "no variable 'featurs'"),
+        ("features.los > 1.0", "no feature 'los'; did you mean 'loss'?"),
+        ("features['los'] > 1.0", "no feature 'los'"),
+        ("has(features.los)", "no feature 'los'"),
+        ("featurs.loss > 1.0", "no variable 'featurs'; did you mean 'features'?"),
+        ("Stable == 'False'", "no variable 'Stable'; write conditions.Stable"),
+        ("conditions.Stable == False", "no variable 'False'; a text needs quotes: 'False'"),
+        ("conditions.Stable == false", "a status is a text: write 'False'"),
+        ("conditions['Stabel'] == 'False'", "no condition 'Stabel'; did you mean 'Stable'?"),
+        ("'false' == conditions.Stable", "no status 'false'; did you mean 'False'?"),
+        ("phase in ['Normal', 'normal']", "no phase 'normal'; did you mean 'Normal'?"),
+        ("features.loss == 'high'", "features.loss is a number and never equal to a text"),
         ("reasons.Stabel == 'LossClimbing'", "no condition 'Stabel'"),
         ("features.loss", "must be true or false"),
-        ("features.loss >", "Syntax error"),
-        ("features.loss + 1 > 2.0", "write 6.0, not 6"),
+        ("features.loss >", "the expression ends where something is missing"),
+        ("features.loss >> 2.0", "extraneous input '>'"),
+        ("features.loss + 1 > 2.0", "write 1.0, not 1"),
+        ("phase == 'Warmup' && features.loss * 2 > 1.0", "write 2.0, not 2"),
+        ("phase == 'Warmup' && big(features.loss)", "Undefined variable or function: 'big'"),
     ],
 )
 def test_a_mistake_is_named(expression: str, said: str) -> None:
     assert said in (check(expression) or "")
 
 
+def test_every_mistake_of_an_expression_has_its_place() -> None:
+    expression = "features.los > 1.0 && (phase == 'x' || margin) && features.loss + 1 > 2.0"
+    assert [expression[slip.offset :][:6] for slip in slips(expression)] == ["los > ", "'x' ||", "margin", "1 > 2."]
+
+
 def test_every_feature_can_be_asked_for() -> None:
     assert all(check(f"has(features.{name})") is None for name in FEATURES)
+
+
+@pytest.mark.parametrize(
+    "expression, absent",
+    [
+        ("features.grad_z > 0.0", ["grad_z"]),
+        ("features.loss > 1.0", []),
+        ("has(features.grad_z) && features.grad_z > 0.0", []),
+        ("features.loss > 1.0 || features.grad_z > 0.0", []),
+        ("features.loss > 100.0 && features.grad_z > 0.0", []),
+        ("features.loss > 100.0 || features.grad_z > 0.0", ["grad_z"]),
+        ("features['grad_z'] > 0.0", ["grad_z"]),
+    ],
+)
+def test_an_expression_lacks_data_only_where_its_answer_depends_on_it(expression: str, absent: list[str]) -> None:
+    assert lacking(expression, FACTS) == absent
+
+
+def test_what_every_step_has_need_not_be_asked_for() -> None:
+    silent = StepSample(step=0, at=0, ranks=1, loss=None, grad_norm=None, nonfinite=0)
+    assert set(features.observe(features.FeatureState(), silent)) >= ALWAYS_KNOWN

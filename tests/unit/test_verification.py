@@ -113,5 +113,5 @@ def test_an_incident_waits_for_the_verification_before_it_is_resolved() -> None:
 
 
 def test_the_policys_own_words_decide() -> None:
-    text = CLIP.replace("window_steps: 10", "window_steps: 10, success: 'features.loss > 1000.0'")
+    text = CLIP.replace("window_steps: 10", "window_steps: 10, success: 'has(features.loss) && features.loss > 1000.0'")
     assert outcomes(GovernedRun(loss=spiked(3)).begin(text).train(130)) == [("ineffective", 10)]

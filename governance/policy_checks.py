@@ -1,0 +1,95 @@
+"""What no part of a policy can know by itself: names that stand twice, data that may be missing, tests of rules that
+are not there.
+
+Looks at the tree and not at the model, so that these faults are told together with all others. Called by
+`policy.read_policy`.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from ..events.decisions import OPERATOR
+from . import expression_check
+from .policy_faults import fault
+from .policy_yaml import Fault, Node, Path, place_in
+
+
+def faults(root: Node, text: str) -> Iterator[Fault]:
+    """Every fault of this kind; parts of another shape than they should have are passed over."""
+    rules = _items(root, "rules")
+    yield from _unique(rules, "rules")
+    yield from _unique(_items(root, "tests"), "tests")
+    for number, rule in enumerate(rules):
+        yield from _reserved(rule, number)
+        yield from _guarded(rule, number, text)
+    names = {name.value for rule in rules if (name := _member(rule, "name")) is not None}
+    for number, test in enumerate(_items(root, "tests")):
+        yield from _of_rules(test, number, names)
+
+
+def _unique(items: list[Node], key: str) -> Iterator[Fault]:
+    first: dict[Any, Node] = {}
+    for number, item in enumerate(items):
+        name = _member(item, "name")
+        if name is None or not isinstance(name.value, str):
+            continue
+        if name.value in first:
+            line = first[name.value].mark.line
+            yield fault(name.mark, (key, number, "name"), f"{name.value!r} stands twice; first in line {line}")
+        first.setdefault(name.value, name)
+
+
+def _reserved(rule: Node, number: int) -> Iterator[Fault]:
+    name = _member(rule, "name")
+    if name is not None and name.value == OPERATOR:
+        said = f"no rule may be called {OPERATOR!r}: that is how the orders of people are marked"
+        yield fault(name.mark, ("rules", number, "name"), said)
+
+
+def _guarded(rule: Node, number: int, text: str) -> Iterator[Fault]:
+    """A feature that may be absent is asked for first, or the rule says what its absence means."""
+    when, verify = _member(rule, "when"), _member(rule, "verify")
+    if when is not None and _member(rule, "no_data") is None:
+        advice = "or say what its absence means with no_data: ignore, hold or alarm"
+        yield from _unguarded(when, ("rules", number, "when"), advice, text)
+    for key in ("success", "failure"):
+        asked = None if verify is None else _member(verify, key)
+        if asked is not None:
+            advice = "without it the outcome would be a matter of what was logged"
+            yield from _unguarded(asked, ("rules", number, "verify", key), advice, text)
+
+
+def _unguarded(expression: Node, path: tuple[int | str, ...], advice: str, text: str) -> Iterator[Fault]:
+    if not isinstance(expression.value, str) or expression_check.slips(expression.value):
+        return  # said already
+    for offset, name in expression_check.unguarded(expression.value):
+        said = f"a run may not have features.{name}: write has(features.{name}) && …, {advice}"
+        yield fault(place_in(text, expression, offset), path, said)
+
+
+def _of_rules(test: Node, number: int, names: set[Any]) -> Iterator[Fault]:
+    """A test may expect something only of rules that there are."""
+    for index, expectation in enumerate(_items(test, "expect")):
+        path = ("tests", number, "expect", index)
+        alarms = enumerate(_items(expectation, "alarms"))
+        asked: list[tuple[Path, Node]] = [((*path, "alarms", at), alarm) for at, alarm in alarms]
+        interventions = enumerate(_items(expectation, "interventions"))
+        asked += [
+            ((*path, "interventions", at, "rule"), rule)
+            for at, each in interventions
+            if (rule := _member(each, "rule"))
+        ]
+        for place, name in asked:
+            if isinstance(name.value, str) and name.value not in names:
+                known = tuple(sorted(each for each in names if isinstance(each, str)))
+                yield fault(name.mark, place, expression_check.not_there("rule", name.value, known))
+
+
+def _items(node: Node, key: str) -> list[Node]:
+    below = _member(node, key)
+    return below.value if below is not None and isinstance(below.value, list) else []
+
+
+def _member(node: Node, key: str) -> Node | None:
+    found = node.value.get(key) if isinstance(node.value, dict) else None
+    return found if isinstance(found, Node) else None

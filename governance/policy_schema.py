@@ -1,0 +1,110 @@
+"""The JSON Schema of a policy file, for editors: what may stand where, and what it means, as one types.
+
+Called by `pilothouse policy schema`; a copy lies beside the shipped policies, which name it in their first line for the
+YAML language server. It knows the shape and the bounds; what `pilothouse policy check` knows besides is in the
+expressions.
+"""
+
+import json
+from typing import Any
+
+from .policy import Policy
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+FILE = "policy.schema.json"
+HEADER = f"# yaml-language-server: $schema={FILE}\n"
+"""The first line of a policy whose editor is to check it, with the schema beside it."""
+
+MEANINGS: dict[str, dict[str, str]] = {
+    "Policy": {
+        "name": "What the policy is called, in logs and lists.",
+        "mode": "observe: record what it would do. propose: ask a person each time. enforce: act.",
+        "description": "For people: what this policy is for.",
+        "applies_to": "Which runs it governs; without it, every run that no policy names more closely.",
+        "budget": "At most so many interventions touch a run, over its whole life.",
+        "rules": "Asked in this order, once per step; the first that may act does.",
+        "tests": "Made trainings and what must be seen; run by `pilothouse policy test`.",
+    },
+    "Rule": {
+        "name": "What the rule is called; its interventions carry the name.",
+        "when": "A CEL expression over features, conditions, phase and margin; numbers are doubles (6.0).",
+        "for": "It must hold for so many judged steps in a row.",
+        "no_data": "What a step counts for at which `when` has no answer because the run lacks a feature.",
+        "severity": "page wakes somebody, ticket can wait, info is only recorded.",
+        "runbook": "For the person who comes: what it means, where to look.",
+        "actions": "The ladder: the first action first, the next where it did not help.",
+        "approval": "Who must agree.",
+        "cooldown_steps": "So many judged steps lie between two interventions of this rule.",
+        "limit": "At most so many interventions of this rule in a window of steps.",
+        "ttl_steps": "A command that is not applied within so many steps is void.",
+        "verify": "How it is told whether an intervention helped.",
+    },
+    "Limit": {"count": "How many.", "window_steps": "In how many judged steps."},
+    "Approval": {
+        "by": "auto: nobody. human: a person.",
+        "timeout_seconds": "How long a person has.",
+        "default": "What is done when nobody answers.",
+    },
+    "Verify": {
+        "window_steps": "How many judged steps after it was applied.",
+        "success": "CEL, asked at the end of the window.",
+        "failure": "CEL, asked at every step; true ends the window at once.",
+    },
+    "AppliesTo": {
+        "model_family": "One name or several; * and ? are wildcards.",
+        "architecture": "What the run's config or tags call architecture, else its model.",
+        "cluster": "One name or several; * and ? are wildcards.",
+        "team": "One name or several; * and ? are wildcards.",
+        "tags": "By tag, one value or several; * and ? are wildcards.",
+        "precedence": "Among policies that fit a run the highest governs it, then the one that names most.",
+    },
+    "Trial": {
+        "name": "What must be so.",
+        "series": "By metric, promtool's notation: 2.0x40 nan 2.0-0.01x60~0.02 _x5.",
+        "mode": "Test it in this mode instead of its own.",
+        "ranks": "How many ranks tell the series.",
+        "interval": "Seconds from one entry to the next.",
+        "checkpoints": "A checkpoint every so many steps; 0 for none.",
+        "steers": "What the trainer can do; without it, everything.",
+        "obeys": "Whether the trainer applies what is issued.",
+        "people": "What people answer to proposals.",
+        "expect": "What must be seen.",
+    },
+    "Expectation": {
+        "at": "An entry of the series, counted from 0, or a span: 0..39.",
+        "phase": "The phase of the run.",
+        "conditions": "Conditions and their status.",
+        "alarms": "All the rules that hold, long enough to act.",
+        "interventions": "All that is proposed there, in order.",
+    },
+    "Expected": {
+        "rule": "Which rule proposes it.",
+        "action": "What is proposed.",
+        "having": "Values that the action must have.",
+        "outcome": "What becomes of it by the end of the test.",
+    },
+    "Person": {"at": "Behind this entry.", "says": "To the oldest proposal that waits."},
+}
+
+
+def schema() -> dict[str, Any]:
+    """The schema, as editors read it."""
+    made = Policy.model_json_schema(by_alias=True)
+    definitions = made.pop("$defs")
+    for name, part in {"Policy": made, **definitions}.items():
+        _explain(part, MEANINGS.get(name, {}))
+    return {"$schema": DIALECT, "title": "Pilothouse policy", **made, "$defs": definitions}
+
+
+def schema_text() -> str:
+    """The schema as the file beside the shipped policies."""
+    return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def _explain(part: dict[str, Any], meanings: dict[str, str]) -> None:
+    part.pop("title", None)
+    part["description"] = " ".join(str(part.get("description", "")).split())
+    for name, each in part.get("properties", {}).items():
+        each.pop("title", None)
+        if name in meanings:
+            each["description"] = meanings[name]

@@ -1,0 +1,174 @@
+"""A policy in plain words: what each rule does, when, how long, what first, what next, and who must agree.
+
+Called by `pilothouse policy explain`; `policy_diff` compares two policies by the same words, so that what a person
+reads is what differs.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import assert_never
+
+from ..events.actions import (
+    Action,
+    CheckpointNow,
+    Notify,
+    Pause,
+    Resume,
+    Rollback,
+    ScaleLr,
+    SetClip,
+    SetDropout,
+    SetWeightDecay,
+    SkipBatches,
+    Stop,
+)
+from ..events.decisions import Mode
+from .policy import Policy, Rule, Verify
+
+MODES: Mapping[Mode, str] = {
+    "observe": "watches and records what it would do; never touches a run",
+    "propose": "asks a person before every intervention",
+    "enforce": "acts by itself, but where a rule asks a person first",
+}
+SEVERITIES = {"page": "somebody is paged", "ticket": "a ticket", "info": "for information"}
+NO_DATA = {
+    None: "",
+    "ignore": "a step at which that cannot be answered counts as one at which it does not hold",
+    "hold": "a step at which that cannot be answered changes nothing: the steps before it still count",
+    "alarm": "a step at which that cannot be answered counts as one at which it holds",
+}
+_PLAIN_VERIFY = Verify()
+
+
+def of_policy(policy: Policy) -> dict[str, str]:
+    """The policy as a whole, by part."""
+    return {
+        "mode": f"{policy.mode}: {MODES[policy.mode]}",
+        "applies to": _applies_to(policy),
+        "budget": f"at most {_times(policy.budget, 'intervention')} that touch a run, over the run's whole life",
+    }
+
+
+def of_rule(rule: Rule, mode: Mode) -> dict[str, str]:
+    """One rule, by part, in the order in which a person asks."""
+    parts = {
+        "when": rule.when,
+        "for": f"{_steps(rule.for_steps)} in a row" if rule.for_steps > 1 else "at once",
+        "without data": NO_DATA[rule.no_data],
+        "does": _ladder(rule),
+        "who agrees": _who(rule, mode),
+        "severity": f"{rule.severity} ({SEVERITIES[rule.severity]})",
+        "limits": _limits(rule),
+        "verified": _verified(rule),
+        "runbook": " ".join(rule.runbook.split()),
+    }
+    return {name: words for name, words in parts.items() if words}
+
+
+def of_action(action: Action) -> str:
+    """What an action does to a run."""
+    match action:
+        case ScaleLr() | SetClip() | SetWeightDecay() | SetDropout():
+            return _of_knob(action)
+        case CheckpointNow():
+            return "save a checkpoint"
+        case SkipBatches(count=count):
+            return f"drop the next {_times(count, 'batch', 'batches')} unread"
+        case Rollback():
+            return _of_rollback(action)
+        case Pause() | Resume() | Stop():
+            return _of_course(action)
+        case Notify(message=message):
+            return f"tell people: {message!r}"
+        case _ as unreachable:
+            assert_never(unreachable)
+
+
+def _of_knob(action: ScaleLr | SetClip | SetWeightDecay | SetDropout) -> str:
+    match action:
+        case ScaleLr(factor=factor):
+            return f"multiply the learning rate by {factor:g}"
+        case SetClip(value=value):
+            return f"clip gradients at norm {value:g}"
+        case SetWeightDecay(value=value):
+            return f"set the weight decay to {value:g}"
+        case SetDropout(value=value):
+            return f"set dropout to {value:g}"
+        case _ as unreachable:
+            assert_never(unreachable)
+
+
+def _of_course(action: Pause | Resume | Stop) -> str:
+    match action:
+        case Pause(max_seconds=seconds):
+            return f"pause, at most {_seconds(seconds)}"
+        case Resume():
+            return "end a pause"
+        case Stop(checkpoint=checkpoint):
+            return "stop the run" + (" with a last checkpoint" if checkpoint else " without a checkpoint")
+        case _ as unreachable:
+            assert_never(unreachable)
+
+
+def sentences(policy: Policy) -> Iterator[tuple[str, dict[str, str]]]:
+    """The whole policy: a heading and its parts, the policy first, then each rule."""
+    yield policy.name, {"about": " ".join(policy.description.split()), **of_policy(policy)}
+    for number, rule in enumerate(policy.rules, start=1):
+        yield f"{number}. {rule.name}", of_rule(rule, policy.mode)
+
+
+def _applies_to(policy: Policy) -> str:
+    named = [f"{name} {' or '.join(patterns)}" for name, patterns in policy.applies_to.named.items()]
+    precedence = policy.applies_to.precedence
+    return (" and ".join(named) or "every run") + (f" (precedence {precedence})" if precedence else "")
+
+
+def _ladder(rule: Rule) -> str:
+    first, *more = [of_action(action) for action in rule.actions]
+    if not more:
+        return f"{first}, each time"
+    return "; then ".join([f"first {first}", *more]) + "; that again, until the incident is over"
+
+
+def _of_rollback(action: Rollback) -> str:
+    words = "go back to the last good checkpoint from before the incident, on all ranks"
+    if action.skip_batches:
+        words += f", drop {_times(action.skip_batches, 'batch', 'batches')}"
+    return words + (f", multiply the learning rate by {action.lr_factor:g}" if action.lr_factor != 1.0 else "")
+
+
+def _who(rule: Rule, mode: Mode) -> str:
+    if mode == "observe":
+        return "nobody: nothing is done in mode observe"
+    if rule.approval.by == "auto" and mode == "enforce":
+        return "nobody: it is done at once"
+    says = {"approve": "it is done", "decline": "it is not done"}[rule.approval.default]
+    return f"a person; if nobody answers within {_seconds(rule.approval.timeout_seconds)}, {says}"
+
+
+def _limits(rule: Rule) -> str:
+    often = f"at most {_times(rule.limit.count, 'time')} in {_steps(rule.limit.window_steps)}"
+    rest = f", {_steps(rule.cooldown_steps)} of rest in between" if rule.cooldown_steps else ""
+    return f"{often}{rest}; a command not applied within {_steps(rule.ttl_steps)} is void"
+
+
+def _verified(rule: Rule) -> str:
+    if all(isinstance(action, Notify | CheckpointNow | Pause | Resume | Stop) for action in rule.actions):
+        return ""
+    words = f"helped if after {_steps(rule.verify.window_steps)}: {rule.verify.success}"
+    return f"{words}; failed at once if: {rule.verify.failure}"
+
+
+def _steps(count: int) -> str:
+    return _times(count, "step")
+
+
+def _times(count: int, one: str, many: str = "") -> str:
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def _seconds(seconds: float) -> str:
+    if seconds >= 3_600 and seconds % 3_600 == 0:
+        return _times(int(seconds // 3_600), "hour")
+    if seconds >= 120 and seconds % 60 == 0:
+        return _times(int(seconds // 60), "minute")
+    return f"{seconds:g} s"
