@@ -111,11 +111,11 @@ def sparse(made: Draft) -> None:
 
 
 def warm_restarts(made: Draft) -> None:
-    """The rate goes back to its top four times, in view, and the loss up by a few percent until it has come down."""
+    """The rate goes back to its top three times, in view, and the loss up by 3 to 15 percent until it has come down."""
     period = made.rows // 4
     at = np.arange(made.rows)
     made.rate = 3e-4 * (0.02 + 0.49 * (1.0 + np.cos(np.pi * (at % period) / period)))
-    rise = made.rng.uniform(0.01, 0.06) * (1.0 - np.exp(-(at % period) / 30.0)) * np.exp(-(at % period) / (period / 3))
+    rise = made.rng.uniform(0.03, 0.15) * (1.0 - np.exp(-(at % period) / 30.0)) * np.exp(-(at % period) / (period / 3))
     made.loss *= 1.0 + np.where(at >= period, rise, 0.0)
 
 

@@ -108,10 +108,11 @@ def record(data: str, series: Series) -> Trace:
 
 
 def _samples(series: Series) -> Iterator[StepSample]:
-    columns = zip(series.steps, series.column("loss"), series.column("grad_norm"), strict=True)
-    for step, loss_, norm in columns:
+    columns = zip(series.steps, series.column("loss"), series.column("grad_norm"), series.column("lr"), strict=True)
+    for step, loss_, norm, rate in columns:
+        told = {} if rate is None else {"lr": rate}
         bad = sum(1 for value in (loss_, norm) if value is not None and not math.isfinite(value))
-        yield StepSample(step=step, at=0, ranks=1, loss=loss_, grad_norm=norm, nonfinite=bad)
+        yield StepSample(step=step, at=0, ranks=1, loss=loss_, grad_norm=norm, nonfinite=bad, told=told)
 
 
 def _seen(row: int, told: Mapping[str, float], zs: tuple[float, float], state: FeatureState) -> Seen:

@@ -32,6 +32,10 @@ MANY_STEPS, LATE = 8, 1.5
 """Steps from row to row that are many. A row that comes later than rows do, by this factor, does not alarm alone: the
 sum over a missed row is no loss.
 """
+RAISED, SETTLING, SETTLING_RISE = 2.0, 96, 0.25
+"""A learning rate that is raised in view, by more than this factor in one step, takes the loss along (warm restarts:
+Loshchilov and Hutter 2017, arXiv 1608.03983): for so many steps no lesser rise is an alarm, and drift begins anew.
+"""
 SUSPECT_Z = 3.0
 """From this z score on a step counts as evidence of an incident, though not yet as one."""
 CALM_STEPS = 3
@@ -46,7 +50,7 @@ RAW_FLOOR = 1e-9
 class LossState(msgspec.Struct):
     """What is remembered of the loss. `suspect_since` is the first step of the excursion that is going on, -1 without
     one; `zs` are the z scores at the last two steps; `gap` is how far apart the last two were, and `alone` whether the
-    last may alarm by itself.
+    last may alarm by itself. `rate` is the last learning rate, `settling` for how many steps it is still new.
     """
 
     recent: Recent = msgspec.field(default_factory=Recent)
@@ -58,10 +62,13 @@ class LossState(msgspec.Struct):
     last_step: int = -1
     gap: int = 0
     alone: bool = False
+    rate: float = math.inf
+    settling: int = 0
 
 
 def observe(state: LossState, sample: StepSample, grad_z: float, *, learning: bool) -> dict[str, float]:
     """The features of the loss, once there is a baseline. `grad_z` is what `gradient` says of the same step."""
+    _follow_rate(state, sample.told.get("lr"))
     seen = _features(state, sample, grad_z, learning=learning)
     _follow_excursion(state, sample.step, seen.get("loss_z"), sample.nonfinite)
     return seen
@@ -118,7 +125,16 @@ def _jump(state: LossState, z: float, rise: float, grad_z: float) -> float:
     if state.alone and (rise >= LONE_RISE or not state.positive):
         shares.append(z / LONE_Z)
     jump = max(0.0, *shares)
-    return jump if rise >= LEAST_RISE or not state.positive else min(jump, 0.99)
+    least = SETTLING_RISE if state.settling else LEAST_RISE
+    return jump if rise >= least or not state.positive else min(jump, 0.99)
+
+
+def _follow_rate(state: LossState, rate: float | None) -> None:
+    state.settling = max(0, state.settling - 1)
+    if rate is not None and 0.0 <= rate < math.inf:
+        if rate > RAISED * state.rate:
+            state.drift, state.settling = Drift(), SETTLING
+        state.rate = rate
 
 
 def _follow_rows(state: LossState, step: int) -> None:
@@ -158,6 +174,7 @@ def rewind(state: LossState, step: int) -> None:
     state.zs = (0.0, 0.0)
     state.suspect_since, state.calm = -1, 0
     state.last_step, state.gap, state.alone = -1, 0, False
+    state.rate, state.settling = math.inf, 0
 
 
 def restart(state: LossState) -> None:

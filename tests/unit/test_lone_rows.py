@@ -56,6 +56,34 @@ def test_a_rise_of_less_than_five_percent_is_no_spike_however_sure_and_however_l
     assert max(seen[155:160]) == max(seen)
 
 
+def after_the_rate(rates: list[float | None], rise: float, steps: int = 30) -> float:
+    """The largest `instability` of a loss that rises by so much over these steps from the 200th on."""
+    rng, state = random.Random(5), FeatureState()
+    seen = []
+    for step, rate in enumerate(rates):
+        share = 1.0 + rise * min(1.0, max(0, step - 200) / steps)
+        loss = 2.5 * share * (1.0 + 0.01 * rng.gauss(0.0, 1.0))
+        told = {} if rate is None else {"lr": rate}
+        sample = StepSample(step=step, at=0, ranks=1, loss=loss, grad_norm=None, nonfinite=0, told=told)
+        seen.append(observe(state, sample, learning=True).get("instability", 0.0))
+    return max(seen)
+
+
+def test_a_loss_that_rises_with_a_rate_raised_in_view_alarms_only_from_a_quarter_on() -> None:
+    raised: list[float | None] = [1e-5] * 200 + [3e-4] * 300
+    assert after_the_rate(raised, 0.12) < 1.0
+    assert after_the_rate(raised, 0.12, steps=2) < 1.0
+    assert after_the_rate(raised, 0.6) >= 1.0
+    assert after_the_rate([3e-4] * 500, 0.12) >= 1.0
+    assert after_the_rate([None] * 500, 0.12) >= 1.0
+    assert after_the_rate([None] * 500, 0.12, steps=2) >= 1.0
+
+
+def test_a_rate_that_warms_up_raises_nothing() -> None:
+    warming: list[float | None] = [3e-4 * (step + 1) / 400 for step in range(400)] + [3e-4] * 100
+    assert after_the_rate(warming, 0.12) >= 1.0
+
+
 def test_a_run_that_begins_anew_knows_nothing_of_its_rows() -> None:
     state = FeatureState()
     for step in range(0, 2_000, 50):
