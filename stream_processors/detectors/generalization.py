@@ -21,13 +21,15 @@ MOST = 48
 AROUND = 3
 LEAST_AFTER = 6
 """Points after the lowest before anything is said."""
-TREND_Z = 3.0
+TREND_Z = 3.5
 NOISES = 2.5
 """The rise in units of the scatter of single points; the widening of the gap in those of its own."""
 LEAST_RISE = 0.02
 """Two percent of the validation loss."""
 LEAST_LOST = 0.1
 """... and a tenth of what it had gained since the first evaluation."""
+ONCE_MORE = 1.5
+"""... and so many times what it rose by before and came back from."""
 MOST_SHARE = 9.0
 MAD_TO_SIGMA = 1.4826
 
@@ -43,20 +45,24 @@ class Point(msgspec.Struct, frozen=True, array_like=True):
 
 class GeneralizationState(msgspec.Struct):
     """`open` are the evaluations of the point that is not complete yet; a point takes `size` of them. `since` is the
-    step of the lowest validation loss while the rise from it is an alarm, -1 otherwise. `begun` is the highest point,
-    before any was merged, from which gains are counted.
+    step of the lowest validation loss while the rise from it is an alarm, -1 otherwise. `highest` is the highest point,
+    from which gains are counted. The last evaluation was at step `at`, `apart` steps after the one before.
     """
 
     points: list[Point] = []
     open: list[Point] = []
     size: int = 1
     highest: float = -math.inf
+    at: int = -1
+    apart: int = 0
     since: int = -1
     seen: dict[str, float] = {}
 
 
 def observe(state: GeneralizationState, step: int, val_loss: float, train: float | None) -> None:
     """One more evaluation; `train` is the logarithm of what the training loss usually is now."""
+    state.apart = max(0, step - state.at) if state.at >= 0 else 0
+    state.at = step
     if not 0.0 < val_loss < math.inf or train is None:
         return
     val = math.log(val_loss)
@@ -85,11 +91,11 @@ def _judge(state: GeneralizationState) -> dict[str, float]:
     points = state.points
     if len(points) < AROUND + LEAST_AFTER:
         return {}
-    best_at = min(range(len(points) - AROUND + 1), key=lambda at: _level(points[at : at + AROUND]))
-    best, after = points[best_at : best_at + AROUND], points[best_at + AROUND :]
-    now = points[-AROUND:]
-    rise = _level(now) - _level(best)
-    bound = _bound(state, _level(best))
+    levels = [_level(points[at : at + AROUND]) for at in range(len(points) - AROUND + 1)]
+    best_at = levels.index(min(levels))
+    best, after, now = points[best_at : best_at + AROUND], points[best_at + AROUND :], points[-AROUND:]
+    rise = levels[-1] - levels[best_at]
+    bound = max(_bound(state, levels[best_at]), ONCE_MORE * _came_back(levels[:best_at]))
     share = max(0.0, min(rise / bound, MOST_SHARE))
     if state.since < 0:
         widened = rise + _train(best) - _train(now)
@@ -98,7 +104,7 @@ def _judge(state: GeneralizationState) -> dict[str, float]:
     state.since = best[-1].last if share >= 1.0 else state.since if share >= 0.5 else -1
     return {
         "overfitting": share,
-        "val_best": math.exp(_level(best)),
+        "val_best": math.exp(levels[best_at]),
         "val_rise": rise,
         "train_fall": _train(best) - _train(now),
         "val_best_step": float(best[AROUND // 2].last),
@@ -108,6 +114,15 @@ def _judge(state: GeneralizationState) -> dict[str, float]:
 def _bound(state: GeneralizationState, best: float) -> float:
     gained = max(0.0, state.highest - best)
     return max(LEAST_RISE, LEAST_LOST * gained, NOISES * _noise([known.val for known in state.points]))
+
+
+def _came_back(levels: list[float]) -> float:
+    """The largest rise of a validation loss that was lower again afterwards."""
+    lowest, largest = math.inf, 0.0
+    for level in levels:
+        lowest = min(lowest, level)
+        largest = max(largest, level - lowest)
+    return largest
 
 
 def _noise(values: list[float]) -> float:
@@ -135,13 +150,19 @@ def _train(points: list[Point]) -> float:
 
 
 def rewind(state: GeneralizationState, step: int) -> None:
-    """The run went back to `step`: keep only what was seen up to there."""
-    state.points = [known for known in state.points if known.last <= step]
-    state.open = [known for known in state.open if known.last <= step]
-    state.since, state.seen = -1, {}
+    """The run went back to `step`: keep only what was seen up to there, or so little behind it (less than half of what
+    lies between two evaluations) that the model is the same.
+    """
+    until = step + state.apart // 2
+    state.open = [known for known in state.open if known.last <= until]
+    kept = [known for known in state.points if known.last <= until]
+    if len(kept) < len(state.points):
+        state.points, state.since = kept, -1
+        state.seen = _judge(state)
 
 
 def restart(state: GeneralizationState) -> None:
     """The recipe changed: what was gained before is no measure any more."""
-    rewind(state, -1)
-    state.size, state.highest = 1, -math.inf
+    fresh = GeneralizationState()
+    for name in GeneralizationState.__struct_fields__:
+        setattr(state, name, getattr(fresh, name))

@@ -99,10 +99,21 @@ def test_what_is_kept_is_bounded_and_goes_back_with_the_run() -> None:
     assert len(state.points) < MOST
     assert state.size > 1
     generalization.rewind(state, 40_000)
-    assert state.points[-1].last <= 40_000
-    assert state.seen == {}
+    assert state.points[-1].last <= 40_050
+    assert state.seen["val_best_step"] <= 40_000
     generalization.restart(state)
     assert state == GeneralizationState()
+
+
+def test_a_few_steps_back_forget_no_evaluation() -> None:
+    """As logs that begin each epoch a little before the end of the last one."""
+    state = GeneralizationState()
+    for number in range(1, 11):
+        generalization.observe(state, 100 * number, 2.0, 0.5)
+        generalization.rewind(state, 100 * number - 20)
+    assert [known.last for known in state.points] == [100 * number for number in range(2, 11)]
+    generalization.rewind(state, 500)
+    assert state.points[-1].last == 500
 
 
 @pytest.mark.parametrize("wild", [1.7e308, 5e-324, math.nan, math.inf, -math.inf, 0.0, -1.0])
