@@ -17,7 +17,8 @@ from ..events.metric_names import GRAD_NAMES, LOSS_NAMES, TOLD
 from ..events.telemetry import RunStarted, StepBatch
 from . import rank_rows
 from .detectors.sample import StepSample
-from .rank_rows import Column, column
+from .detectors.spread import Column, Spread
+from .rank_rows import column
 from .run_state import (
     EARLY_PENDING,
     HELD_BYTES,
@@ -76,7 +77,7 @@ def _pending(attempt: Attempt, step: int, at: int, tick: int) -> PendingStep:
     """The step of the whole run that a rank's row belongs to."""
     pending = attempt.pending.get(step)
     if pending is None:
-        spreads = {} if len(attempt.pending) < MAX_COMPARED else None
+        spreads: dict[int, Spread] | None = {} if len(attempt.pending) < MAX_COMPARED else None
         pending = attempt.pending[step] = PendingStep(at, tick, spreads=spreads)
     elif at > pending.at:
         pending.at = at

@@ -3,7 +3,8 @@
 A rank's times are followed over its last rows, so that one slow step is none of its properties; its own gradient norm
 and loss are taken relative to what is usual for it, so that a rank with other data is not apart. Both depend on the
 rows of that rank alone, in their order, and the merge on no order at all: however the ranks' batches interleave and
-wherever they are cut, a step comes out the same. Called by `gathering` for each batch of a run of several ranks.
+wherever they are cut, a step comes out the same. Called by `gathering` for each batch of a run of several ranks, a
+thousand times for each step of a large one: hence the loops, a column each.
 """
 
 import struct
@@ -13,37 +14,44 @@ from ..events.metric_names import GRAD_NAMES, LOCAL_NORM_NAMES, LOSS_NAMES, TOLD
 from ..events.telemetry import StepBatch
 from .detectors.spread import (
     COARSE,
+    COARSE_MOST,
     COMM,
     DATA,
     GRADS,
+    LOCAL_LOSS,
     LOCAL_NORM,
-    MOST,
     OWN,
     WEIGHTS,
-    Spread,
+    Column,
+    Units,
     coarse,
     fine,
+    merge,
 )
 from .run_state import PendingStep
 
 Kept = Sequence[tuple[int, int, PendingStep]]
 """The rows of a batch that count: where in the batch, which step, and the step of the whole run they belong to."""
-Column = tuple[float | None, ...]
 
 BLOCK = 8
 """The times of a rank are compared once in so many steps."""
-TIME_GAIN, TIME_MOST = 0.1, COARSE
-"""Times: a tenth of the way each row, of a nat at most. Half as slow again is followed in a dozen rows."""
-COMM_GAIN = 0.3
-"""Communication is measured at few steps (`producers.timings`): faster."""
+TIMES = ((OWN, 0.1, COARSE), (DATA, 0.1, 4 * COARSE), (COMM, 0.3, COARSE))
+"""How they are followed: which part of the way each row, and of how far at most. Half as slow again is followed in a
+dozen rows. Waiting for data may be a hundred times as long; communication is measured at few steps
+(`producers.timings`).
+"""
 USUAL_GAIN, USUAL_MOST = 0.25, COARSE // 8
 """What is usual for a rank: 3 percent a row at most, so that what strikes it now and then does not become usual."""
 LEAST_SECONDS = 1e-6
 
 _PAST = struct.Struct("<7h")
+"""Of one rank: its attempt, the last block in which its times were compared, and what is followed of it: `OWN`, `DATA`,
+`COMM`, `LOCAL_NORM`, `LOCAL_LOSS`.
+"""
 _UNSEEN, _FIRST = -(2**15), 1 - 2**15
 """No row yet; one row, of which nothing is kept: the first step compiles."""
 _NOBODY = _PAST.pack(-1, -1, *[_UNSEEN] * 5)
+_BITS = 2**15 - 1
 
 
 def compare(past: bytearray, batch: StepBatch, kept: Kept) -> None:
@@ -51,21 +59,22 @@ def compare(past: bytearray, batch: StepBatch, kept: Kept) -> None:
     offset = batch.rank * _PAST.size
     if len(past) <= offset:
         past.extend(_NOBODY * (1 + (offset - len(past)) // _PAST.size))
-    attempt, block, *followed = _PAST.unpack_from(past, offset)
-    if attempt != batch.attempt & 0x7FFF:
-        attempt, block, *followed = batch.attempt & 0x7FFF, *_PAST.unpack(_NOBODY)[1:]
-    times, usual = followed[:3], followed[3:]
-    compute = column(batch, TOLD["compute_s"])
-    if compute is not None:
-        block = _times(batch, compute, kept, block, times)
-    _usual(batch, kept, usual)
+    attempt, block, *times, norm, loss = _PAST.unpack_from(past, offset)
+    if attempt != batch.attempt & _BITS:
+        attempt, block, *times, norm, loss = batch.attempt & _BITS, *_PAST.unpack(_NOBODY)[1:]
+    computed = column(batch, TOLD["compute_s"])
+    if computed is not None:
+        block = _times(batch, computed, kept, block, times)
+    norms, losses = column(batch, LOCAL_NORM_NAMES), column(batch, LOSS_NAMES)
+    if norms is not None:
+        norm = _relative(_norms(norms), kept, norm, LOCAL_NORM, batch.rank)
+    if losses is not None:
+        without = kept if norms is None else [row for row in kept if norms[row[0]] is None]
+        loss = _relative(coarse(losses), without, loss, LOCAL_LOSS, batch.rank)
     for what, names in ((WEIGHTS, WEIGHTS_NAMES), (GRADS, GRAD_NAMES)):
-        told = column(batch, names)
-        if told is not None:
-            for index, _, pending in kept:
-                if (value := told[index]) is not None:
-                    _merge(pending, what, fine(value), batch.rank)
-    _PAST.pack_into(past, offset, attempt, block, *times, *usual)
+        if (told := column(batch, names)) is not None:
+            _equal(fine(told), kept, what, batch.rank)
+    _PAST.pack_into(past, offset, attempt, block, *times, norm, loss)
 
 
 def column(batch: StepBatch, names: tuple[str, ...]) -> Column | None:
@@ -73,58 +82,77 @@ def column(batch: StepBatch, names: tuple[str, ...]) -> Column | None:
     return next((batch.metrics[name] for name in names if name in batch.metrics), None)
 
 
-def _times(batch: StepBatch, compute: Column, kept: Kept, block: int, times: list[int]) -> int:
+def _times(batch: StepBatch, computed: Column, kept: Kept, block: int, times: list[int]) -> int:
     """Follow the times of the rank, and merge them at its first row of each block; the answer is the last block."""
-    rank, waits, comms = batch.rank, column(batch, TOLD["data_wait_s"]), column(batch, TOLD["comm_s"])
-    for index, step, pending in kept:
-        computed = compute[index]
-        if computed is None or not 0.0 <= computed < MOST:
+    waited, comm = column(batch, TOLD["data_wait_s"]), column(batch, TOLD["comm_s"])
+    took = computed if waited is None else [_sum(*both) for both in zip(computed, waited, strict=True)]
+    timed = [row for row in kept if computed[row[0]] is not None]
+    followed = []
+    for told, (what, gain, most) in zip((took, waited, comm), TIMES, strict=True):
+        after = [times[what]] * len(timed)
+        if told is not None and timed:
+            after = _followed(coarse(told, LEAST_SECONDS), timed, times[what], gain, most)
+            times[what] = after[-1]
+        followed.append(after)
+    for place, (_, step, pending) in enumerate(timed):
+        if block == step // BLOCK & _BITS:
             continue
-        waited = waits[index] if waits else None
-        if waited is not None and 0.0 <= waited < MOST:
-            times[DATA] = _followed(times[DATA], coarse(max(waited, LEAST_SECONDS)), TIME_GAIN, TIME_MOST)
-            computed += waited
-        times[OWN] = _followed(times[OWN], coarse(max(computed, LEAST_SECONDS)), TIME_GAIN, TIME_MOST)
-        comm = comms[index] if comms else None
-        if comm is not None and 0.0 <= comm < MOST:
-            times[COMM] = _followed(times[COMM], coarse(max(comm, LEAST_SECONDS)), COMM_GAIN, TIME_MOST)
-        if block != step // BLOCK & 0x7FFF:
-            block = step // BLOCK & 0x7FFF
-            for what, value in enumerate(times):
-                if value > _FIRST:
-                    _merge(pending, what, value, rank)
+        block = step // BLOCK & _BITS
+        for what, after in enumerate(followed):
+            if pending.spreads is not None and after[place] > _FIRST:
+                merge(pending.spreads, what, after[place], batch.rank)
     return block
 
 
-def _usual(batch: StepBatch, kept: Kept, usual: list[int]) -> None:
-    """How far the rank's own gradient norm, or where it tells none its loss, is from what is usual for it."""
-    norms, losses = column(batch, LOCAL_NORM_NAMES), column(batch, LOSS_NAMES)
-    for index, _, pending in kept:
-        value = norms[index] if norms else None
+def _sum(computed: float | None, waited: float | None) -> float | None:
+    return computed if computed is None or waited is None else computed + waited
+
+
+def _followed(units: Units, kept: Kept, was: int, gain: float, most: int) -> list[int]:
+    """What is followed, after each of the rows."""
+    followed = []
+    for index, _, _ in kept:
+        value = units[index]
         if value is not None:
-            place, units = 0, coarse(value if value < MOST else MOST)  # no number is as bad as infinity
+            if was > _FIRST:
+                away = value - was
+                was += int(gain * (most if away > most else -most if away < -most else away))
+            else:
+                was = _FIRST if was == _UNSEEN else value
+        followed.append(was)
+    return followed
+
+
+def _norms(told: Column) -> Units:
+    """A gradient that is no number is as far off as can be, and so is one that is zero."""
+    units = coarse(told)
+    if None in units:
+        for index, value in enumerate(told):
+            if value is not None and units[index] is None:
+                units[index] = -COARSE_MOST if value == 0.0 else COARSE_MOST
+    return units
+
+
+def _relative(units: Units, kept: Kept, usual: int, what: int, rank: int) -> int:
+    """Merge how far the rank is from what is usual for it; the answer is what is usual now."""
+    for index, _, pending in kept:
+        value = units[index]
+        if value is None:
+            continue
+        if usual > _FIRST:
+            away = value - usual
+            if pending.spreads is not None:
+                merge(pending.spreads, what, away, rank)
+            usual += int(
+                USUAL_GAIN * (USUAL_MOST if away > USUAL_MOST else -USUAL_MOST if away < -USUAL_MOST else away)
+            )
         else:
-            value = losses[index] if losses else None
-            if value is None or not 0.0 < value < MOST:
-                continue  # has no logarithm; one that is not finite is no matter of comparing
-            place, units = 1, coarse(value)
-        if usual[place] > _FIRST:
-            _merge(pending, LOCAL_NORM + place, units - usual[place], batch.rank)
-        usual[place] = _followed(usual[place], units, USUAL_GAIN, USUAL_MOST)
+            usual = _FIRST if usual == _UNSEEN else value
+    return usual
 
 
-def _followed(was: int, value: int, gain: float, most: int) -> int:
-    if was <= _FIRST:
-        return _FIRST if was == _UNSEEN else value
-    return was + int(gain * max(-most, min(value - was, most)))
-
-
-def _merge(pending: PendingStep, what: int, value: int, rank: int) -> None:
-    spreads = pending.spreads
-    if spreads is None:
-        return
-    spread = spreads.get(what)
-    if spread is None:
-        spreads[what] = Spread.of(value, rank)
-    else:
-        spread.add(value, rank)
+def _equal(units: Units, kept: Kept, what: int, rank: int) -> None:
+    for index, _, pending in kept:
+        value = units[index]
+        if value is not None and pending.spreads is not None:
+            merge(pending.spreads, what, value, rank)

@@ -23,13 +23,13 @@ MAX_WRITERS = 2_048
 MAX_TICKERS = 8
 MAX_LOST = 2**53
 """Where the count of lost records stops: a writer may number its records as it likes."""
-MAX_PENDING = 384
+MAX_PENDING = 256
 """Steps that may wait for slow ranks; beyond it the oldest is judged without them."""
 MAX_EARLY = 2
 """Attempts gathered ahead of the current one."""
-EARLY_PENDING = 96
+EARLY_PENDING = 48
 """Steps that may wait in an attempt that is not the current one yet."""
-MAX_COMPARED = 96
+MAX_COMPARED = 64
 """Waiting steps of an attempt at which ranks are compared with each other; not at those beyond."""
 HELD_BYTES = 6_000
 PAST_ATTEMPTS = 16

@@ -28,6 +28,7 @@ class GovernedRun:
 
     world: int = 4
     loss: Loss = lambda _, step, rank: quiet_loss(step, rank)
+    beside: Callable[[int, int], dict[str, float]] = lambda step, rank: {}  # noqa: ARG005  # a field has names
     mode: str = "enforce"
     run_id: str = "run"
     checkpoint_every: int = 10
@@ -81,7 +82,7 @@ class GovernedRun:
         for _ in range(steps):
             for rank in self.ranks:
                 loss = self.loss(self.position, self.step, rank.rank)
-                self.tell(rank, rank.log, [self.step], [loss])
+                self.tell(rank, rank.log, [self.step], [loss], **self.beside(self.step, rank.rank))
             if self.checkpoint_every and self.step % self.checkpoint_every == 0:
                 self.tell(self.ranks[0], self.ranks[0].checkpoint, self.step)
             self.position += 1

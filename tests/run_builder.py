@@ -50,9 +50,11 @@ class Rank:
         defaults: dict[str, Any] = {"reason": "start", "first_step": 0, "steers": ALL_ACTIONS}
         self.tell(RunStarted, world_size=world_size, **(defaults | fields))
 
-    def log(self, steps: Sequence[int], losses: Sequence[float], grad_norm: float = 1.0) -> None:
+    def log(self, steps: Sequence[int], losses: Sequence[float], grad_norm: float = 1.0, **beside: float) -> None:
+        """So many rows; what is told beside is the same in each."""
         times = tuple(START + step * SECOND for step in steps)
-        metrics = {"loss": tuple(losses), "grad_norm": tuple(grad_norm for _ in steps)}
+        told = {"grad_norm": grad_norm, **beside}
+        metrics = {"loss": tuple(losses), **{name: (value,) * len(steps) for name, value in told.items()}}
         self.tell(StepBatch, at=times[-1], steps=tuple(steps), times=times, metrics=metrics)
 
     def checkpoint(self, step: int) -> None:

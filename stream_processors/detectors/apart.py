@@ -125,8 +125,9 @@ def _weigh(state: ApartState, step: int, ranks: int, struck: list[tuple[int, flo
 
 
 def _rate_of_others(state: ApartState, suspect: Suspect, ranks: int) -> float:
+    """As if they had been struck once more: of few steps of few ranks nothing is sure."""
     strikes = max(0.0, state.strikes - suspect.strikes)
-    return max(LEAST_RATE, min(strikes / ((ranks - 1) * state.steps), MOST_RATE))
+    return max(LEAST_RATE, min((strikes + 1.0) / ((ranks - 1) * state.steps + 1.0), MOST_RATE))
 
 
 def _bound(ranks: int) -> float:

@@ -4,17 +4,22 @@ Merged in any order to the same result, bit for bit: values are whole numbers, n
 sum knows no order. Made by `rank_rows` while a step waits for its ranks, read by the detectors that compare ranks.
 """
 
-import math
+from collections.abc import Sequence
+from math import inf, log
 
 import msgspec
 
 COARSE = 512
 """Units of a natural logarithm: 0.2 percent, and two bytes hold what is between 1e-27 and 1e27."""
-LEAST, MOST = 1e-27, 1e27
+COARSE_MOST = 62 * COARSE
 FINE = 2**22
 """... and for what must be equal: 2.4e-7."""
-FINE_MOST = 500.0
-"""Nats; four bytes hold so many."""
+FINE_MOST = 750 * FINE
+"""Beyond the logarithm of any number, and of none."""
+
+Column = Sequence[float | None]
+"""What one rank logged of a metric, a value a row."""
+Units = list[int | None]
 
 OWN, DATA, COMM, WEIGHTS, GRADS, LOCAL_NORM, LOCAL_LOSS = range(7)
 """What is compared. The first three are coarse and smoothed over a rank's last rows: its time computing and waiting for
@@ -33,18 +38,6 @@ class Spread(msgspec.Struct, array_like=True):
     low_rank: int
     high: int
     high_rank: int
-
-    @classmethod
-    def of(cls, value: int, rank: int) -> "Spread":
-        return cls(1, value, value, rank, value, rank)
-
-    def add(self, value: int, rank: int) -> None:
-        self.count += 1
-        self.total += value
-        if value <= self.low and (value < self.low or rank < self.low_rank):
-            self.low, self.low_rank = value, rank
-        if value >= self.high and (value > self.high or rank < self.high_rank):
-            self.high, self.high_rank = value, rank
 
     @property
     def width(self) -> int:
@@ -66,14 +59,46 @@ class Spread(msgspec.Struct, array_like=True):
         return (self.total - self.low - self.high) / (self.count - 2)
 
 
-def coarse(value: float) -> int:
-    """A positive number in `COARSE` units; what is too small, too large or no number, at the ends."""
-    return int(COARSE * math.log(min(MOST, max(LEAST, value))))
+def merge(spreads: dict[int, Spread], what: int, value: int, rank: int) -> None:
+    """One more rank says this: called for every value that is compared, hence in one piece."""
+    spread = spreads.get(what)
+    if spread is None:
+        spreads[what] = Spread(1, value, value, rank, value, rank)
+        return
+    spread.count += 1
+    spread.total += value
+    if value <= spread.low and (value < spread.low or rank < spread.low_rank):
+        spread.low, spread.low_rank = value, rank
+    if value >= spread.high and (value > spread.high or rank < spread.high_rank):
+        spread.high, spread.high_rank = value, rank
 
 
-def fine(value: float) -> int:
-    """Any number by its size, in `FINE` units; infinite or no number, at the upper end."""
-    size = abs(value)
-    if not size < math.inf:
-        return int(FINE * FINE_MOST)
-    return int(FINE * max(-FINE_MOST, min(math.log(size), FINE_MOST))) if size else int(-FINE * FINE_MOST)
+def coarse(told: Column, least: float = 0.0) -> Units:
+    """Positive numbers (once `least` was added to them) in `COARSE` units, at the ends what is beyond those; None what
+    is not positive, or not finite.
+    """
+    try:
+        units: Units = [int(COARSE * log(value + least)) for value in told]  # type: ignore[operator]  # nearly always
+    except (TypeError, ValueError, OverflowError):
+        units = [
+            int(COARSE * log(value + least)) if value is not None and 0.0 < value + least < inf else None
+            for value in told
+        ]
+    else:
+        if min(units) >= -COARSE_MOST and max(units) <= COARSE_MOST:  # type: ignore[type-var, operator]  # no None here
+            return units
+    return [None if known is None else max(-COARSE_MOST, min(known, COARSE_MOST)) for known in units]
+
+
+def fine(told: Column) -> Units:
+    """Numbers by their size in `FINE` units; what is infinite or no number above all others."""
+    try:
+        return [int(FINE * log(value)) for value in told]  # type: ignore[arg-type]  # nearly always
+    except (TypeError, ValueError, OverflowError):
+        return [None if value is None else _fine(abs(value)) for value in told]
+
+
+def _fine(size: float) -> int:
+    if not size < inf:
+        return FINE_MOST
+    return int(FINE * log(size)) if size else -FINE_MOST

@@ -10,12 +10,16 @@ from hypothesis import strategies as st
 from pilothouse.events.actions import Action, Notify, Rollback, SkipBatches
 from pilothouse.events.commands import OperatorCommand, PolicyActivated
 from pilothouse.events.envelope import LogPlace, TrainerFact
+from pilothouse.events.metric_names import TOLD
 from pilothouse.events.telemetry import CheckpointSaved, InterventionReceipt, RunStarted, StepBatch
 from pilothouse.events.union import AnyEvent, AnyInput, Record
 from pilothouse.governance.policy import MAX_POLICY_BYTES, load_policy
 from pilothouse.stream_processors.fold import fold
+from pilothouse.stream_processors.rank_rows import BLOCK
 from pilothouse.stream_processors.run_state import (
+    MAX_COMPARED,
     MAX_LOST,
+    MAX_PENDING,
     MAX_RANKS,
     MAX_STATE_BYTES,
     RunState,
@@ -30,6 +34,12 @@ WIDE = "\U0001f6a2"
 """Four bytes, one character: lengths are declared in characters, the state's bound is in bytes."""
 LONG = WIDE * 200
 FAR = 2**61
+RANK_METRICS = dict.fromkeys(("loss", *(names[0] for names in TOLD.values())), math.pi) | {
+    "grad_norm": 1e-300,
+    "param_norm": 1e-300,
+    "local_grad_norm": 1e20,
+}
+"""All that is looked at, in sizes whose logarithms are long."""
 
 
 class Flood:
@@ -71,8 +81,10 @@ class Flood:
         self.tell(RunStarted, attempt, reason="start", first_step=FAR, world_size=world_size, steers=steers)
 
     def log(self, attempt: int, rank: int, steps: int, first: int = FAR) -> None:
-        numbers = tuple(first + step for step in range(steps))
-        metrics = dict.fromkeys(("loss", "grad_norm", "lr"), (math.pi,) * steps)
+        numbers = tuple(first + BLOCK * step for step in range(steps))  # ranks are compared at each of them
+        metrics = {name: (size * (1.0 + rank),) * steps for name, size in RANK_METRICS.items()}
+        if rank % 2:
+            del metrics["local_grad_norm"]  # then its loss is compared
         self.tell(StepBatch, attempt, rank, steps=numbers, times=numbers, metrics=metrics)
 
     def order(self, action: Action) -> None:
@@ -135,7 +147,7 @@ def test_a_run_that_says_as_much_as_it_may_stays_within_its_bytes() -> None:
     assert flood.state.ledger.in_flight
     assert flood.state.candidates
     for rank in range(MAX_RANKS - 1):  # one rank hangs: steps wait for it
-        flood.log(0, rank, steps=400, first=FAR + 20)
+        flood.log(0, rank, steps=MAX_PENDING, first=FAR + 20 * BLOCK)
     for attempt in (1, 2, 3):
         for rank in range(MAX_RANKS):
             flood.log(attempt, rank, steps=200)
@@ -150,7 +162,11 @@ def test_a_run_that_says_as_much_as_it_may_stays_within_its_bytes() -> None:
     assert len(flood.state.positions) > 2_000
     assert flood.state.current is not None
     assert len(flood.state.current.high) == MAX_RANKS
-    assert len(flood.state.current.pending) > 300
+    assert len(flood.state.current.pending) > MAX_PENDING - 10
+    compared = [pending.spreads for pending in flood.state.current.pending.values() if pending.spreads]
+    assert len(compared) > MAX_COMPARED - 10
+    assert {len(spreads) for spreads in compared} == {7}
+    assert len(flood.state.ranks_past) == 14 * MAX_RANKS
     assert flood.size() <= MAX_STATE_BYTES
 
 
