@@ -22,10 +22,11 @@ from pilothouse.events.errors import UserMistake
 
 from . import ours, peers, pictures
 from .corpus import read_corpus
-from .families import faulty_series, healthy_series
+from .families import FAULTS, faulty_series, healthy_series
+from .healthy import HEALTHY
 from .score import Score, judge
 from .series import Alarm, Series
-from .table import row_of, table
+from .table import row_of, table, written_into
 
 OURS = "pilothouse"
 OUT = Path("build/bench")
@@ -66,12 +67,15 @@ class Bench:
 def main(arguments: list[str]) -> int:
     """Measure and print; 0 unless something could not be read."""
     options = _options(arguments)
-    bench = Bench(_detectors(options.only))
+    bench, tables = Bench(_detectors(options.only)), list[str]()
     try:
         for data, series in _data(options):
             if not series:
                 raise UserMistake(f"no {data} series to be scored: every run is empty, or none has this confidence")
-            print(bench.measure(data, series), flush=True)
+            tables.append(bench.measure(data, series))
+            print(tables[-1], flush=True)
+        if options.document is not None:
+            _write_into(options.document, tables)
     except UserMistake as mistake:
         print(f"benchmarks.detection: {mistake}", file=sys.stderr)
         return 2
@@ -80,6 +84,13 @@ def main(arguments: list[str]) -> int:
         file.write_text(json.dumps(told, indent=1) + "\n")
     _draw(bench.cases, options.pictures, options.most_pictures)
     return 0
+
+
+def _write_into(document: Path, tables: list[str]) -> None:
+    try:
+        document.write_text(written_into(document.read_text(), tables))
+    except (OSError, ValueError) as error:
+        raise UserMistake(f"no tables in {document}: {error}") from error
 
 
 def _draw(cases: list[pictures.Case], folder: Path, most: int) -> None:
@@ -98,7 +109,8 @@ def _data(options: argparse.Namespace) -> Iterable[tuple[str, list[Series]]]:
     if options.real_only and options.runs is None and not corpus:
         raise UserMistake("no real runs: name their folder with --runs or PILOTHOUSE_CORPUS")
     if options.runs is None and not options.real_only:
-        yield "synthetic", [*healthy_series(options.seeds), *faulty_series(options.seeds)]
+        only = options.family
+        yield "synthetic", [*healthy_series(options.seeds, only=only), *faulty_series(options.seeds, only=only)]
     if options.runs is not None or corpus:
         yield "real", list(read_corpus(options.runs or Path(corpus or "."), options.confidence))
 
@@ -133,12 +145,14 @@ def _peer(rule: peers.Rule) -> Detector:
 def _options(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.detection", description=__doc__)
     parser.add_argument("--seeds", type=int, default=6, help="how many series of each made family")
+    parser.add_argument("--family", action="append", default=[], choices=(*HEALTHY, *FAULTS), help="only this one")
     parser.add_argument("--runs", type=Path, help="score the real runs of this folder, and nothing else")
     parser.add_argument("--confidence", help="only real runs whose labels have it: high, medium or low")
     parser.add_argument("--real-only", action="store_true", help="leave the made series out")
     parser.add_argument("--only", help="one detector", choices=(OURS, *peers.RULES))
     parser.add_argument("--json", type=Path, default=OUT / "detection.json")
     parser.add_argument("--mistakes", type=Path, default=OUT / "detection_mistakes.json")
+    parser.add_argument("--document", type=Path, help="put the tables into this file, in the place of those it has")
     parser.add_argument("--pictures", type=Path, default=OUT / "detection", help="a folder; its *.png are replaced")
     parser.add_argument("--most-pictures", type=int, default=60, help="no more of them than that")
     return parser.parse_args(arguments)

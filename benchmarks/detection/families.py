@@ -1,11 +1,13 @@
 """Made trainings whose failures are known: healthy ones of many kinds, and the same with one thing gone wrong. Pure."""
 
 import zlib
+from collections.abc import Collection
 
 import numpy as np
 
 from .draft import RANKS, ROWS, Change, Draft, draft
 from .healthy import HEALTHY
+from .pace_families import PACE_FAULTS
 from .series import Column, Series
 
 
@@ -172,7 +174,7 @@ FAULTS: dict[str, Change] = {
         desynchronised_rank,
         silent_corruption,
     )
-}
+} | PACE_FAULTS
 
 
 BACKGROUNDS = (
@@ -182,21 +184,23 @@ BACKGROUNDS = (
 """The healthy families to which faults happen, one after the other: those in which a fault can be seen at all."""
 
 
-def healthy_series(seeds: int, rows: int = ROWS) -> list[Series]:
-    """So many of every healthy family."""
+def healthy_series(seeds: int, rows: int = ROWS, only: Collection[str] = ()) -> list[Series]:
+    """So many of every healthy family, or of those named."""
     return [
         _finished(made, f"{family} {seed}", family, seed)
         for family, change in HEALTHY.items()
+        if not only or family in only
         for seed in range(seeds)
         for made in [_changed(draft(_seed(family, seed), rows), change)]
     ]
 
 
-def faulty_series(seeds: int, rows: int = ROWS) -> list[Series]:
-    """So many of every fault, each on one of the `BACKGROUNDS` after the other."""
+def faulty_series(seeds: int, rows: int = ROWS, only: Collection[str] = ()) -> list[Series]:
+    """So many of every fault, or of those named, each on one of the `BACKGROUNDS` after the other."""
     return [
         _finished(made, f"{family} {seed}", family, seed)
         for family, change in FAULTS.items()
+        if not only or family in only
         for seed in range(seeds)
         for made in [_changed(draft(_seed(family, seed), rows), HEALTHY[BACKGROUNDS[seed % len(BACKGROUNDS)]], change)]
     ]

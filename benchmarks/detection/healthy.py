@@ -8,6 +8,7 @@ nor held against a detector.
 import numpy as np
 
 from .draft import Change, Draft, correlated
+from .pace_families import PACE_HEALTHY
 from .series import Incident
 
 
@@ -159,4 +160,4 @@ HEALTHY: dict[str, Change] = {
     "warm restarts": warm_restarts,
     "batch size changed quietly": quietly_another_batch_size,
     "data mix changed quietly": quietly_other_data,
-}
+} | PACE_HEALTHY

@@ -5,7 +5,6 @@ to be found darker; below, a line a detector with its alarms. Needs matplotlib, 
 by `__main__`.
 """
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +33,8 @@ ABOUT: dict[str, tuple[str, ...]] = {
 """What to look at, by kind of incident and by condition; `LOSS` for all others."""
 BEFORE, AFTER = 300, 200
 """Rows to be seen around a case."""
+DRAWABLE = 1e30
+"""Larger numbers, like NaN and infinities, are a red line: axes overflow at them."""
 LOG_FROM = 5.0
 """Largest over least value from which on an axis is logarithmic."""
 DOTS_PER_INCH = 80
@@ -122,16 +123,16 @@ def _curve(axis: Any, series: Series, name: str, rows: range) -> None:
     for rank, metrics in enumerate(series.ranks):
         column = series.evaluations if name == "val_loss" else dict(enumerate(metrics.get(name, ())))
         points = [(row, value) for row in rows if (value := column.get(row)) is not None]
-        finite = [(row, value) for row, value in points if math.isfinite(value)]
+        finite = [(row, value) for row, value in points if abs(value) < DRAWABLE]
         seen += [value for _, value in finite]
         few = len(finite) <= 60
         axis.plot(*_axes_of(finite), linewidth=0.8, marker="." if few else "", label=f"rank {rank}")
         for row, value in points:
-            if not math.isfinite(value):
+            if not abs(value) < DRAWABLE:
                 axis.axvline(row, color="red", linewidth=0.5, alpha=0.3)
         if name == "val_loss":
             break
-    if seen and min(seen) > 0.0 and max(seen) > LOG_FROM * min(seen):
+    if seen and min(seen) > 1.0 / DRAWABLE and max(seen) > LOG_FROM * min(seen):
         axis.set_yscale("log")
     if 1 < len(series.ranks) <= 8 and name != "val_loss":
         axis.legend(fontsize="x-small", loc="upper left")

@@ -12,6 +12,8 @@ from typing import Any
 from .score import Score
 
 Z95 = 1.96
+BEGIN, END = "<!-- what the benchmark says: begin -->\n", "<!-- what the benchmark says: end -->"
+"""Between these a document holds the tables."""
 Interval = tuple[float, float]
 
 
@@ -55,6 +57,19 @@ def table(data: str, rows: Sequence[dict[str, Any]]) -> str:
         cells = [_recall(row, kind, number == 0) for number, row in enumerate(rows)]
         lines.append(_line(f"{kind.replace('_', ' ')} ({incidents[kind]})", cells))
     return "\n".join([*lines, ""])
+
+
+def written_into(document: str, tables: Sequence[str]) -> str:
+    """The document with these tables in the place of those that it held.
+
+    Raises:
+        ValueError: it has no such place.
+    """
+    before, begin, rest = document.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"it has no place for tables, which is between {BEGIN.strip()} and {END}")
+    return f"{before}{BEGIN}\n{chr(10).join(tables)}\n{END}{after}"
 
 
 def _line(name: str, cells: list[str]) -> str:

@@ -16,7 +16,7 @@ from pilothouse.benchmarks.detection.families import FAULTS, faulty_series, heal
 from pilothouse.benchmarks.detection.healthy import HEALTHY
 from pilothouse.benchmarks.detection.score import Mistake, Score, judge
 from pilothouse.benchmarks.detection.series import Alarm, Column, Incident, Series
-from pilothouse.benchmarks.detection.table import poisson, row_of, table, wilson
+from pilothouse.benchmarks.detection.table import BEGIN, END, poisson, row_of, table, wilson, written_into
 from pilothouse.benchmarks.detection.traces import Bounds, alarms_of, instability, record
 
 
@@ -92,6 +92,15 @@ def test_the_table_says_how_sure_our_rates_are_and_how_many_incidents_there_were
     text = table("real", [told, row_of("other", "real", score)])
     assert "| false episodes per 10,000 steps | 10.00 [0.13, 55.64] | 10.00 |" in text
     assert "| spike (1) | 100% [21, 100] (1) | 100% (1) |" in text
+
+
+def test_the_tables_of_a_document_are_replaced_and_nothing_else() -> None:
+    text = f"before\n{BEGIN}old\n{END}\nafter\n"
+    once = written_into(text, ["new one", "new two"])
+    assert once == f"before\n{BEGIN}\nnew one\nnew two\n{END}\nafter\n"
+    assert written_into(once, ["new one", "new two"]) == once
+    with pytest.raises(ValueError, match="no place for tables"):
+        written_into("before and after", [])
 
 
 def test_a_detector_answers_only_for_what_it_claims_to_see() -> None:
