@@ -15,8 +15,12 @@ from operator import sub
 import msgspec
 
 WINDOW = 64
-MIN_BASELINE = 16
-"""Values needed before there is a baseline to be compared with."""
+MIN_BASELINE, MAX_WARMUP = 8, 32
+"""Values needed before there is a baseline to be compared with: the fewest, and those that are always enough."""
+ALIKE = 3.0
+"""Between them the scatter has settled once that of the older half and that of the newer differ by no larger factor."""
+FEW = 8.0
+"""An estimate from few values may be far too small: of n values the noise counts 1 + FEW (1/n - 1/WINDOW) times."""
 BLOCK = 16
 """Steps of which a block's median is taken."""
 BLOCKS = 40
@@ -54,7 +58,7 @@ class Block(msgspec.Struct, frozen=True, array_like=True):
 class Recent(msgspec.Struct):
     """The last values and blocks of one series, oldest first. `newer` is the newer half of the values in ascending
     order; `scatter` about the medians of both halves is as of `RENEWED`. `begun` values came since the last block was
-    completed; `wander` is as of then.
+    completed; `wander` is as of then. `settled` tells that the warm-up is over.
     """
 
     values: list[float] = []
@@ -64,14 +68,18 @@ class Recent(msgspec.Struct):
     begun: int = 0
     blocks: list[Block] = []
     wander: float = 0.0
+    settled: bool = False
 
     def baseline(self, floor: float) -> Baseline | None:
-        """None while too little was seen. The noise is never taken for less than `floor`: a plateau without noise is
-        not a reason to alarm.
+        """None until the scatter has settled. The noise is never taken for less than `floor`: a plateau without noise
+        is not a reason to alarm.
         """
-        if len(self.values) < MIN_BASELINE:
+        if not self.settled:
             return None
         noise = max(self.scatter, floor)
+        count = len(self.values)
+        if count < WINDOW:
+            noise *= 1.0 + FEW * (1.0 / count - 1.0 / WINDOW)
         return Baseline(middle(self.newer), math.hypot(noise, WANDER_WEIGHT * self.wander), noise)
 
     def push(self, step: int, value: float, usual: Baseline | None) -> None:
@@ -98,8 +106,11 @@ class Recent(msgspec.Struct):
         if len(self.values) < MIN_BASELINE:
             return
         older = self.values[: len(self.values) // 2]
-        away = [*_distances(older, median(older)), *_distances(self.newer, middle(self.newer))]
-        self.scatter = MAD_TO_SIGMA * median(away)
+        before, now = [*_distances(older, median(older))], [*_distances(self.newer, middle(self.newer))]
+        self.scatter = MAD_TO_SIGMA * median([*before, *now])
+        if not self.settled:
+            least, most = sorted((median(before), median(now)))
+            self.settled = len(self.values) >= MAX_WARMUP or most <= ALIKE * least
 
     def _complete_block(self, usual: Baseline | None) -> None:
         self.begun = 0
@@ -113,6 +124,7 @@ class Recent(msgspec.Struct):
         """Forget what came after `step`: the run went back there."""
         kept = sum(1 for known in self.steps if known <= step)
         del self.values[kept:], self.steps[kept:]
+        self.settled = self.settled and len(self.values) >= MIN_BASELINE
         self._sort()
         self.blocks = [block for block in self.blocks if block.last <= step]
         self.begun = 0

@@ -6,7 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pilothouse.stream_processors.detectors.usual import (
+    FEW,
     MAD_TO_SIGMA,
+    MAX_WARMUP,
     MIN_BASELINE,
     RENEWED,
     WINDOW,
@@ -38,10 +40,13 @@ def test_location_and_scatter_are_those_of_the_window_itself(spans: list[tuple[l
             if not was_full or recent.begun % RENEWED == 0:
                 renewed = scatter(recent.values)
             usual = recent.baseline(0.0)
-            assert (usual is None) == (len(recent.values) < MIN_BASELINE)
+            count = len(recent.values)
+            assert usual is None or count >= MIN_BASELINE
+            assert usual is not None or count < MAX_WARMUP
             if usual is not None:
-                assert usual.location == statistics.median(recent.values[len(recent.values) // 2 :])
-                assert usual.noise == renewed
+                assert usual.location == statistics.median(recent.values[count // 2 :])
+                few = 1.0 if count == WINDOW else 1.0 + FEW * (1.0 / count - 1.0 / WINDOW)
+                assert usual.noise == renewed * few
         if back is not None:
             step = max(0, step - back)
             recent.rewind(step - 1)

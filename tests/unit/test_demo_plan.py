@@ -8,7 +8,7 @@ from pilothouse.cli.demo.questions import questions_about
 from pilothouse.cli.demo.recipe import Recipe
 from pilothouse.cli.demo.story import recipe_of
 from pilothouse.producers.faults import read_faults
-from pilothouse.stream_processors.detectors.usual import MIN_BASELINE
+from pilothouse.stream_processors.detectors.usual import MAX_WARMUP
 
 settings = st.builds(
     Setting,
@@ -40,7 +40,7 @@ def test_the_governed_run_alone_is_the_one_of_all_three() -> None:
 def test_a_good_checkpoint_lies_before_each_fault_whatever_the_size(setting: Setting) -> None:
     every = setting.checkpoint_every
     data, rate = faults_of(setting)
-    first_good = next(step for step in range(every, setting.steps, every) if step > MIN_BASELINE)
+    first_good = next(step for step in range(every, setting.steps, every) if step > MAX_WARMUP)
     assert first_good < data.number("first")
     assert data.number("last") - data.number("first") + 1 == CORRUPTED_BATCHES
     assert rate.step % every not in (0, 1, 2), "a checkpoint right behind the fault would be poisoned unseen"

@@ -9,7 +9,7 @@ from pilothouse.governance.conditions import STABLE, Condition, hysteresis
 from pilothouse.governance.expressions import FEATURES
 from pilothouse.stream_processors.detectors.sample import StepSample
 from pilothouse.stream_processors.detectors.spread import Spread
-from pilothouse.stream_processors.detectors.usual import BLOCK, MIN_BASELINE, WINDOW
+from pilothouse.stream_processors.detectors.usual import BLOCK, MAX_WARMUP, MIN_BASELINE, WINDOW
 from pilothouse.stream_processors.features import FeatureState, evaluate, observe, onset, restart, rewind
 
 Loss = Callable[[int], float]
@@ -171,11 +171,14 @@ def test_an_excursion_keeps_its_first_step_until_three_calm_ones() -> None:
     assert [since[step] for step in (39, 40, 42, 43, 45, 46)] == [-1, 40, 40, 40, 40, -1]
 
 
-def test_there_is_no_baseline_before_enough_was_seen() -> None:
-    state = FeatureState()
-    for step in range(MIN_BASELINE):
-        assert "loss_z" not in observe(state, sample(step, 2.0))
-    assert observe(state, sample(MIN_BASELINE, 2.0))["loss_z"] == 0.0
+@pytest.mark.parametrize("loss, judged_from", [(lambda _: 2.0, MIN_BASELINE), (lambda step: 2.0 + 8.0 * 0.6**step, 30)])
+def test_a_warm_up_lasts_until_the_scatter_has_settled(loss: Loss, judged_from: int) -> None:
+    """A loss at rest is judged at once; one that falls by factors is not before it is quieter."""
+    noise, state = noisy(1, 0.02), FeatureState()
+    seen = [observe(state, sample(step, loss(step) * math.exp(noise()))) for step in range(60)]
+    first = next(step for step, known in enumerate(seen) if "loss_z" in known)
+    assert abs(first - judged_from) <= 4
+    assert first <= MAX_WARMUP
 
 
 def test_windows_are_bounded_and_go_back_with_the_run() -> None:
@@ -222,7 +225,8 @@ def test_every_feature_is_declared_for_expressions() -> None:
         units = 1_000 * min(step, 80)
         spreads = {what: Spread(4, 4 * units, units, 0, units, 0) for what in range(7)}
         loss = 2.0 + 6.0 / math.sqrt(1.0 + min(step, 375) / 30)
-        seen |= set(observe(state, StepSample(step, 0, 4, loss, 1.0, 0, dict.fromkeys(TOLD, 0.1), spreads)))
+        told = dict.fromkeys(TOLD, 0.1) | {"data_wait_s": 0.02}
+        seen |= set(observe(state, StepSample(step, step * 1_000_000, 4, loss, 1.0, 0, told, spreads)))
         if step % 50 == 49:
             evaluate(state, step, loss)
     assert seen <= set(FEATURES)
