@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from ...events.errors import FileRefused
 from ...events.telemetry import Outcome
-from .source import Item, Said, as_number, as_step
+from .source import MAX_MICROS, Item, Said, as_number, as_step
 
 SYSTEM = "system/"
 LARGEST = 1.7976931348623157e308
@@ -70,7 +70,7 @@ class Facts:
 
 def _item(milliseconds: int, name: str, value: float, step: int) -> Item | None:
     at = milliseconds * 1_000
-    if not 0 <= at < 2**62:
+    if not 0 <= at < MAX_MICROS:
         return None
     if name.startswith(SYSTEM):
         return Item(at, None, {name: value})

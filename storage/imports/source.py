@@ -15,7 +15,8 @@ from ...events.telemetry import Outcome
 
 Clock = Literal["wall", "elapsed", "none"]
 """What times of a log are: of day, since the beginning of the run, or there are none."""
-MAX_MICROS = 2**62
+MAX_MICROS = 253_402_300_800 * 10**6
+"""The year 10,000."""
 MAX_STEP = 2**62
 
 

@@ -3,7 +3,7 @@
 Times are the log's. A tick is a second, so that hangs are judged by the times of the original; it is longer where rows
 are more than ten minutes apart (the core, which knows nothing yet of the run, would take the first wait for a hang),
 and in logs of months. Who wrote a row after a silence was alive in it, so heartbeats are told there, and a silence is
-judged as a hang and not as a loss of the run. Ids are derived from the run's id and what its log says, so that the same
+judged as a hang and not as a loss of the run; unless the run began again with that row. Ids are derived from the run's id and what its log says, so that the same
 log gives the same events.
 """
 
@@ -149,7 +149,8 @@ class _Teller:
             if self._attempt == 0:
                 yield from self._start(self._story.began_at, getattr(one, "step", 0), "start")
             at = self._clock.time_of(one.at, is_row=isinstance(one, Row))
-            yield from self._pass_time(at, "evaluate" if isinstance(one, Evaluation) else "train")
+            towards: Stage = "evaluate" if isinstance(one, Evaluation) else "train"
+            yield from self._pass_time(at, towards, alive=not (isinstance(one, Row) and one.restarts))
             yield from self._say(one, at)
         yield from self._end()
 
