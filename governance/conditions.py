@@ -11,7 +11,8 @@ import msgspec
 from ..events.decisions import ConditionType, Status
 
 JUDGED: tuple[ConditionType, ...] = (
-    "Finite", "Stable", "Progressing", "Generalizing", "Synchronized", "TelemetryFresh", "Recoverable",
+    "Finite", "Stable", "Progressing", "Generalizing", "Efficient", "Synchronized", "TelemetryFresh", "Recoverable",
+    "InDistribution",
 )  # fmt: skip
 """The conditions judged so far, in the order in which they are reported."""
 NO_STEP_ENDED = "NoStepEnded"
@@ -56,6 +57,15 @@ LEARNING = Threshold(enter=1.0, exit=0.5, for_steps=1, keep_for=1)
 
 SYNCHRONIZED = Threshold(enter=1.0, exit=0.5, for_steps=1, keep_for=5)
 """On `ranks_disagree` and `rank_apart`, which know how long something must last."""
+
+EFFICIENT = Threshold(enter=1.0, exit=0.5, for_steps=1, keep_for=1)
+"""On what makes a run slow, each in units of what it takes to alarm, and judged by blocks."""
+
+DRIFT = Threshold(enter=1.0, exit=0.4, for_steps=1, keep_for=1)
+"""On the population stability index of an input, in units of 0.25: under 0.1 nothing has changed."""
+
+ASIDE: frozenset[ConditionType] = frozenset({"InDistribution"})
+"""Conditions that only people look at: no phase, no margin and no incident does."""
 
 THRESHOLDS: dict[ConditionType, Threshold] = {
     "Stable": STABLE,

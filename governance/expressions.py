@@ -54,6 +54,18 @@ FEATURES: dict[str, str] = {
     "nonfinite": "how many losses and gradient norms of this step were NaN or infinite, over all ranks",
     "steps_observed": "steps judged since the detectors' windows were last restarted",
     "ranks_reporting": "ranks that reported this step",
+    "data_wait_share": "share of the time that rank 0 waits for data, over the last block of steps",
+    "data_wait_usual": "what it usually is in this run",
+    "data_starved": "how far the run is starved of data: 1 is an alarm",
+    "comm_share": "share of the time that collectives take on rank 0, over the last block of steps that told it",
+    "comm_usual": "what it usually is in this run",
+    "comm_bound": "how far the run is bound by communication: 1 is an alarm",
+    "throughput_share": "speed of the last block of steps over the usual speed of this run",
+    "throughput_sag": "how far the run is slower than usual: 1 is an alarm",
+    "inefficient_since": "first step of what makes the run inefficient, while something is suspect",
+    "input_drift": "how far the input that drifted most has drifted: 1 is a ticket; for rules that only notify",
+    "input_psi": "its population stability index against its first windows; for rules that only notify",
+    "input_ks": "its Kolmogorov-Smirnov distance from its first windows; for rules that only notify",
     "steps_since_good_checkpoint": "steps since the last good checkpoint",
     "straggler": "how much slower than the others the slowest rank is, lastingly: 1 is an alarm",
     "straggler_rank": "the rank that the others wait for; -1: none",
@@ -74,6 +86,11 @@ FEATURES: dict[str, str] = {
     "apart_factor": "how many times the others' value it had, or they its, the last time",
 }
 """Every feature an expression may name, and what it is."""
+
+FOR_PEOPLE = ("InDistribution", "input_drift", "input_psi", "input_ks")
+"""What is said of the data, which people must judge: a rule that names it may notify and nothing else, and one that
+does not name it does not see it.
+"""
 
 VARIABLES = ("features", "conditions", "reasons", "phase", "margin")
 
@@ -128,11 +145,22 @@ def facts_of(
 def _needed(expression: str, facts: Mapping[str, Any]) -> dict[str, Any]:
     """The part of `facts` that the expression names: handing the engine all of them costs ten times the evaluation."""
     return {
-        variable: facts[variable]
+        variable: _unless_for_people(expression, facts[variable])
         if members is None
         else {name: facts[variable][name] for name in members if name in facts[variable]}
         for variable, members in _named(expression).items()
     }
+
+
+def for_people(expression: str) -> str | None:
+    """What the expression names of that which only people may act on; None where it names nothing of it."""
+    return next((word for word in FOR_PEOPLE if re.search(rf"\b{word}\b", expression)), None)
+
+
+def _unless_for_people(expression: str, members: Any) -> Any:
+    if not isinstance(members, Mapping):
+        return members
+    return {name: value for name, value in members.items() if name not in FOR_PEOPLE or name in expression}
 
 
 @lru_cache(maxsize=1_024)

@@ -7,7 +7,7 @@ the conditions were judged; `decide` reads the result.
 from collections.abc import Mapping
 
 from ..events.decisions import ConditionType, Phase
-from .conditions import THRESHOLDS, Condition
+from .conditions import ASIDE, THRESHOLDS, Condition
 
 STRESSED_MARGIN = 0.25
 """Under this margin a run is stressed even while every condition holds."""
@@ -30,7 +30,7 @@ def stability_margin(conditions: Conditions) -> float | None:
 
 
 def _margin(condition: Condition) -> float | None:
-    if condition.status == "Unknown":
+    if condition.status == "Unknown" or condition.type in ASIDE:
         return None
     if condition.status == "False":
         return 0.0
@@ -46,7 +46,8 @@ def phase_of(conditions: Conditions, *, outcome: str, recovering: bool, has_base
     """
     stable, margin = conditions["Stable"], stability_margin(conditions)
     past_bound = stable.status == "False" and (stable.x or 0.0) >= DIVERGED_FACTOR * THRESHOLDS["Stable"].enter
-    failing = next((condition for condition in conditions.values() if condition.status == "False"), None)
+    watched = (condition for condition in conditions.values() if condition.type not in ASIDE)
+    failing = next((condition for condition in watched if condition.status == "False"), None)
     in_order: tuple[tuple[bool, Phase, str], ...] = (
         (outcome != "", "Ended", outcome),
         (conditions["Finite"].status == "False", "Diverged", conditions["Finite"].reason),

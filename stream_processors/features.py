@@ -5,10 +5,11 @@ Called by `judging` for each ready step; the names are declared in `governance.e
 
 import msgspec
 
-from .detectors import generalization, gradient, loss, progress, ranks, start, updates
+from .detectors import generalization, gradient, loss, pace, progress, ranks, start, updates
 from .detectors.generalization import GeneralizationState
 from .detectors.gradient import GradientState
 from .detectors.loss import LossState
+from .detectors.pace import PaceState
 from .detectors.progress import ProgressState
 from .detectors.ranks import RanksState
 from .detectors.sample import StepSample
@@ -26,6 +27,7 @@ class FeatureState(msgspec.Struct):
     progress: ProgressState = msgspec.field(default_factory=ProgressState)
     generalization: GeneralizationState = msgspec.field(default_factory=GeneralizationState)
     ranks: RanksState = msgspec.field(default_factory=RanksState)
+    pace: PaceState = msgspec.field(default_factory=PaceState)
     observed: int = 0
     val_loss: float | None = None
 
@@ -42,6 +44,7 @@ def observe(state: FeatureState, sample: StepSample, *, learning: bool = True) -
     seen |= progress.observe(state.progress, sample)
     seen |= state.generalization.seen
     seen |= ranks.observe(state.ranks, sample)
+    seen |= pace.observe(state.pace, sample)
     state.observed += 1
     seen["steps_observed"] = float(state.observed)
     return seen
@@ -68,6 +71,7 @@ def rewind(state: FeatureState, step: int) -> None:
     updates.rewind(state.updates, step)
     progress.rewind(state.progress, step)
     generalization.rewind(state.generalization, step)
+    pace.restart(state.pace)
     state.observed = len(state.loss.recent.values)
 
 

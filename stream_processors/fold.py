@@ -12,6 +12,7 @@ from ..events.commands import AdviceGiven, OperatorCommand, PipelineReported, Po
 from ..events.errors import PolicyInvalid
 from ..events.telemetry import (
     CheckpointSaved,
+    DataProfiled,
     EvalCompleted,
     Heartbeat,
     InterventionReceipt,
@@ -31,6 +32,7 @@ from ..governance.recovery import Candidate, rewound
 from ..governance.verification import Receipt
 from . import features, gathering, judging
 from .admission import Verdict, admit, short
+from .detectors import hang, inputs
 from .detectors.sample import StepSample
 from .run_state import (
     MAX_EARLY,
@@ -92,7 +94,7 @@ def _desk(state: RunState, record: Record) -> Desk:
 def _reset(state: RunState) -> RunState:
     """What no fault of judging can have touched; judging begins anew with the next steps."""
     fresh = new_state(state.run_id)
-    for name in ("policy_text", "policy_hash", "ended", "outcome", "past", "ordinals", "lost_records"):
+    for name in ("policy_text", "policy_hash", "ended", "outcome", "past", "ordinals", "lost_records", "score"):
         setattr(fresh, name, getattr(state, name))
     for name in ("positions", "tickers", "asleep", "tick", "tick_at", "heard_tick"):
         setattr(fresh, name, getattr(state, name))
@@ -177,8 +179,8 @@ def _trainer_fact(state: RunState, fact: AnyTelemetry, desk: Desk) -> None:
                 judging.turned(state, turn, desk)
             if not attempt.started:
                 gathering.shed(attempt)
-        case Heartbeat() | StageChanged():
-            _note_stage(state, attempt, fact)
+        case Heartbeat() | StageChanged() | DataProfiled():
+            _note_aside(state, attempt, fact)
         case TelemetryGap():
             _note_gap(state, fact, desk)
         case RunEnded():
@@ -188,8 +190,15 @@ def _trainer_fact(state: RunState, fact: AnyTelemetry, desk: Desk) -> None:
     _advance(state, desk)
 
 
-def _note_stage(state: RunState, attempt: Attempt, fact: Heartbeat | StageChanged) -> None:
-    if fact.rank == 0 and attempt is state.current:
+def _note_aside(state: RunState, attempt: Attempt, fact: Heartbeat | StageChanged | DataProfiled) -> None:
+    """What rank 0 says that waits for no step: what it does, and what its inputs are like."""
+    if fact.rank != 0:
+        return
+    if isinstance(fact, DataProfiled):
+        inputs.profiled(state.inputs, fact)
+    elif attempt is state.current:
+        if fact.stage != state.stage:
+            hang.moved(state.hang, state.stage, state.tick)
         state.stage = fact.stage
 
 
@@ -323,7 +332,8 @@ def _switch(state: RunState, desk: Desk) -> None:
     desk.header.attempt_id, desk.header.attempt, desk.step = new.attempt_id, new.attempt, new.judged
     _go_back(state, old, new, desk)
     state.stage = "train"
-    state.stepped_tick, state.heard_tick = -1, state.tick
+    state.heard_tick = state.tick
+    hang.begin(state.hang)
     judging.heard(state, desk)
     judging.recoverable(state, desk)
     judging.rephase(state, desk)
@@ -351,9 +361,10 @@ def _go_back(state: RunState, old: Attempt | None, new: Attempt, desk: Desk) -> 
     state.candidates = rewound(state.candidates, last_kept)
     if state.incident is not None and old is not None:
         state.incident.steps_lost += max(0, old.judged - last_kept)
+    state.score.went_back(last_kept)
     if new.reason != "rollback":
         verification.abandon(state.ledger, "the run was started again", desk)
-    for name in ("Finite", "Stable", "Progressing", "Generalizing", "Synchronized"):
+    for name in ("Finite", "Stable", "Progressing", "Generalizing", "Efficient", "Synchronized"):
         forget(state.conditions[name], "NewAttempt")
 
 
@@ -367,6 +378,7 @@ def _end(state: RunState, outcome: str, desk: Desk) -> None:
     incidents.end(state.incident, desk)
     state.ended, state.outcome, state.incident = True, outcome, None
     judging.rephase(state, desk)
+    judging.assess(state, desk)
     state.asleep, state.last_features, state.ranks_past = list(state.tickers), {}, bytearray()
     if state.current is not None and outcome != LOST:
         _remember_past(state, state.current)

@@ -11,6 +11,7 @@ from ..governance.desk import Desk
 from ..governance.policy import Policy, load_policy
 from ..governance.state import phase_of, stability_margin
 from . import features, verdicts
+from .detectors import hang, inputs
 from .detectors.sample import StepSample
 from .gathering import BACK_ROWS, Turn
 from .run_state import MAX_LOST, RunState
@@ -19,9 +20,6 @@ SILENT_TICKS = 15
 """Without any record for so many seconds, what is known of a run is stale."""
 LOST_TICKS = 600
 """A run that was silent for so many seconds is lost."""
-HANG_FACTOR = 10.0
-HANG_TICKS = 60.0
-"""No step for the larger of this many seconds and HANG_FACTOR times the usual interval, while training: stalled."""
 NO_POLICY = Policy(name="none", mode="observe", rules=())
 
 
@@ -34,14 +32,16 @@ def step(state: RunState, sample: StepSample, desk: Desk) -> None:
     """Judge one step that every live rank has reported."""
     desk.step, desk.at = sample.step, sample.at
     state.ledger.judged += 1
-    _learn_pace(state)
+    hang.stepped(state.hang, state.tick)
     seen = features.observe(state.features, sample, learning=state.conditions["Stable"].status != "False")
     seen |= _checkpoint_age(state, sample.step)
+    seen |= state.inputs.seen
     state.last_features = seen
     onset = features.onset(state.features)
     for name, judge in verdicts.OF_A_STEP:
         _set(state, name, judge(state.conditions[name], seen, onset), desk)
     _conclude(state, desk)
+    state.score.judged(desk.step, state.phase)
 
 
 def _conclude(state: RunState, desk: Desk) -> None:
@@ -51,6 +51,7 @@ def _conclude(state: RunState, desk: Desk) -> None:
     healing = any(known.stage == "applied" for known in state.ledger.in_flight)
     had_incident = state.incident is not None
     state.incident = incidents.advance(state.incident, state.conditions, _onset(state, desk), healing, desk)
+    state.score.incidents += not had_incident and state.incident is not None
     if had_incident and state.incident is None:
         for record in state.ledger.rules.values():
             record.rung = 0
@@ -88,14 +89,6 @@ def _facts(state: RunState) -> dict[str, object]:
 def _checkpoint_age(state: RunState, step_: int) -> dict[str, float]:
     good = recovery.last_good(state.candidates, before=None)
     return {} if good is None else {"steps_since_good_checkpoint": float(step_ - good.step)}
-
-
-def _learn_pace(state: RunState) -> None:
-    """The usual interval between steps, in ticks: an average that forgets with a factor of 0.9."""
-    if state.stepped_tick >= 0:
-        interval = float(state.tick - state.stepped_tick)
-        state.step_ticks = 0.9 * state.step_ticks + 0.1 * interval if state.step_ticks else interval
-    state.stepped_tick = state.tick
 
 
 def _set(state: RunState, name: ConditionType, verdict: Verdict, desk: Desk, *, say_again: bool = False) -> None:
@@ -224,33 +217,49 @@ def time_passed(state: RunState, desk: Desk) -> None:
         rephase(state, desk)
     decide.time_out(state.ledger, state.tick, desk)
     _watch_progress(state, desk)
+    _watch_inputs(state, desk)
+    state.score.passed(state.phase)
     _assess(state, desk)
 
 
 def _watch_progress(state: RunState, desk: Desk) -> None:
-    if state.stepped_tick < 0:
+    condition = state.conditions["Progressing"]
+    is_heard = state.conditions["TelemetryFresh"].status == "True"
+    wait = hang.passed(state.hang, state.stage, state.tick, heard=is_heard)
+    if wait is None:
         return
-    is_fresh = state.conditions["TelemetryFresh"].status == "True"
-    if not is_fresh or state.stage not in ("train", "warmup"):
-        state.stepped_tick = state.tick  # an evaluation is not a hang
+    condition.x = wait.share
+    if wait.share < 1.0:
         return
-    allowed = max(HANG_TICKS, HANG_FACTOR * state.step_ticks)
-    state.conditions["Progressing"].x = x = (state.tick - state.stepped_tick) / allowed
-    if x < 1.0:
-        return
-    first = not state.conditions["Progressing"].is_grave
-    waited = float(state.tick - state.stepped_tick)
-    verdict = Verdict(
-        "False", "NoStepEnded", f"no step ended for {waited:.0f} s", {"waited_s": waited, "allowed_s": allowed}
-    )
-    _set(state, "Progressing", verdict, desk)
+    first = not condition.is_grave
+    _set(state, "Progressing", verdicts.no_step_ended(wait, state.stage), desk)
     if first:
         _conclude(state, desk)
+
+
+def _watch_inputs(state: RunState, desk: Desk) -> None:
+    """Profiles are no facts of a step: what they say is judged with time."""
+    drift = inputs.drift(state.inputs)
+    if drift is not None:
+        condition = state.conditions["InDistribution"]
+        _set(state, "InDistribution", verdicts.in_distribution(condition, drift), desk)
 
 
 def _assess(state: RunState, desk: Desk) -> None:
     """Say how the run stands, when there is something new to say."""
     if state.current is None or state.assessed_step == state.ledger.judged:
         return
+    assess(state, desk)
+
+
+def assess(state: RunState, desk: Desk) -> None:
+    """How the run stands now."""
     state.assessed_step = state.ledger.judged
-    desk.decide(RunAssessed, "assessment", phase=state.phase, margin=state.margin, features=state.last_features)
+    desk.decide(
+        RunAssessed,
+        "assessment",
+        phase=state.phase,
+        margin=state.margin,
+        stability_score=state.score.stability,
+        features=state.last_features,
+    )

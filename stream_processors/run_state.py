@@ -12,7 +12,10 @@ from ..governance.conditions import JUDGED, Condition
 from ..governance.incidents import Incident
 from ..governance.interventions import Ledger
 from ..governance.recovery import Candidate
+from ..governance.score import Score
 from ..governance.verification import Receipt
+from .detectors.hang import HangState
+from .detectors.inputs import InputState
 from .detectors.spread import Spread
 from .features import FeatureState
 
@@ -128,8 +131,6 @@ class RunState(msgspec.Struct):
     tick: int = 0
     tick_at: int = 0
     heard_tick: int = 0
-    stepped_tick: int = -1
-    step_ticks: float = 0.0
     stage: str = "prepare"
     lost_records: int = 0
     lost: int = 0
@@ -141,6 +142,9 @@ class RunState(msgspec.Struct):
         default_factory=lambda: {name: Condition(name) for name in JUDGED}
     )
     features: FeatureState = msgspec.field(default_factory=FeatureState)
+    hang: HangState = msgspec.field(default_factory=HangState)
+    inputs: InputState = msgspec.field(default_factory=InputState)
+    score: Score = msgspec.field(default_factory=Score)
     candidates: list[Candidate] = []
     incident: Incident | None = None
     ledger: Ledger = msgspec.field(default_factory=Ledger)

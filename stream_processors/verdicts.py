@@ -9,6 +9,9 @@ from collections.abc import Callable, Mapping
 from ..events.decisions import ConditionType
 from ..governance import conditions as judge
 from ..governance.conditions import Condition, Verdict
+from .detectors import hang
+from .detectors.hang import Wait
+from .detectors.inputs import Drift
 from .rank_verdicts import synchronized
 
 Features = Mapping[str, float]
@@ -27,6 +30,7 @@ GENERALIZING_EVIDENCE = ("overfitting", "val_loss", "val_best", "val_best_step",
 LEAST_TRAIN_FALL = 0.01
 """In logarithms: a training loss that fell by less since the best evaluation stands still."""
 STEPS_ENDING = Verdict("True", "StepsEnding", "steps are ending")
+AS_EFFICIENT = Verdict("True", "AsUsual", "the run is as fast as it usually is")
 
 ALL_FINITE = Verdict("True", "AllFinite", "losses and gradient norms are finite")
 WITHIN_BASELINE = Verdict("True", "WithinBaseline", "the loss is within its recent range")
@@ -127,7 +131,76 @@ def _evidence(seen: Features, names: tuple[str, ...], threshold: judge.Threshold
     return {name: seen[name] for name in names if name in seen} | {"enter": threshold.enter}
 
 
+# -------------------------------------------------------------------------------------------------- where time goes
+
+CAUSES = (
+    ("straggler", "Straggler"),
+    ("data_starved", "DataStarved"),
+    ("comm_bound", "CommBound"),
+    ("throughput_sag", "ThroughputSag"),
+)
+"""By the feature that says so, 1 being an alarm: what causes the others goes before them."""
+EFFICIENT_EVIDENCE = (
+    *(name for name, _ in CAUSES),
+    "straggler_rank",
+    "data_wait_share",
+    "data_wait_usual",
+    "comm_share",
+    "comm_usual",
+    "throughput_share",
+    "inefficient_since",
+)
+
+
+def efficient(condition: Condition, seen: Features, _: int) -> Verdict:
+    known = [(reason, seen[name]) for name, reason in CAUSES if name in seen]
+    if not known:
+        return unchanged(condition)
+    x = max(value for _, value in known)
+    if judge.hysteresis(condition, judge.EFFICIENT, x) == "True":
+        return AS_EFFICIENT
+    reason = next((reason for reason, value in known if value >= judge.EFFICIENT.enter), condition.reason)
+    return Verdict("False", reason, _slow(reason, seen), _evidence(seen, EFFICIENT_EVIDENCE, judge.EFFICIENT))
+
+
+def _slow(reason: str, seen: Features) -> str:
+    since = f" since step {seen['inefficient_since']:.0f}" if "inefficient_since" in seen else ""
+    match reason:
+        case "Straggler":
+            return f"rank {seen.get('straggler_rank', -1.0):.0f} is slower than the others, which wait for it"
+        case "DataStarved":
+            return _taken("waits for data", seen, "data_wait") + since
+        case "CommBound":
+            return _taken("is in collectives", seen, "comm") + since
+        case _:
+            return f"the run has {seen.get('throughput_share', 0.0):.0%} of its usual speed{since}"
+
+
+def _taken(doing: str, seen: Features, name: str) -> str:
+    usual = f", usually {seen[f'{name}_usual']:.0%}" if f"{name}_usual" in seen else ""
+    return f"the run {doing} for {seen.get(f'{name}_share', 0.0):.0%} of its time{usual}"
+
+
+def no_step_ended(wait: Wait, stage: str) -> Verdict:
+    """Nothing ended for longer than is allowed in this stage."""
+    what = "no step ended" if stage in hang.TRAINING else f"stage {stage} has not ended"
+    usually = f"; it usually takes up to {wait.usual:.0f} s" if wait.usual else ""
+    evidence = {"waited_s": wait.waited, "allowed_s": wait.allowed}
+    if wait.usual:
+        evidence["usual_s"] = wait.usual
+    return Verdict("False", judge.NO_STEP_ENDED, f"{what} for {wait.waited:.0f} s{usually}", evidence)
+
+
+def in_distribution(condition: Condition, drift: Drift) -> Verdict:
+    """Whether the inputs still come from where they came from."""
+    if judge.hysteresis(condition, judge.DRIFT, drift.x) == "True":
+        return Verdict("True", "InputsAsBefore", "profiled inputs are distributed as in their first windows")
+    psi, since = drift.evidence["psi"], f" since step {drift.since}" if drift.since >= 0 else ""
+    message = f"input {drift.name!r} is distributed otherwise than in its first windows{since}: PSI {psi:.3g}"
+    return Verdict("False", "InputDrifted", message, drift.evidence | {"since_step": float(drift.since)})
+
+
 OF_A_STEP: tuple[tuple[ConditionType, Judge], ...] = (
     ("Finite", finite), ("Stable", stable), ("Progressing", progressing), ("Generalizing", generalizing),
-    ("Synchronized", synchronized),
+    ("Efficient", efficient), ("Synchronized", synchronized),
 )  # fmt: skip

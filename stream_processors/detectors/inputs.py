@@ -10,8 +10,9 @@ the first windows and against the window before:
   comparisons (Bonferroni): it says that no small sample made the index large. Over bins it is a little smaller than it
   would be over the values, so the test is conservative.
 
-The values of one batch are alike, more than either measure knows: what the index usually is between one window and the
-next is learned, and the bound is never under `NOISES` times that. It takes two windows in a row. A drift is a ticket:
+The values of one batch are alike, more than either measure knows: what the index is between one window and the next is
+remembered, and the bound is never under `NOISES` times that, without the largest, which may be the drift itself. It
+takes two windows in a row. A drift is a ticket:
 the people who know the data must look, and no rule may touch a run for it. Fed by `fold`, asked by `judging` at Ticks.
 """
 
@@ -26,7 +27,7 @@ SHIFTED, DRIFTED = 0.1, 0.25
 """The index at which an input has drifted, and the one under which it has not any more."""
 ALPHA = 0.001
 NOISES = 3.0
-FIRST_WINDOWS = 3
+FIRST_WINDOWS = 5
 INPUTS = 16
 """Inputs that are watched, those that were profiled first; more are archived, and not watched."""
 BINS = 24
@@ -146,16 +147,16 @@ def _compare(known: Input, counts: list[int], step: int, comparisons: int) -> No
     share = min(known.psi / _bound(known), known.ks / known.ks_critical)
     before, known.share = known.share, share
     known.x = max(before, share) if known.x >= 1.0 else min(before, share)
-    if share < 1.0:
-        known.since = -1 if known.x < 1.0 else known.since
-        known.usual = [*known.usual, known.psi_before][-REMEMBERED:]
+    if max(before, share) < 1.0:
+        known.since = -1
     elif known.since < 0:
         known.since = step
+    known.usual = [*known.usual, known.psi_before][-REMEMBERED:]
     known.before, known.windows = counts, min(known.windows + 1, MOST)
 
 
 def _bound(known: Input) -> float:
-    usual = sorted(known.usual)[len(known.usual) // 2] if known.usual else 0.0
+    usual = sorted(known.usual)[-2] if len(known.usual) > 1 else 0.0  # without the one at which a drift began
     return max(DRIFTED, NOISES * usual)
 
 

@@ -15,8 +15,9 @@ from pilothouse.events.decisions import (
 )
 from pilothouse.events.telemetry import RecipeChanged, TelemetryGap
 from pilothouse.governance.conditions import Condition, Threshold, hysteresis
+from pilothouse.stream_processors.detectors import hang
 from pilothouse.stream_processors.fold import fold
-from pilothouse.stream_processors.judging import HANG_TICKS, LOST_TICKS, SILENT_TICKS
+from pilothouse.stream_processors.judging import LOST_TICKS, SILENT_TICKS
 from pilothouse.tests.governed_run import GovernedRun
 from pilothouse.tests.run_builder import SECOND, START, log, quiet_loss, tick
 
@@ -149,10 +150,11 @@ def test_time_shown_to_an_ended_run_changes_nothing() -> None:
 
 def test_alive_ranks_without_a_step_are_a_hang() -> None:
     run = GovernedRun().begin().train(60)
-    run.heartbeats(int(HANG_TICKS) - 2)  # one second passed after the last step
+    run.heartbeats(int(hang.LEAST) - 2)  # one second passed after the last step
     assert phases(run)[-1] == "Normal"
     run.heartbeats(1)
     assert changes(run, "Progressing")[-1] == ("False", "NoStepEnded")
+    assert run.of(ConditionChanged)[-1].evidence == {"waited_s": 30.0, "allowed_s": 30.0, "usual_s": 1.0}
     assert phases(run)[-1] == "Stalled"
     run.train(1)
     assert phases(run)[-1] == "Normal"
@@ -161,8 +163,22 @@ def test_alive_ranks_without_a_step_are_a_hang() -> None:
 @pytest.mark.parametrize("stage", ["evaluate", "checkpoint", "paused", "compile"])
 def test_what_is_not_training_is_no_hang(stage: str) -> None:
     run = GovernedRun().begin().train(60).stage(stage).heartbeats(300, stage)
-    run.stage("train").heartbeats(30)
+    run.stage("train").heartbeats(20)
     assert phases(run) == ["Warmup", "Normal"]
+
+
+def test_an_evaluation_that_takes_twenty_times_as_long_as_usual_is_a_hang() -> None:
+    run = GovernedRun().begin()
+    for _ in range(3):
+        run.train(30).stage("evaluate").heartbeats(90, "evaluate").stage("train")
+    run.train(30).stage("evaluate").heartbeats(5 * 90 - 1, "evaluate")
+    assert "Stalled" not in phases(run)
+    run.heartbeats(1, "evaluate")
+    assert phases(run)[-1] == "Stalled"
+    [said] = [found for found in run.of(ConditionChanged) if found.reason == "NoStepEnded"]
+    assert said.message == "stage evaluate has not ended for 450 s; it usually takes up to 90 s"
+    run.stage("train").train(1)
+    assert phases(run)[-1] == "Normal"
 
 
 def test_slow_steps_are_no_hang_once_their_pace_is_known() -> None:
@@ -172,14 +188,21 @@ def test_slow_steps_are_no_hang_once_their_pace_is_known() -> None:
     assert phases(run) == ["Warmup", "Normal"]
 
 
+def test_a_run_that_was_started_again_has_time_for_its_first_steps() -> None:
+    run = GovernedRun(world=1, checkpoint_every=0).begin().train(60)
+    run.begin_attempt("restart", "again", 60)
+    run.train(1).heartbeats(200).train(1).heartbeats(200)
+    assert "Stalled" not in phases(run)
+
+
 def test_a_step_that_ends_at_last_gives_all_margin_back() -> None:
-    run = GovernedRun(world=1).begin().train(60).heartbeats(50).train(1)
+    run = GovernedRun(world=1).begin().train(60).heartbeats(20).train(1)
     assert run.state.margin == 1.0
     assert phases(run) == ["Warmup", "Normal"]
 
 
 def test_a_hang_is_seen_even_where_all_steps_ended_before_the_first_tick() -> None:
-    run = GovernedRun().begin().train(3, steps_per_tick=1_000).heartbeats(int(HANG_TICKS) + 2)
+    run = GovernedRun().begin().train(3, steps_per_tick=1_000).heartbeats(int(hang.LEAST_EARLY) + 2)
     assert phases(run)[-1] == "Stalled"
 
 
@@ -250,9 +273,9 @@ def test_a_loop_that_counts_from_the_beginning_again_is_unknown_not_stalled_and_
 
 
 def test_a_late_word_about_a_step_gone_by_is_nothing() -> None:
-    run = GovernedRun(world=1).begin().train(80)
+    run = GovernedRun(world=1).begin().train(100)
     rank, before = run.ranks[0], len(run.decisions)
-    for step in range(80, 90):
+    for step in range(100, 110):
         run.tell(rank, rank.log, [step, step - 30, step - 29, step], [2.0, 9.0, 9.0, 9.0])
     assert len(run.decisions) == before
 
@@ -294,7 +317,28 @@ def test_windows_restart_when_the_recipe_changes_so_that_no_alarm_follows() -> N
 def test_a_run_is_assessed_once_a_tick_when_steps_were_judged() -> None:
     run = GovernedRun().begin().train(20, steps_per_tick=5).tick(10)
     assert len(run.of(RunAssessed)) == 4
+    assert run.of(RunAssessed)[-1].stability_score == 100.0
     assert run.of(RunAssessed)[-1].features["steps_observed"] == 20.0
+
+
+def test_a_run_is_assessed_once_more_when_it_is_over() -> None:
+    run = spiked(60, 12, 2.0).begin().train(150).end()
+    [*_, last] = run.of(RunAssessed)
+    assert (last.phase, run.decisions[-1]) == ("Ended", last)
+    assert 70.0 < last.stability_score < 100.0
+
+
+def test_what_a_rollback_undid_lowers_the_stability_of_the_run() -> None:
+    obedient, stubborn = (
+        GovernedRun(loss=lambda position, step, rank: quiet_loss(step, rank) + 3.0 * (60 <= position < 72), obeys=obeys)
+        for obeys in (True, False)
+    )
+    for run in (obedient, stubborn):
+        run.begin().train(150)
+    score = obedient.state.score
+    assert (score.undone > 0, stubborn.state.score.undone) == (True, 0)
+    assert score.incidents == len(obedient.of(IncidentOpened))
+    assert score.steps == obedient.state.ledger.judged
 
 
 def test_a_rank_that_falls_behind_is_waited_for_and_then_not() -> None:
