@@ -12,15 +12,16 @@ pass over where the other side decides alone (its specification, "Logical Operat
 import operator
 import re
 from collections.abc import Callable, Mapping
+from math import isnan
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 Facts = Mapping[str, Any]
+"""As `expressions.facts_of` makes them."""
 Answer = bool | None
 Question = Callable[[Facts], Answer]
 Read = Callable[[Facts], Any]
 
-VARIABLES = ("features", "conditions", "reasons")
-"""Those that have members."""
 MAX_DEPTH = 32
 """Of parentheses and negations; whoever nests deeper is answered by the engine."""
 
@@ -31,14 +32,10 @@ _TOKEN = re.compile(
         | (?P<sign>==|!=|<=|>=|<|>|&&|\|\||!|\(|\)))""",
     re.VERBOSE | re.ASCII,
 )
+_KEPT = {"features": "features", "conditions": "conditions", "reasons": "conditions"}
+"""By each variable that has members, where the facts keep them: status and reason of a condition stand together."""
 _SAME = {"==": operator.eq, "!=": operator.ne}
-_ORDER = {
-    "<": (operator.lt, operator.ge),
-    "<=": (operator.le, operator.gt),
-    ">": (operator.gt, operator.le),
-    ">=": (operator.ge, operator.lt),
-}
-"""By sign: what makes it true, and what makes it false. Of NaN neither holds."""
+_ORDER = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
 
 def compiled(expression: str) -> Question | None:
@@ -120,14 +117,15 @@ class _Reader:
         self._needs("(")
         variable, name = _member(self._next())
         self._needs(")")
-        return lambda facts: name in facts[variable]
+        kept = _KEPT[variable]
+        return lambda facts: name in facts[kept]
 
     def _comparison(self) -> Question:
         left, sign, right = _operand(self._next()), self._next().text, _operand(self._next())
         if left.kind == right.kind and sign in _SAME:
             return _same(left.read, right.read, _SAME[sign])
         if left.kind == right.kind == "number" and sign in _ORDER:
-            return _ordered(left.read, right.read, *_ORDER[sign])
+            return _ordered(left.read, right.read, _ORDER[sign])
         raise _NotPlain
 
     def _next(self) -> _Token:
@@ -159,16 +157,27 @@ def _operand(token: _Token) -> _Operand:
         case _Token("name", "phase"):
             return _Operand("word", lambda facts: facts["phase"])
         case _:
-            variable, name = _member(token)
-            kind = "number" if variable == "features" else "word"
-            return _Operand(kind, lambda facts: facts[variable].get(name))
+            return _read(*_member(token))
 
 
 def _member(token: _Token) -> tuple[str, str]:
     variable, _, name = token.text.partition(".")
-    if variable not in VARIABLES or not name.isidentifier():
+    if variable not in _KEPT or not name.isidentifier():
         raise _NotPlain
     return variable, name
+
+
+def _read(variable: str, name: str) -> _Operand:
+    if variable == "features":
+        return _Operand("number", lambda facts: facts["features"].get(name))
+
+    attribute = attrgetter("status" if variable == "conditions" else "reason")
+
+    def read(facts: Facts) -> str | None:
+        condition = facts["conditions"].get(name)
+        return None if condition is None else attribute(condition)
+
+    return _Operand("word", read)
 
 
 def _decided_by(value: bool, terms: list[Question]) -> Question:
@@ -204,13 +213,11 @@ def _same(left: Read, right: Read, holds: Callable[[Any, Any], bool]) -> Questio
     return question
 
 
-def _ordered(left: Read, right: Read, holds: Callable[[Any, Any], bool], fails: Callable[[Any, Any], bool]) -> Question:
+def _ordered(left: Read, right: Read, holds: Callable[[Any, Any], bool]) -> Question:
     def question(facts: Facts) -> Answer:
         one, other = left(facts), right(facts)
-        if one is None or other is None:
+        if one is None or other is None or isnan(one) or isnan(other):
             return None
-        if holds(one, other):
-            return True
-        return False if fails(one, other) else None
+        return holds(one, other)
 
     return question

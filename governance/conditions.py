@@ -55,9 +55,6 @@ STABLE = Threshold(enter=1.0, exit=0.5, for_steps=1, keep_for=5)
 LEARNING = Threshold(enter=1.0, exit=0.5, for_steps=1, keep_for=1)
 """On `grad_vanishing`, `plateau` and `overfitting`, which are judged by blocks and know themselves what lasts."""
 
-SYNCHRONIZED = Threshold(enter=1.0, exit=0.5, for_steps=1, keep_for=5)
-"""On `ranks_disagree` and `rank_apart`, which know how long something must last."""
-
 EFFICIENT = Threshold(enter=1.0, exit=0.5, for_steps=1, keep_for=1)
 """On what makes a run slow, each in units of what it takes to alarm, and judged by blocks."""
 
@@ -66,6 +63,9 @@ DRIFT = Threshold(enter=1.0, exit=0.4, for_steps=1, keep_for=1)
 
 ASIDE: frozenset[ConditionType] = frozenset({"InDistribution"})
 """Conditions that only people look at: no phase, no margin and no incident does."""
+
+SYNCHRONIZED = Threshold(enter=1.0, exit=0.5, for_steps=1, keep_for=5)
+"""On `ranks_disagree` and `rank_apart`, which know how long something must last."""
 
 THRESHOLDS: dict[ConditionType, Threshold] = {
     "Stable": STABLE,

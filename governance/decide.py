@@ -4,6 +4,7 @@ Called by `stream_processors.judging` after conditions and phase are known. Ever
 everything it remembers is in the ledger. What touches a trainer is bounded here and bounded again in the trainer.
 """
 
+from collections.abc import Iterable
 from zlib import crc32
 
 import msgspec
@@ -66,6 +67,15 @@ def decide(ledger: Ledger, situation: Situation, desk: Desk) -> None:
         record.held += 1
         if record.held >= rule.for_steps:
             _act(rule, ledger, situation, desk)
+
+
+def any_holds(rules: Iterable[Rule], facts: dict[str, object]) -> bool:
+    """Whether one of these rules holds, or is to be taken to hold, without anything coming of it."""
+    return any(expressions.holds(rule.when, facts) or _alarms_without_data(rule, facts) for rule in rules)
+
+
+def _alarms_without_data(rule: Rule, facts: dict[str, object]) -> bool:
+    return rule.no_data == "alarm" and bool(expressions.lacking(rule.when, facts))
 
 
 def _counts_as_holding(rule: Rule, record: RuleRecord, situation: Situation) -> bool:

@@ -15,6 +15,8 @@ from typing import Any, get_args
 import cel
 
 from ..events.decisions import ConditionType, Phase
+from . import comparisons
+from .conditions import Condition
 
 FEATURES: dict[str, str] = {
     "loss": "mean loss over the ranks, as logged",
@@ -101,7 +103,7 @@ ALWAYS_KNOWN = frozenset({"nonfinite", "ranks_reporting", "steps_observed"})
 def holds(expression: str, facts: Mapping[str, Any]) -> bool:
     """Whether a checked expression is true of `facts`; what needs an absent feature is false."""
     try:
-        return _compiled(expression).execute(_needed(expression, facts)) is True
+        return _question(expression)(facts) is True
     except Exception:  # noqa: BLE001  # the engine documents no tree of errors (seen: RuntimeError, ZeroDivisionError); none is true
         return False
 
@@ -125,31 +127,51 @@ def mentioned(expression: str) -> tuple[str, ...]:
 
 
 def facts_of(
-    features: Mapping[str, float],
-    conditions: Mapping[ConditionType, str],
-    phase: Phase,
-    margin: float | None,
-    reasons: Mapping[ConditionType, str] | None = None,
+    features: Mapping[str, float], conditions: Mapping[ConditionType, Condition], phase: Phase, margin: float | None
 ) -> dict[str, Any]:
-    """The variables of an expression."""
-    known = {name: float(value) for name, value in features.items()}
+    """What expressions are asked about. Nothing is copied: it holds as long as nothing is judged."""
     return {
-        "features": known,
-        "conditions": dict(conditions),
-        "reasons": dict(reasons or {}),
+        "features": features,
+        "conditions": conditions,
         "phase": phase,
         "margin": 1.0 if margin is None else margin,
     }
 
 
+@lru_cache(maxsize=1_024)
+def reads_numbers(expression: str) -> bool:
+    """Whether the answer may change while phase, conditions and their reasons stay what they are."""
+    return not {"features", "margin"}.isdisjoint(_compiled(expression).variables())
+
+
+@lru_cache(maxsize=1_024)
+def _question(expression: str) -> comparisons.Question:
+    """Where it only compares, a function of ours; else the engine, which alone says what an expression is."""
+    program = _compiled(expression)
+    return comparisons.compiled(expression) or (lambda facts: program.execute(_needed(expression, facts)))
+
+
 def _needed(expression: str, facts: Mapping[str, Any]) -> dict[str, Any]:
     """The part of `facts` that the expression names: handing the engine all of them costs ten times the evaluation."""
-    return {
-        variable: _unless_for_people(expression, facts[variable])
-        if members is None
-        else {name: facts[variable][name] for name in members if name in facts[variable]}
-        for variable, members in _named(expression).items()
-    }
+    needed = {}
+    for variable, members in _named(expression).items():
+        known = _members(variable, facts)
+        if members is None:
+            needed[variable] = _unless_for_people(expression, known)
+        else:
+            needed[variable] = {name: known[name] for name in members if name in known}
+    return needed
+
+
+def _members(variable: str, facts: Mapping[str, Any]) -> Any:
+    """A variable as the engine is to see it."""
+    match variable:
+        case "conditions":
+            return {name: condition.status for name, condition in facts["conditions"].items()}
+        case "reasons":
+            return {name: condition.reason for name, condition in facts["conditions"].items()}
+        case _:
+            return facts[variable]
 
 
 def for_people(expression: str) -> str | None:
@@ -183,5 +205,6 @@ def _compiled(expression: str) -> cel.Program:
 @lru_cache(maxsize=1)
 def trial() -> dict[str, Any]:
     """What the engine is given to try an expression: a run of which everything is known."""
-    statuses: dict[ConditionType, str] = dict.fromkeys(get_args(ConditionType), "True")
-    return facts_of(dict.fromkeys(FEATURES, 1.0), statuses, "Normal", 1.0, statuses)
+    conditions = {name: Condition(name, status="True", reason="True") for name in get_args(ConditionType)}
+    facts = facts_of(dict.fromkeys(FEATURES, 1.0), conditions, "Normal", 1.0)
+    return {variable: _members(variable, facts) for variable in VARIABLES}

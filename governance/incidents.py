@@ -28,13 +28,21 @@ def advance(
     incident: Incident | None, conditions: dict[ConditionType, Condition], onset: int, healing: bool, desk: Desk
 ) -> Incident | None:
     """Open or resolve. `onset` is the first suspect step; `healing` tells that an intervention is being verified."""
-    failing = next((conditions[name] for name in GRAVE if conditions[name].is_grave), None)
+    failing = gravest(conditions)
     if incident is None:
         return None if failing is None else _open(failing, onset, desk)
     well = failing is None and conditions["Finite"].status == "True" and conditions["Stable"].status == "True"
     if not well or healing:
         return incident
     _resolve(incident, "recovered", desk)
+    return None
+
+
+def gravest(conditions: dict[ConditionType, Condition]) -> Condition | None:
+    """The first of the grave conditions that fails."""
+    for name in GRAVE:
+        if conditions[name].is_grave:
+            return conditions[name]
     return None
 
 

@@ -76,7 +76,10 @@ class Ledger(msgspec.Struct):
     judged: int = 0
 
     def rule(self, name: str) -> RuleRecord:
-        return self.rules.setdefault(name, RuleRecord())
+        known = self.rules.get(name)
+        if known is None:
+            known = self.rules[name] = RuleRecord()
+        return known
 
     def find(self, intervention_id: str) -> InFlight | None:
         return next((known for known in self.in_flight if known.intervention_id == intervention_id), None)
@@ -87,7 +90,7 @@ class Ledger(msgspec.Struct):
     @property
     def recovering(self) -> bool:
         """Whether something that touched the trainer was applied and is being verified."""
-        return any(known.stage == "applied" and known.is_rollback for known in self.in_flight)
+        return bool(self.in_flight) and any(known.stage == "applied" and known.is_rollback for known in self.in_flight)
 
 
 def touches_trainer(action: Action) -> bool:

@@ -40,10 +40,12 @@ def remember(candidates: list[Candidate], saved: Candidate) -> None:
 
 def last_good(candidates: list[Candidate], before: int | None) -> Candidate | None:
     """The newest stable candidate saved before step `before` (an incident's onset); None when there is none."""
-    good = [
-        known for known in candidates if known.stable and not known.rejected and (before is None or known.step < before)
-    ]
-    return max(good, key=lambda known: known.step, default=None)
+    newest = None
+    for known in candidates:
+        is_good = known.stable and not known.rejected and (before is None or known.step < before)
+        if is_good and (newest is None or known.step > newest.step):
+            newest = known
+    return newest
 
 
 def rewound(candidates: list[Candidate], step: int) -> list[Candidate]:

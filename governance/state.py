@@ -15,6 +15,9 @@ STRESSED_MARGIN = 0.25
 DIVERGED_FACTOR = 10.0
 """`Stable` is past its bound (the run has diverged, not only destabilised) at this multiple of its enter threshold."""
 
+FAILED: tuple[tuple[ConditionType, Phase], ...] = (("Stable", "Unstable"), ("Progressing", "Stalled"))
+"""Conditions whose failure has a phase of its own, the graver first."""
+
 Conditions = Mapping[ConditionType, Condition]
 
 
@@ -25,40 +28,50 @@ def stability_margin(conditions: Conditions) -> float | None:
     1 is the run's own baseline, 0 the threshold. A False condition has margin 0; one without a statistic counts when
     it is False.
     """
-    margins = [margin for condition in conditions.values() if (margin := _margin(condition)) is not None]
-    return min(margins, default=None)
-
-
-def _margin(condition: Condition) -> float | None:
-    if condition.status == "Unknown" or condition.type in ASIDE:
-        return None
-    if condition.status == "False":
+    statuses = {condition.status for condition in conditions.values() if condition.type not in ASIDE}
+    if "False" in statuses:
         return 0.0
-    threshold = THRESHOLDS.get(condition.type)
-    if threshold is None or condition.x is None:
-        return 1.0
-    return min(1.0, max(0.0, (threshold.enter - condition.x) / (threshold.enter - threshold.baseline)))
+    return least_margin(conditions) if "True" in statuses else None
 
 
-def phase_of(conditions: Conditions, *, outcome: str, recovering: bool, has_baseline: bool) -> tuple[Phase, str]:
+def least_margin(conditions: Conditions) -> float:
+    """The margin of a run of which something is known, and no condition False."""
+    least = 1.0
+    for name, threshold in THRESHOLDS.items():
+        condition = conditions[name]
+        if condition.status == "True" and condition.x is not None:
+            distance = (threshold.enter - condition.x) / (threshold.enter - threshold.baseline)
+            least = min(least, max(0.0, distance))
+    return least
+
+
+def phase_of(
+    conditions: Conditions, margin: float | None, *, outcome: str, recovering: bool, has_baseline: bool
+) -> tuple[Phase, str]:
     """The first phase that holds, and the reason for it in one CamelCase word. `outcome` is how the run ended, "" while
     it goes on.
     """
-    stable, margin = conditions["Stable"], stability_margin(conditions)
-    past_bound = stable.status == "False" and (stable.x or 0.0) >= DIVERGED_FACTOR * THRESHOLDS["Stable"].enter
-    watched = (condition for condition in conditions.values() if condition.type not in ASIDE)
-    failing = next((condition for condition in watched if condition.status == "False"), None)
-    in_order: tuple[tuple[bool, Phase, str], ...] = (
-        (outcome != "", "Ended", outcome),
-        (conditions["Finite"].status == "False", "Diverged", conditions["Finite"].reason),
-        (past_bound, "Diverged", "LossPastBound"),
-        (recovering, "Recovering", "Verifying"),
-        (conditions["TelemetryFresh"].status != "True", "Unknown", conditions["TelemetryFresh"].reason),
-        (stable.status == "False", "Unstable", stable.reason),
-        (conditions["Progressing"].is_grave, "Stalled", conditions["Progressing"].reason),
-        (failing is not None, "Stressed", failing.reason if failing else ""),
-        (margin is not None and margin < STRESSED_MARGIN, "Stressed", "LowMargin"),
-        (not has_baseline, "Warmup", "NoBaselineYet"),
-        (True, "Normal", "WithinBaseline"),
-    )
-    return next((phase, reason) for holds, phase, reason in in_order if holds)
+    if outcome:
+        return "Ended", outcome
+    finite, stable, fresh = conditions["Finite"], conditions["Stable"], conditions["TelemetryFresh"]
+    if finite.status == "False":
+        return "Diverged", finite.reason
+    if stable.status == "False" and (stable.x or 0.0) >= DIVERGED_FACTOR * THRESHOLDS["Stable"].enter:
+        return "Diverged", "LossPastBound"
+    if recovering:
+        return "Recovering", "Verifying"
+    if fresh.status != "True":
+        return "Unknown", fresh.reason
+    return _phase_of_heard(conditions, margin, has_baseline)
+
+
+def _phase_of_heard(conditions: Conditions, margin: float | None, has_baseline: bool) -> tuple[Phase, str]:
+    for name, phase in FAILED:
+        if conditions[name].is_grave:
+            return phase, conditions[name].reason
+    for condition in conditions.values():
+        if condition.status == "False" and condition.type not in ASIDE:
+            return "Stressed", condition.reason
+    if margin is not None and margin < STRESSED_MARGIN:
+        return "Stressed", "LowMargin"
+    return ("Normal", "WithinBaseline") if has_baseline else ("Warmup", "NoBaselineYet")

@@ -7,9 +7,9 @@ again) or that the log lost records (accepted then, counted, and said). Called b
 
 from base64 import urlsafe_b64encode
 from enum import Enum
+from functools import lru_cache
 from hashlib import blake2b
 
-from ..events.commands import Tick
 from ..events.telemetry import TelemetryGap
 from ..events.union import AnyInput
 from .run_state import MAX_LOST, MAX_TICKERS, MAX_WRITERS, RunState
@@ -25,7 +25,7 @@ class Verdict(Enum):
 
 def admit(state: RunState, event: AnyInput, *, accept_gap: bool) -> Verdict:
     """Judge the record's number and, unless it is a gap, remember it."""
-    is_tick = isinstance(event, Tick)
+    is_tick = event.kind == "tick"
     numbers = state.tickers if is_tick else state.positions
     writer = short(event.writer_id)
     last = numbers.get(writer)
@@ -37,11 +37,13 @@ def admit(state: RunState, event: AnyInput, *, accept_gap: bool) -> Verdict:
     if missing and not accept_gap:
         return Verdict.GAP
     state.lost_records = min(state.lost_records + missing, MAX_LOST)
-    state.asleep = [known for known in state.asleep if known != writer]
+    if writer in state.asleep:
+        state.asleep.remove(writer)
     _remember(numbers, writer, event.seq, MAX_TICKERS if is_tick else MAX_WRITERS)
     return Verdict.FOLDED
 
 
+@lru_cache(maxsize=4_096)
 def short(name: str) -> str:
     """A name of any length in 12 characters: a run's state is bounded in bytes, and remembers thousands."""
     return urlsafe_b64encode(blake2b(name.encode(), digest_size=9).digest()).decode()

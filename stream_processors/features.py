@@ -3,6 +3,8 @@
 Called by `judging` for each ready step; the names are declared in `governance.expressions.FEATURES`.
 """
 
+from operator import is_not
+
 import msgspec
 
 from .detectors import generalization, gradient, loss, pace, progress, ranks, start, updates
@@ -18,7 +20,9 @@ from .detectors.updates import UpdateState
 
 
 class FeatureState(msgspec.Struct):
-    """What the detectors remember."""
+    """What the detectors remember. `of_blocks` is what those that look at many steps at once said last; `news`, whether
+    any of them has spoken since they were judged.
+    """
 
     loss: LossState = msgspec.field(default_factory=LossState)
     gradient: GradientState = msgspec.field(default_factory=GradientState)
@@ -26,28 +30,52 @@ class FeatureState(msgspec.Struct):
     updates: UpdateState = msgspec.field(default_factory=UpdateState)
     progress: ProgressState = msgspec.field(default_factory=ProgressState)
     generalization: GeneralizationState = msgspec.field(default_factory=GeneralizationState)
-    ranks: RanksState = msgspec.field(default_factory=RanksState)
     pace: PaceState = msgspec.field(default_factory=PaceState)
+    ranks: RanksState = msgspec.field(default_factory=RanksState)
     observed: int = 0
     val_loss: float | None = None
+    of_blocks: dict[str, float] = {}
+    news: bool = True
 
 
 def observe(state: FeatureState, sample: StepSample, *, learning: bool = True) -> dict[str, float]:
     """The features of one more step; only those that are known. Unless `learning`, no baseline changes."""
     seen: dict[str, float] = {"nonfinite": float(sample.nonfinite), "ranks_reporting": float(sample.ranks)}
-    named = {"loss": sample.loss, "grad_norm": sample.grad_norm, "val_loss": state.val_loss, **sample.told}
-    seen |= {name: value for name, value in named.items() if value is not None}
+    if sample.loss is not None:
+        seen["loss"] = sample.loss
+    if sample.grad_norm is not None:
+        seen["grad_norm"] = sample.grad_norm
+    if state.val_loss is not None:
+        seen["val_loss"] = state.val_loss
+    seen |= sample.told
     seen |= gradient.observe(state.gradient, sample, learning=learning)
     seen |= loss.observe(state.loss, sample, seen.get("grad_z", 0.0), learning=learning)
     seen |= start.observe(state.start, sample)
-    seen |= updates.observe(state.updates, sample)
-    seen |= progress.observe(state.progress, sample)
-    seen |= state.generalization.seen
-    seen |= ranks.observe(state.ranks, sample)
-    seen |= pace.observe(state.pace, sample)
+    if _observe_blocks(state, sample):
+        _hear_blocks(state)
+    seen |= state.of_blocks
     state.observed += 1
     seen["steps_observed"] = float(state.observed)
     return seen
+
+
+def _observe_blocks(state: FeatureState, sample: StepSample) -> bool:
+    """Whether any of them says something new: until a block is complete it answers with what it said before."""
+    said = (state.updates.seen, state.progress.seen, state.pace.seen, state.ranks.seen)
+    now = (
+        updates.observe(state.updates, sample),
+        progress.observe(state.progress, sample),
+        pace.observe(state.pace, sample),
+        ranks.observe(state.ranks, sample),
+    )
+    return any(map(is_not, now, said))
+
+
+def _hear_blocks(state: FeatureState) -> None:
+    state.of_blocks = (
+        state.updates.seen | state.progress.seen | state.generalization.seen | state.pace.seen | state.ranks.seen
+    )
+    state.news = True
 
 
 def evaluate(state: FeatureState, step: int, val_loss: float) -> None:
@@ -55,12 +83,16 @@ def evaluate(state: FeatureState, step: int, val_loss: float) -> None:
     state.val_loss = val_loss
     usual = state.loss.recent.baseline(loss.FLOOR) if state.loss.positive else None
     generalization.observe(state.generalization, step, val_loss, usual.location if usual else None)
+    _hear_blocks(state)
 
 
 def onset(state: FeatureState) -> int:
     """The first step of what makes the run unstable now, estimated backwards; -1 while nothing is suspect."""
-    suspects = (loss.onset(state.loss), gradient.onset(state.gradient), start.onset(state.start))
-    return min((step for step in suspects if step >= 0), default=-1)
+    first = -1
+    for suspect in (loss.onset(state.loss), gradient.onset(state.gradient), start.onset(state.start)):
+        if suspect >= 0 and (first < 0 or suspect < first):
+            first = suspect
+    return first
 
 
 def rewind(state: FeatureState, step: int) -> None:
@@ -73,11 +105,13 @@ def rewind(state: FeatureState, step: int) -> None:
     generalization.rewind(state.generalization, step)
     pace.restart(state.pace)
     state.observed = len(state.loss.recent.values)
+    _hear_blocks(state)
 
 
 def regroup(state: FeatureState) -> None:
     """Another attempt of the run: its ranks may be other machines."""
     ranks.restart(state.ranks)
+    _hear_blocks(state)
 
 
 def restart(state: FeatureState) -> None:
@@ -86,3 +120,4 @@ def restart(state: FeatureState) -> None:
     loss.restart(state.loss)
     progress.restart(state.progress)
     generalization.restart(state.generalization)
+    _hear_blocks(state)

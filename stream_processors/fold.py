@@ -119,6 +119,8 @@ def _lineage(attempt: Attempt) -> Attempt:
 
 def _take(state: RunState, record: Record, desk: Desk) -> None:
     match record.event:
+        case StepBatch() as batch:  # nearly all of the log: asked first
+            _trainer_fact(state, batch, desk)
         case Tick() as tick:
             _tick(state, tick, desk)
         case PolicyActivated() as activated:
@@ -161,6 +163,7 @@ def _activate(state: RunState, activated: PolicyActivated) -> None:
     except PolicyInvalid:
         return
     state.policy_text, state.policy_hash = activated.text, policy_hash(activated.text)
+    state.settled = False
     interventions.keep_rules(state.ledger, policy)
 
 
@@ -168,7 +171,7 @@ def _trainer_fact(state: RunState, fact: AnyTelemetry, desk: Desk) -> None:
     attempt = _attempt_of(state, fact)
     if attempt is None:
         return  # of an attempt that is over: evidence for the archive only
-    if isinstance(fact, RunStarted) and fact.rank == 0:
+    if fact.rank == 0 and isinstance(fact, RunStarted):
         _announce(state, attempt, fact)
     if state.ended and attempt is state.current:
         state.ended, state.outcome = False, ""  # it was only thought to be lost
@@ -366,6 +369,7 @@ def _go_back(state: RunState, old: Attempt | None, new: Attempt, desk: Desk) -> 
         verification.abandon(state.ledger, "the run was started again", desk)
     for name in ("Finite", "Stable", "Progressing", "Generalizing", "Efficient", "Synchronized"):
         forget(state.conditions[name], "NewAttempt")
+    state.settled = False
 
 
 def _end(state: RunState, outcome: str, desk: Desk) -> None:

@@ -4,12 +4,14 @@ The order of this pipeline is the meaning of the whole system; every arm is in `
 ready step and each Tick; writes decisions to the desk.
 """
 
-from ..events.decisions import ConditionChanged, ConditionType, PhaseChanged, RunAssessed
+from functools import lru_cache
+
+from ..events.decisions import ConditionChanged, Phase, PhaseChanged, RunAssessed
 from ..governance import decide, expressions, incidents, recovery, verification
 from ..governance.conditions import Condition, Verdict
 from ..governance.desk import Desk
-from ..governance.policy import Policy, load_policy
-from ..governance.state import phase_of, stability_margin
+from ..governance.policy import Policy, Rule, load_policy
+from ..governance.state import STRESSED_MARGIN, least_margin, phase_of, stability_margin
 from . import features, verdicts
 from .detectors import hang, inputs
 from .detectors.sample import StepSample
@@ -20,6 +22,7 @@ SILENT_TICKS = 15
 """Without any record for so many seconds, what is known of a run is stale."""
 LOST_TICKS = 600
 """A run that was silent for so many seconds is lost."""
+WELL: tuple[Phase, ...] = ("Normal", "Warmup")
 NO_POLICY = Policy(name="none", mode="observe", rules=())
 
 
@@ -34,30 +37,76 @@ def step(state: RunState, sample: StepSample, desk: Desk) -> None:
     state.ledger.judged += 1
     hang.stepped(state.hang, state.tick)
     seen = features.observe(state.features, sample, learning=state.conditions["Stable"].status != "False")
-    seen |= _checkpoint_age(state, sample.step)
+    if state.good_step >= 0:
+        seen["steps_since_good_checkpoint"] = float(sample.step - state.good_step)
     seen |= state.inputs.seen
     state.last_features = seen
-    onset = features.onset(state.features)
-    for name, judge in verdicts.OF_A_STEP:
-        _set(state, name, judge(state.conditions[name], seen, onset), desk)
-    _conclude(state, desk)
+    _judge(state, seen, desk)
+    if not (state.settled and _stays_settled(state)):
+        _conclude(state, desk)
     state.score.judged(desk.step, state.phase)
+
+
+def _judge(state: RunState, seen: dict[str, float], desk: Desk) -> None:
+    """Ask the judges; while the run is settled only those for whom there can be anything new."""
+    onset = features.onset(state.features)
+    asked = verdicts.OF_A_STEP if state.features.news or not state.settled else verdicts.AT_EVERY_STEP
+    state.features.news = False
+    for name, judge in asked:
+        condition = state.conditions[name]
+        verdict = judge(condition, seen, onset)
+        if verdict.reason != condition.reason or verdict.status != condition.status or verdict.evidence:
+            _set(state, condition, verdict, desk)
+
+
+def _stays_settled(state: RunState) -> bool:
+    """Whether `_conclude` would change nothing but the margin, which is noted.
+
+    No condition has changed since it was found that the run is well, that nothing is open or in flight and that no rule
+    holds; so only the margin can lead to another phase, and only a rule that reads numbers can hold now.
+    """
+    if state.ledger.in_flight:
+        return False  # a person ordered something
+    margin = least_margin(state.conditions)
+    if margin < STRESSED_MARGIN:
+        return False
+    state.margin = margin
+    rules = _rules_on_numbers(state.policy_text)
+    return not rules or not decide.any_holds(rules, _facts(state))
+
+
+@lru_cache(maxsize=256)
+def _rules_on_numbers(policy_text: str) -> tuple[Rule, ...]:
+    rules = load_policy(policy_text).rules if policy_text else ()
+    return tuple(rule for rule in rules if expressions.reads_numbers(rule.when))
 
 
 def _conclude(state: RunState, desk: Desk) -> None:
     """What every judgement ends with, in this order: effects of the past, incident, phase, then new interventions."""
-    policy = policy_of(state)
-    verification.watch(state.ledger, policy, _facts(state), desk)
+    if state.ledger.in_flight:
+        verification.watch(state.ledger, policy_of(state), _facts(state), desk)
+    if state.incident is not None or incidents.gravest(state.conditions) is not None:
+        _follow_incident(state, desk)
+    rephase(state, desk)
+    if state.ledger.in_flight:
+        decide.expire(state.ledger, desk)
+    decide.decide(state.ledger, situation(state, desk), desk)
+    state.settled = (
+        state.phase in WELL
+        and state.incident is None
+        and not state.ledger.in_flight
+        and not any(record.held for record in state.ledger.rules.values())
+    )
+
+
+def _follow_incident(state: RunState, desk: Desk) -> None:
+    was_open = state.incident is not None
     healing = any(known.stage == "applied" for known in state.ledger.in_flight)
-    had_incident = state.incident is not None
     state.incident = incidents.advance(state.incident, state.conditions, _onset(state, desk), healing, desk)
-    state.score.incidents += not had_incident and state.incident is not None
-    if had_incident and state.incident is None:
+    state.score.incidents += not was_open and state.incident is not None
+    if was_open and state.incident is None:
         for record in state.ledger.rules.values():
             record.rung = 0
-    rephase(state, desk)
-    decide.expire(state.ledger, desk)
-    decide.decide(state.ledger, situation(state, desk), desk)
 
 
 def _onset(state: RunState, desk: Desk) -> int:
@@ -81,31 +130,23 @@ def situation(state: RunState, desk: Desk) -> decide.Situation:
 
 
 def _facts(state: RunState) -> dict[str, object]:
-    status = {name: condition.status for name, condition in state.conditions.items()}
-    reasons = {name: condition.reason for name, condition in state.conditions.items()}
-    return expressions.facts_of(state.last_features, status, state.phase, state.margin, reasons)
+    return expressions.facts_of(state.last_features, state.conditions, state.phase, state.margin)
 
 
-def _checkpoint_age(state: RunState, step_: int) -> dict[str, float]:
-    good = recovery.last_good(state.candidates, before=None)
-    return {} if good is None else {"steps_since_good_checkpoint": float(step_ - good.step)}
-
-
-def _set(state: RunState, name: ConditionType, verdict: Verdict, desk: Desk, *, say_again: bool = False) -> None:
+def _set(state: RunState, condition: Condition, verdict: Verdict, desk: Desk, *, say_again: bool = False) -> None:
     """Note a verdict; say so when status or reason changed."""
-    condition: Condition = state.conditions[name]
-    was = condition.status
-    changed = say_again or (was, condition.reason) != (verdict.status, verdict.reason)
-    condition.status, condition.reason = verdict.status, verdict.reason
+    was, reason = condition.status, condition.reason
     condition.message, condition.evidence = verdict.message, verdict.evidence
-    if not changed:
+    if was == verdict.status and reason == verdict.reason and not say_again:
         return
+    condition.status, condition.reason = verdict.status, verdict.reason
+    state.settled = False
     if was != verdict.status:
         condition.since_step = desk.step
     desk.decide(
         ConditionChanged,
-        name,
-        condition=name,
+        condition.type,
+        condition=condition.type,
         status=verdict.status,
         was=was,
         reason=verdict.reason,
@@ -120,13 +161,14 @@ def rephase(state: RunState, desk: Desk) -> None:
     state.margin = stability_margin(state.conditions)
     phase, reason = phase_of(
         state.conditions,
+        state.margin,
         outcome=state.outcome if state.ended else "",
         recovering=state.ledger.recovering,
         has_baseline=state.conditions["Stable"].status != "Unknown",
     )
     if phase == state.phase:
         return
-    was, state.phase = state.phase, phase
+    was, state.phase, state.settled = state.phase, phase, False
     desk.decide(
         PhaseChanged,
         "phase",
@@ -147,8 +189,9 @@ def checkpoint_saved(state: RunState, candidate: recovery.Candidate, desk: Desk)
 
 
 def recoverable(state: RunState, desk: Desk) -> None:
-    """Whether there is a checkpoint to go back to."""
+    """Whether there is a checkpoint to go back to; asked whenever the candidates have changed."""
     good = recovery.last_good(state.candidates, before=None)
+    state.good_step = -1 if good is None else good.step
     if good is not None:
         verdict = Verdict("True", "GoodCheckpoint", "there is a checkpoint that was saved while the run was stable")
     elif any(known.rejected for known in state.candidates):
@@ -157,7 +200,7 @@ def recoverable(state: RunState, desk: Desk) -> None:
         )
     else:
         verdict = Verdict("Unknown", "NoCheckpointYet", "no checkpoint was saved while the run was stable")
-    _set(state, "Recoverable", verdict, desk)
+    _set(state, state.conditions["Recoverable"], verdict, desk)
 
 
 def heard(state: RunState, desk: Desk) -> None:
@@ -166,7 +209,7 @@ def heard(state: RunState, desk: Desk) -> None:
     attempt = state.current
     in_order = attempt is not None and attempt.started and attempt.rows_back < BACK_ROWS
     if in_order and state.conditions["TelemetryFresh"].status != "True":
-        _set(state, "TelemetryFresh", Verdict("True", "Reporting", "ranks are reporting"), desk)
+        _set(state, state.conditions["TelemetryFresh"], Verdict("True", "Reporting", "ranks are reporting"), desk)
         rephase(state, desk)
 
 
@@ -184,14 +227,19 @@ def turned(state: RunState, turn: Turn, desk: Desk) -> None:
     else:
         verdict = Verdict("True", "Reporting", f"steps rise again, from {turn.step}")
     desk.at = max(desk.at, turn.at)
-    _set(state, "TelemetryFresh", verdict, desk)
+    _set(state, state.conditions["TelemetryFresh"], verdict, desk)
     rephase(state, desk)
 
 
 def unannounced(state: RunState, desk: Desk) -> None:
     """Telemetry goes on coming for a run that nobody started; it is kept, and not judged."""
     if any(state.tick - attempt.started_tick == SILENT_TICKS for attempt in state.early):
-        _set(state, "TelemetryFresh", Verdict("Unknown", "NotStarted", "telemetry of a run that nobody started"), desk)
+        _set(
+            state,
+            state.conditions["TelemetryFresh"],
+            Verdict("Unknown", "NotStarted", "telemetry of a run that nobody started"),
+            desk,
+        )
 
 
 def lost(state: RunState, count: int, why: str, desk: Desk) -> None:
@@ -205,7 +253,13 @@ def lost(state: RunState, count: int, why: str, desk: Desk) -> None:
     message = f"{count} steps or records were lost ({why}); {state.lost} so far"
     evidence = {"lost": float(count), "lost_so_far": float(state.lost)}
     status = state.conditions["TelemetryFresh"].status
-    _set(state, "TelemetryFresh", Verdict(status, "TelemetryLost", message, evidence), desk, say_again=True)
+    _set(
+        state,
+        state.conditions["TelemetryFresh"],
+        Verdict(status, "TelemetryLost", message, evidence),
+        desk,
+        say_again=True,
+    )
 
 
 def time_passed(state: RunState, desk: Desk) -> None:
@@ -213,7 +267,12 @@ def time_passed(state: RunState, desk: Desk) -> None:
     silent = state.tick - state.heard_tick
     if silent == SILENT_TICKS:
         message = f"nothing was heard for {silent} s; what was known does not hold any more"
-        _set(state, "TelemetryFresh", Verdict("False", "Silent", message, {"silent_s": float(silent)}), desk)
+        _set(
+            state,
+            state.conditions["TelemetryFresh"],
+            Verdict("False", "Silent", message, {"silent_s": float(silent)}),
+            desk,
+        )
         rephase(state, desk)
     decide.time_out(state.ledger, state.tick, desk)
     _watch_progress(state, desk)
@@ -232,7 +291,7 @@ def _watch_progress(state: RunState, desk: Desk) -> None:
     if wait.share < 1.0:
         return
     first = not condition.is_grave
-    _set(state, "Progressing", verdicts.no_step_ended(wait, state.stage), desk)
+    _set(state, condition, verdicts.no_step_ended(wait, state.stage), desk)
     if first:
         _conclude(state, desk)
 
@@ -242,7 +301,7 @@ def _watch_inputs(state: RunState, desk: Desk) -> None:
     drift = inputs.drift(state.inputs)
     if drift is not None:
         condition = state.conditions["InDistribution"]
-        _set(state, "InDistribution", verdicts.in_distribution(condition, drift), desk)
+        _set(state, condition, verdicts.in_distribution(condition, drift), desk)
 
 
 def _assess(state: RunState, desk: Desk) -> None:

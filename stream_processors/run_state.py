@@ -113,7 +113,8 @@ class RunState(msgspec.Struct):
     the order of their announcement. `positions` and `tickers` hold the last number of each writer, `past` the attempts
     that are over, all by `admission.short`. `asleep` are the tickers that an ended run stopped following; `outcome` is
     why it ended. `lost_records` were never in the log, `lost` counts those and what trainers say they could not keep.
-    `ranks_past` is what `rank_rows` remembers of each rank.
+    `ranks_past` is what `rank_rows` remembers of each rank. `settled` says that the run is well, that nothing is open,
+    and that no rule held when all were asked last; `good_step` is that of the last good checkpoint, -1 without one.
     """
 
     run_id: str
@@ -137,6 +138,7 @@ class RunState(msgspec.Struct):
     assessed_step: int = -1
     phase: Phase = "Unknown"
     margin: float | None = None
+    settled: bool = False
     last_features: dict[str, float] = {}
     conditions: dict[ConditionType, Condition] = msgspec.field(
         default_factory=lambda: {name: Condition(name) for name in JUDGED}
@@ -146,6 +148,7 @@ class RunState(msgspec.Struct):
     inputs: InputState = msgspec.field(default_factory=InputState)
     score: Score = msgspec.field(default_factory=Score)
     candidates: list[Candidate] = []
+    good_step: int = -1
     incident: Incident | None = None
     ledger: Ledger = msgspec.field(default_factory=Ledger)
     ordinals: dict[str, int] = {}

@@ -143,6 +143,10 @@ CAUSES = (
 EFFICIENT_EVIDENCE = (
     *(name for name, _ in CAUSES),
     "straggler_rank",
+    "straggler_since",
+    "straggler_score",
+    "straggler_share",
+    "straggler_victims",
     "data_wait_share",
     "data_wait_usual",
     "comm_share",
@@ -167,13 +171,22 @@ def _slow(reason: str, seen: Features) -> str:
     since = f" since step {seen['inefficient_since']:.0f}" if "inefficient_since" in seen else ""
     match reason:
         case "Straggler":
-            return f"rank {seen.get('straggler_rank', -1.0):.0f} is slower than the others, which wait for it"
+            return _straggling(seen)
         case "DataStarved":
             return _taken("waits for data", seen, "data_wait") + since
         case "CommBound":
             return _taken("is in collectives", seen, "comm") + since
         case _:
             return f"the run has {seen.get('throughput_share', 0.0):.0%} of its usual speed{since}"
+
+
+def _straggling(seen: Features) -> str:
+    others, lost = seen.get("straggler_victims", 0.0), seen.get("straggler_share", 0.0)
+    since = seen.get("straggler_since", -1.0)
+    return (
+        f"rank {seen.get('straggler_rank', -1.0):.0f} is slower than the {others:.0f} others, which wait for it "
+        f"since step {since:.0f}: {lost:.0%} of the step"
+    )
 
 
 def _taken(doing: str, seen: Features, name: str) -> str:
@@ -204,3 +217,8 @@ OF_A_STEP: tuple[tuple[ConditionType, Judge], ...] = (
     ("Finite", finite), ("Stable", stable), ("Progressing", progressing), ("Generalizing", generalizing),
     ("Efficient", efficient), ("Synchronized", synchronized),
 )  # fmt: skip
+OF_NEWS: frozenset[ConditionType] = frozenset({"Generalizing", "Efficient", "Synchronized"})
+"""Those that are judged by nothing but what detectors say of blocks of steps: while all is well they need be asked only
+when one has spoken (`FeatureState.news`).
+"""
+AT_EVERY_STEP = tuple((name, judge_) for name, judge_ in OF_A_STEP if name not in OF_NEWS)

@@ -9,13 +9,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from pilothouse.events.decisions import ConditionType, Status
 from pilothouse.governance import comparisons
+from pilothouse.governance.conditions import Condition
 from pilothouse.governance.expressions import facts_of, holds
 from pilothouse.governance.policy import Verify, default_policy_text, load_policy
 
 FEATURES = ("loss", "loss_z", "grad_z")
-CONDITIONS = ("Finite", "Stable")
-STATUSES = ("True", "False", "Unknown")
+CONDITIONS: tuple[ConditionType, ...] = ("Finite", "Stable")
+STATUSES: tuple[Status, ...] = ("True", "False", "Unknown")
 PHASES = ("Normal", "Stressed")
 ORDERS = ("<", "<=", ">", ">=", "==", "!=")
 
@@ -23,10 +25,19 @@ NUMBERS = st.one_of(
     st.sampled_from([0.0, -0.0, 1.0, 2.5, -3.0, math.nan, math.inf, -math.inf, 1e-300, 1e300]),
     st.floats(-10.0, 10.0),
 )
+REASONS = ("LossClimbing", "NoStepEnded")
+
+
+def conditions(known: dict[ConditionType, tuple[Status, str]]) -> dict[ConditionType, Condition]:
+    return {name: Condition(name, status=status, reason=reason) for name, (status, reason) in known.items()}
+
+
 FACTS = st.builds(
     facts_of,
     st.dictionaries(st.sampled_from(FEATURES), NUMBERS),
-    st.dictionaries(st.sampled_from(CONDITIONS), st.sampled_from(STATUSES)),
+    st.dictionaries(st.sampled_from(CONDITIONS), st.tuples(st.sampled_from(STATUSES), st.sampled_from(REASONS))).map(
+        conditions
+    ),
     st.sampled_from(PHASES),
     st.sampled_from([None, 0.0, 0.25, 1.0]),
 )
@@ -37,9 +48,9 @@ numbers = st.one_of(
     st.sampled_from(["0.0", "-1.0", "1", "2.5", "0.25", "1.0e2", "-2.5E-1", "7"]),
 )
 words = st.one_of(
-    st.sampled_from([f"conditions.{name}" for name in CONDITIONS]),
+    st.sampled_from([f"{variable}.{name}" for name in CONDITIONS for variable in ("conditions", "reasons")]),
     st.just("phase"),
-    st.sampled_from([f"{quote}{word}{quote}" for word in (*STATUSES, *PHASES, "") for quote in "'\""]),
+    st.sampled_from([f"{quote}{word}{quote}" for word in (*STATUSES, *REASONS, *PHASES, "") for quote in "'\""]),
 )
 spaces = st.sampled_from(["", " ", "  ", "\n"])
 
@@ -54,7 +65,11 @@ def comparison(draw: st.DrawFn) -> str:
 
 @st.composite
 def presence(draw: st.DrawFn) -> str:
-    member = draw(st.sampled_from([f"features.{n}" for n in FEATURES] + [f"conditions.{n}" for n in CONDITIONS]))
+    member = draw(
+        st.sampled_from(
+            [f"features.{n}" for n in FEATURES] + [f"{v}.{n}" for n in CONDITIONS for v in ("conditions", "reasons")]
+        )
+    )
     return f"has({member})"
 
 
@@ -99,8 +114,11 @@ BEYOND = st.sampled_from(
 
 def asked_of_the_engine(expression: str, facts: Mapping[str, Any]) -> bool | None:
     """None where it finds an error."""
+    known = dict(facts)
+    known["conditions"] = {name: condition.status for name, condition in facts["conditions"].items()}
+    known["reasons"] = {name: condition.reason for name, condition in facts["conditions"].items()}
     try:
-        answer = cel.compile(expression).execute(dict(facts))
+        answer = cel.compile(expression).execute(known)
     except Exception:  # noqa: BLE001  # it documents no tree of errors
         return None
     assert isinstance(answer, bool)

@@ -4,18 +4,18 @@ import math
 
 import pytest
 
+from pilothouse.events.decisions import ConditionType
+from pilothouse.governance.conditions import Condition
 from pilothouse.governance.expression_check import check, slips
 from pilothouse.governance.expressions import ALWAYS_KNOWN, FEATURES, facts_of, holds, lacking
 from pilothouse.stream_processors import features
 from pilothouse.stream_processors.detectors.sample import StepSample
 
-FACTS = facts_of(
-    {"loss": 2.0, "loss_z": 9.0},
-    {"Stable": "False", "Finite": "True"},
-    "Unstable",
-    None,
-    {"Stable": "LossClimbing", "Finite": "AllFinite"},
-)
+CONDITIONS: dict[ConditionType, Condition] = {
+    "Stable": Condition("Stable", status="False", reason="LossClimbing"),
+    "Finite": Condition("Finite", status="True", reason="AllFinite"),
+}
+FACTS = facts_of({"loss": 2.0, "loss_z": 9.0}, CONDITIONS, "Unstable", None)
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ FACTS = facts_of(
         ("features['loss'] > 1.0", True),
         ("conditions.exists(name, conditions[name] == 'False')", True),
         ("reasons.Stable == 'LossClimbing' && reasons.Finite != 'LossClimbing'", True),
-        ("reasons.exists(name, reasons[name] == 'Plateau')", False),
+        ("reasons.exists(name, reasons[name] == 'LossClimbing')", True),
         ("features.loss > 1.0 && features.all(name, features[name] > 1.0)", True),
         ("features.loss > 1.0 || 'features.gone' == ''", True),
         ("size(features) == 2", True),

@@ -20,7 +20,8 @@ def phase(
 ) -> Phase:
     judged = conditions(**status)
     judged["Stable"].x = x
-    return phase_of(judged, outcome=outcome, recovering=recovering, has_baseline=baseline)[0]
+    margin = stability_margin(judged)
+    return phase_of(judged, margin, outcome=outcome, recovering=recovering, has_baseline=baseline)[0]
 
 
 EVERYTHING_WRONG: dict[str, Status] = {
@@ -88,8 +89,8 @@ def test_a_run_near_its_threshold_is_stressed_while_every_condition_holds() -> N
 
 def test_every_phase_gives_its_reason() -> None:
     judged = conditions(Progressing="False")
-    assert phase_of(judged, outcome="", recovering=False, has_baseline=True) == ("Stalled", "NoStepEnded")
-    assert phase_of(judged, outcome="Lost", recovering=False, has_baseline=True) == ("Ended", "Lost")
+    assert phase_of(judged, 0.0, outcome="", recovering=False, has_baseline=True) == ("Stalled", "NoStepEnded")
+    assert phase_of(judged, 0.0, outcome="Lost", recovering=False, has_baseline=True) == ("Ended", "Lost")
 
 
 @pytest.mark.parametrize("reason", ["Plateau", "GradientVanishing"])
@@ -97,7 +98,7 @@ def test_a_run_whose_steps_end_but_lead_nowhere_is_stressed_and_no_incident(reas
     judged = conditions(Progressing="False")
     judged["Progressing"].reason = reason
     assert not judged["Progressing"].is_grave
-    assert phase_of(judged, outcome="", recovering=False, has_baseline=True) == ("Stressed", reason)
+    assert phase_of(judged, 0.0, outcome="", recovering=False, has_baseline=True) == ("Stressed", reason)
 
 
 def test_what_a_run_does_not_generalize_to_is_stress() -> None:
