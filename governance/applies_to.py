@@ -23,7 +23,7 @@ Pattern = Annotated[str, Field(min_length=1, max_length=100)]
 
 def _several(value: object) -> object:
     """One word stands for a list of one."""
-    return tuple(value) if isinstance(value, list) else (value,)
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
 Patterns = Annotated[

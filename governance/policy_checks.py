@@ -6,10 +6,9 @@ Looks at the tree and not at the model, so that these faults are told together w
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 from ..events.decisions import OPERATOR
-from . import expression_check, expressions
+from . import expression_check
 from .policy_faults import fault
 from .policy_yaml import Fault, Node, Path, place_in
 
@@ -22,14 +21,13 @@ def faults(root: Node, text: str) -> Iterator[Fault]:
     for number, rule in enumerate(rules):
         yield from _reserved(rule, number)
         yield from _guarded(rule, number, text)
-        yield from _for_people(rule, number)
-    names = {name.value for rule in rules if (name := _member(rule, "name")) is not None}
+    names = {name.value for rule in rules if (name := _member(rule, "name")) and isinstance(name.value, str)}
     for number, test in enumerate(_items(root, "tests")):
         yield from _of_rules(test, number, names)
 
 
 def _unique(items: list[Node], key: str) -> Iterator[Fault]:
-    first: dict[Any, Node] = {}
+    first: dict[str, Node] = {}
     for number, item in enumerate(items):
         name = _member(item, "name")
         if name is None or not isinstance(name.value, str):
@@ -60,19 +58,6 @@ def _guarded(rule: Node, number: int, text: str) -> Iterator[Fault]:
             yield from _unguarded(asked, ("rules", number, "verify", key), advice, text)
 
 
-def _for_people(rule: Node, number: int) -> Iterator[Fault]:
-    """What is said of the data people must judge: a rule that names it may only tell them."""
-    verify = _member(rule, "verify")
-    asked = [_member(rule, "when"), *(_member(verify, key) for key in ("success", "failure") if verify is not None)]
-    words = (expressions.for_people(str(each.value)) for each in asked if each is not None)
-    word = next(filter(None, words), None)
-    for index, action in enumerate(_items(rule, "actions")):
-        kind = _member(action, "action")
-        if word is not None and kind is not None and kind.value != "notify":
-            said = f"{word} is about the data, which people must judge: a rule that names it may only notify"
-            yield fault(action.mark, ("rules", number, "actions", index), said)
-
-
 def _unguarded(expression: Node, path: tuple[int | str, ...], advice: str, text: str) -> Iterator[Fault]:
     if not isinstance(expression.value, str) or expression_check.slips(expression.value):
         return  # said already
@@ -81,7 +66,7 @@ def _unguarded(expression: Node, path: tuple[int | str, ...], advice: str, text:
         yield fault(place_in(text, expression, offset), path, said)
 
 
-def _of_rules(test: Node, number: int, names: set[Any]) -> Iterator[Fault]:
+def _of_rules(test: Node, number: int, names: set[str]) -> Iterator[Fault]:
     """A test may expect something only of rules that there are."""
     for index, expectation in enumerate(_items(test, "expect")):
         path = ("tests", number, "expect", index)
@@ -95,8 +80,7 @@ def _of_rules(test: Node, number: int, names: set[Any]) -> Iterator[Fault]:
         ]
         for place, name in asked:
             if isinstance(name.value, str) and name.value not in names:
-                known = tuple(sorted(each for each in names if isinstance(each, str)))
-                yield fault(name.mark, place, expression_check.not_there("rule", name.value, known))
+                yield fault(name.mark, place, expression_check.not_there("rule", name.value, sorted(names)))
 
 
 def _items(node: Node, key: str) -> list[Node]:
