@@ -14,6 +14,7 @@ import typer
 
 from . import (
     attach,
+    backtest_command,
     export_command,
     import_command,
     logs,
@@ -66,6 +67,7 @@ def _assemble() -> None:
         commands.command(rich_help_panel=look)(command)
     commands.command(rich_help_panel=look)(logs.logs)
     commands.command(rich_help_panel=look)(replay_command.replay)
+    commands.command(rich_help_panel=look)(backtest_command.backtest)
     commands.command(name="import", rich_help_panel=act)(import_command.import_)
     commands.command(rich_help_panel=act)(export_command.export)
     commands.command(rich_help_panel=act)(operator.stop)

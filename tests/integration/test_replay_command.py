@@ -17,8 +17,18 @@ def broken(position: int, step: int, rank: int) -> float:
     return math.nan if 60 <= position < 63 else quiet_loss(step, rank)
 
 
+BACK = """
+name: careful
+mode: enforce
+rules:
+- name: heal
+  when: conditions.Finite == 'False'
+  actions: [{action: rollback, skip_batches: 4, lr_factor: 0.5}]
+"""
+
+
 def run_of(name: str, *, ends: bool = True, **fields: object) -> GovernedRun:
-    run = GovernedRun(world=2, run_id=name, **fields).begin().train(100, steps_per_tick=2)  # type: ignore[arg-type]
+    run = GovernedRun(world=2, run_id=name, **fields).begin(BACK).train(100, steps_per_tick=2)  # type: ignore[arg-type]
     return run.end() if ends else run
 
 
@@ -66,3 +76,94 @@ def test_a_run_that_nobody_knows_is_a_mistake(archive: RunArchive) -> None:
 def test_without_an_archive_it_is_said_how_to_start_one(tmp_path: Path, archive: RunArchive) -> None:
     nowhere = {"PILOTHOUSE_CLICKHOUSE_URL": "http://127.0.0.1:9/pilothouse"}
     assert "pilothouse up" in refused(typed("replay", "saved", data_dir=tmp_path, more=nowhere))
+
+
+# ------------------------------------------------------------------------------------------------------ backtest
+
+HEAL = """
+name: quick
+mode: enforce
+rules:
+- name: heal
+  when: conditions.Finite == 'False'
+  actions: [{action: scale_lr, factor: 0.5}]
+- name: nervous
+  when: has(features.loss) && features.loss > 0.0
+  cooldown_steps: 1000
+  actions: [{action: notify, message: a loss}]
+"""
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> str:
+    file = tmp_path_factory.mktemp("policies") / "quick.yaml"
+    file.write_text(HEAL)
+    return str(file)
+
+
+def test_a_policy_is_tested_on_all_runs_beside_each_other_as_one_after_the_other(
+    archive: RunArchive, policy: str
+) -> None:
+    at_once = archive.cli("backtest", policy, "--all", "--jobs", "2", "--json")
+    in_turn = archive.cli("backtest", policy, "--since", "10000w", "--jobs", "1", "--json")
+    assert (at_once.returncode, at_once.stderr) == (0, "")
+    assert at_once.stdout == in_turn.stdout
+    said = json.loads(at_once.stdout)
+    runs = {run["run_id"]: run for run in said["runs"]}
+    assert sorted(runs) == ["going-on", "holed", "quiet", "saved"]
+    assert (runs["quiet"]["healthy"], runs["saved"]["healthy"], runs["going-on"]["healthy"]) == (True, False, False)
+    assert runs["saved"]["open_loop_from"] == 60
+    assert "open loop from step 60" in runs["saved"]["cannot_know"][0]
+    assert said["total"]["false_candidate"] == {
+        "runs": 1, "alarms": 1, "interventions": 0, "proposed_interventions": 0
+    }  # fmt: skip
+    assert said["total"]["catches"] == {"same": 2}
+    assert said["total"]["candidate"]["sound"]["issued"] == {"notify": 4, "scale_lr": 2}
+    assert said["total"]["in_force"]["sound"]["rules"] == {"heal": {"issued": 2, "proposed": 2}}
+
+
+def test_runs_are_named_one_behind_the_other(archive: RunArchive, policy: str) -> None:
+    answer = archive.cli("backtest", policy, "--runs", "saved", "quiet", "--jobs", "1")
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert [line.split()[0] for line in answer.stdout.splitlines()[1:3]] == ["saved", "quiet"]
+    assert "rule nervous" in answer.stdout
+    assert "on 2 runs" in answer.stdout
+
+
+def test_a_broken_run_is_said_and_the_others_are_tested(archive: RunArchive, policy: str) -> None:
+    from pilothouse.events.commands import RunAnnotated
+
+    noted = GovernedRun(world=1, run_id="noted")
+    noted.fold(RunAnnotated(at=1, run_id="noted", writer_id="person", seq=1, who="me", text="only this"))
+    archive.keep(noted)
+    answer = archive.cli("backtest", policy, "--runs", "noted", "quiet", "--json", "--jobs", "1")
+    assert answer.returncode == 1
+    broken, quiet = json.loads(answer.stdout)["runs"]
+    assert "nothing of it that could be judged" in broken["error"]
+    assert (quiet["error"], quiet["healthy"]) == ("", True)
+
+
+def test_a_policy_with_mistakes_is_refused_with_all_of_them_before_anything_is_read(
+    tmp_path: Path, archive: RunArchive
+) -> None:
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text("name: Wrong Name\nmode: obey\nrules: []\n")
+    answer = archive.cli("backtest", str(wrong), "--all")
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert "name:" in answer.stderr
+    assert "mode:" in answer.stderr
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        ((), "say which runs"),
+        (("--all", "--since", "7d"), "say which runs"),
+        (("--since", "a week"), "write 90m, 12h, 7d or 4w"),
+        (("--runs", "savd"), "did you mean saved?"),
+    ],
+)
+def test_what_was_asked_for_wrongly_is_said(
+    archive: RunArchive, policy: str, words: tuple[str, ...], said: str
+) -> None:
+    assert said in refused(archive.cli("backtest", policy, *words))

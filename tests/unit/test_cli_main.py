@@ -9,6 +9,7 @@ import typer
 from pilothouse.cli.main import commands
 
 OPTIONS = {
+    "backtest": ["--all", "--data-dir", "--jobs", "--json", "--runs", "--since", "-j", "more", "policy"],
     "events": ["--data-dir", "--json", "--kind", "--limit", "-k", "-n", "run"],
     "export": ["--data-dir", "--force", "--json", "file", "run"],
     "import": ["--data-dir", "--from", "--json", "--map", "--outcome", "--run-name", "path"],
