@@ -8,7 +8,7 @@ Looks at the tree and not at the model, so that these faults are told together w
 from collections.abc import Iterator
 
 from ..events.decisions import OPERATOR
-from . import expression_check
+from . import expression_check, expressions
 from .policy_faults import fault
 from .policy_yaml import Fault, Node, Path, place_in
 
@@ -21,6 +21,7 @@ def faults(root: Node, text: str) -> Iterator[Fault]:
     for number, rule in enumerate(rules):
         yield from _reserved(rule, number)
         yield from _guarded(rule, number, text)
+        yield from _for_people(rule, number)
     names = {name.value for rule in rules if (name := _member(rule, "name")) and isinstance(name.value, str)}
     for number, test in enumerate(_items(root, "tests")):
         yield from _of_rules(test, number, names)
@@ -56,6 +57,19 @@ def _guarded(rule: Node, number: int, text: str) -> Iterator[Fault]:
         if asked is not None:
             advice = "without it the outcome would be a matter of what was logged"
             yield from _unguarded(asked, ("rules", number, "verify", key), advice, text)
+
+
+def _for_people(rule: Node, number: int) -> Iterator[Fault]:
+    """What is said of the data people must judge: a rule that names it may only tell them."""
+    verify = _member(rule, "verify")
+    asked = [_member(rule, "when"), *(_member(verify, key) for key in ("success", "failure") if verify is not None)]
+    words = (expressions.for_people(str(each.value)) for each in asked if each is not None)
+    word = next(filter(None, words), None)
+    for index, action in enumerate(_items(rule, "actions")):
+        kind = _member(action, "action")
+        if word is not None and kind is not None and kind.value != "notify":
+            said = f"{word} is about the data, which people must judge: a rule that names it may only notify"
+            yield fault(action.mark, ("rules", number, "actions", index), said)
 
 
 def _unguarded(expression: Node, path: tuple[int | str, ...], advice: str, text: str) -> Iterator[Fault]:
