@@ -149,8 +149,8 @@ RULES: dict[str, Rule] = {
     "Page-Hinkley (river)": page_hinkley,
     "ADWIN (river)": adwin,
 }
-NEEDS = {"Page-Hinkley (river)": "river", "ADWIN (river)": "river"}
-"""The library that a rule is taken from as installed."""
+NEEDS = {"Page-Hinkley (river)": "river.drift", "ADWIN (river)": "river.drift"}
+"""The module that a rule is taken from as installed."""
 WATCHED = (
     "transient_spike", "sustained_spike", "slow_divergence", "fast_divergence", "nan", "inf", "gradient_explosion",
     "spike", "diverged", "grad_explosion",
