@@ -13,9 +13,11 @@ and a slow rise is seen in time. A loss that is not positive is left alone.
 
 import math
 from itertools import pairwise
-from statistics import fmean, median
+from statistics import fmean
 
 import msgspec
+
+from .usual import MAD_TO_SIGMA, median
 
 MOST = 48
 AROUND = 3
@@ -31,7 +33,6 @@ LEAST_LOST = 0.1
 ONCE_MORE = 1.5
 """... and so many times what it rose by before and came back from."""
 MOST_SHARE = 9.0
-MAD_TO_SIGMA = 1.4826
 
 
 class Point(msgspec.Struct, frozen=True, array_like=True):

@@ -10,11 +10,12 @@ a block is a share of the run's length and every scale is looked at once. Losses
 
 import math
 from itertools import pairwise
-from statistics import fmean, median
+from statistics import fmean
 
 import msgspec
 
 from .sample import StepSample
+from .usual import MAD_TO_SIGMA, median
 
 FIRST_SIZE = 8
 """Steps of a block at first."""
@@ -34,7 +35,6 @@ RESUMED = 0.5
 """It goes on when it has fallen by this share of what was expected."""
 RATE_FELL = 0.5
 """A learning rate that is cut to such a share explains it."""
-MAD_TO_SIGMA = 1.4826
 
 
 class Block(msgspec.Struct, frozen=True, array_like=True):

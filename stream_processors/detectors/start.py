@@ -7,11 +7,11 @@ A short overshoot, as a warm-up makes it, is over before two groups of steps are
 """
 
 import math
-from statistics import median
 
 import msgspec
 
 from .sample import StepSample
+from .usual import MAD_TO_SIGMA, median
 
 GROUP = 8
 """Steps whose median is looked at."""
@@ -27,7 +27,6 @@ PROVEN = 0.05
 MOST_SHARE = 9.0
 LATEST = 16
 """After so many groups there is a past to compare with, and a start that is not broken by then is none."""
-MAD_TO_SIGMA = 1.4826
 
 
 class StartState(msgspec.Struct):

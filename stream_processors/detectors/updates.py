@@ -8,12 +8,12 @@ about 1e-3 in a training that goes well (A. Karpathy, "Building makemore Part 3:
 """
 
 import math
-from statistics import median
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import msgspec
 
 from .sample import StepSample
+from .usual import median
 
 BLOCK = 16
 BLOCKS = 32
@@ -32,18 +32,13 @@ HUGE, MOST_LOG = 1e150, 700.0
 """Losses, and logarithms, are taken within this, so that nothing overflows."""
 
 
-class Row(NamedTuple):
-    """One step as it was logged."""
-
-    loss: float | None
-    norm: float | None
-    ratio: float | None
-    rate: float | None
+Row = tuple[float | None, float | None, float | None]
+"""Loss, gradient norm and update ratio of one step, as they were logged."""
 
 
 class Levels(msgspec.Struct, frozen=True, array_like=True):
-    """Medians of a block of steps: of the loss, and of the logarithms of the others; None where too little was logged.
-    `scatter` is that of the loss.
+    """Medians of a block of steps: the loss with its scatter, and the logarithms of norm and ratio; None where too
+    little was logged. `rate` is that of the last learning rate.
     """
 
     first: int
@@ -57,14 +52,13 @@ class Levels(msgspec.Struct, frozen=True, array_like=True):
 
 class UpdateState(msgspec.Struct):
     """`blocks` are the last ones in which nothing had vanished, `rows` those of the block that is not complete yet,
-    which began at step `begun_at`. `earlier` is the share that the block before had vanished by.
+    which began at step `begun_at`. `earlier` is the share by which the one before had vanished.
     """
 
     blocks: list[Levels] = []
     rows: list[Row] = []
     begun_at: int = 0
     earlier: float = 0.0
-    since: int = -1
     seen: dict[str, float] = {}
 
 
@@ -73,49 +67,63 @@ def observe(state: UpdateState, sample: StepSample) -> dict[str, float]:
     if not state.rows:
         state.begun_at = sample.step
     told = sample.told
-    state.rows.append(Row(sample.loss, sample.grad_norm, told.get("update_ratio"), told.get("lr")))
+    state.rows.append((sample.loss, sample.grad_norm, told.get("update_ratio")))
     if len(state.rows) == BLOCK:
-        _judge(state, _levels(state, sample.step))
+        _judge(state, _levels(state, sample.step, told.get("lr")))
         state.rows = []
     return state.seen
 
 
-def _levels(state: UpdateState, last: int) -> Levels:
-    losses = [max(-HUGE, min(row.loss, HUGE)) for row in state.rows if row.loss is not None and math.isfinite(row.loss)]
-    loss = median(losses) if 2 * len(losses) >= BLOCK else None
-    scatter = median([abs(known - loss) for known in losses]) if loss is not None else 0.0
-    norm, ratio, rate = (_log_median([row[column] for row in state.rows]) for column in (1, 2, 3))
-    return Levels(state.begun_at, last, loss, scatter, norm, ratio, rate)
+def _levels(state: UpdateState, last: int, rate: float | None) -> Levels:
+    losses, norms, ratios = zip(*state.rows, strict=True)
+    loss, scatter = _middle(losses, -math.inf), 0.0
+    if loss is not None:
+        loss = max(-HUGE, min(loss, HUGE))
+        scatter = sorted([abs(known - loss) for known in losses if known is not None])[BLOCK // 4]
+    return Levels(
+        state.begun_at, last, loss, scatter, _log(_middle(norms, 0.0)), _log(_middle(ratios, 0.0)), _log(rate)
+    )
 
 
-def _log_median(values: list[float | None]) -> float | None:
-    """None where fewer than half of the values have a logarithm: norms that are logged as 0 say nothing."""
-    logs = [math.log(value) for value in values if value is not None and 0.0 < value < math.inf]
-    return median(logs) if 2 * len(logs) >= BLOCK else None
+def _middle(values: Sequence[float | None], above: float) -> float | None:
+    """Of those that are finite and above this; None where they are fewer than half. Norms that are logged as 0 have no
+    logarithm and say nothing.
+    """
+    known = sorted([value for value in values if value is not None and above < value < math.inf])
+    return known[len(known) // 2] if 2 * len(known) >= BLOCK else None
+
+
+def _log(value: float | None) -> float | None:
+    return math.log(value) if value is not None and 0.0 < value < math.inf else None
 
 
 def _judge(state: UpdateState, now: Levels) -> None:
     before = state.blocks[: len(state.blocks) // 2]
-    vanishing = max(_norm_vanishes(state, before, now), _ratio_vanishes(state, before, now))
-    excess = _ratio_exceeds(before, now)
+    usual = Levels(
+        first=-1,
+        last=-1,
+        loss=None,
+        scatter=0.0,
+        norm=_usual([known.norm for known in before]),
+        ratio=_usual([known.ratio for known in before]),
+        rate=_usual([known.rate for known in before]),
+    )
+    vanishing = max(_norm_vanishes(state, usual, now), _ratio_vanishes(state, usual, now))
+    excess = _ratio_exceeds(usual, now)
     lasting = min(vanishing, state.earlier)
     state.earlier = vanishing
     if vanishing < 1.0 and excess < 1.0:
         state.blocks.append(now)
         del state.blocks[:-BLOCKS]
-        state.since = -1
-    elif state.since < 0:
-        state.since = now.first
-    state.seen = _seen(before, now, lasting, excess)
+    state.seen = _seen(usual, now, lasting, excess)
 
 
-def _seen(before: list[Levels], now: Levels, vanishing: float, excess: float) -> dict[str, float]:
-    seen = {"grad_vanishing": vanishing} if len(before) >= BEFORE else {}
-    usual = _usual([known.norm for known in before])
-    if usual is not None:
-        seen["grad_norm_before"] = math.exp(min(usual, MOST_LOG))
-    if now.ratio is not None:
-        seen["update_excess"] = excess
+def _seen(usual: Levels, now: Levels, vanishing: float, excess: float) -> dict[str, float]:
+    seen = {}
+    if usual.norm is not None:
+        seen = {"grad_vanishing": vanishing, "grad_norm_before": math.exp(min(usual.norm, MOST_LOG))}
+    if usual.ratio is not None and now.ratio is not None:
+        seen |= {"grad_vanishing": vanishing, "update_excess": excess}
     return seen
 
 
@@ -124,32 +132,30 @@ def _usual(values: list[float | None]) -> float | None:
     return median(known) if len(known) >= BEFORE else None
 
 
-def _norm_vanishes(state: UpdateState, before: list[Levels], now: Levels) -> float:
+def _norm_vanishes(state: UpdateState, usual: Levels, now: Levels) -> float:
     """The share of the fall that counts, 0 while the loss moves."""
-    usual = _usual([known.norm for known in before])
-    if usual is None or now.norm is None:
+    if usual.norm is None or now.norm is None or now.norm > usual.norm - STIRRED:
         return 0.0
-    high = (known for known in reversed(state.blocks) if known.norm is not None and known.norm > usual - STIRRED)
+    stirred = usual.norm - STIRRED
+    high = (known for known in reversed(state.blocks) if known.norm is not None and known.norm > stirred)
     since = next(high, None)
     if since is None or not _stands_still(since, now):
         return 0.0
-    return max(0.0, min((usual - now.norm) / VANISHED, MOST_SHARE))
+    return min((usual.norm - now.norm) / VANISHED, MOST_SHARE)
 
 
-def _ratio_vanishes(state: UpdateState, before: list[Levels], now: Levels) -> float:
+def _ratio_vanishes(state: UpdateState, usual: Levels, now: Levels) -> float:
     """Updates of nothing, though the learning rate is what it was; without the rate that cannot be told."""
-    ratio, rate = _usual([known.ratio for known in before]), _usual([known.rate for known in before])
-    if ratio is None or rate is None or now.ratio is None or now.rate is None or now.rate < rate - FAR:
+    if usual.ratio is None or usual.rate is None or now.ratio is None or now.rate is None:
         return 0.0
-    still = _stands_still(state.blocks[-1], now)
-    return 1.0 if now.ratio <= SMALL and now.ratio <= ratio - 2.0 * FAR and still else 0.0
+    is_tiny = now.ratio <= min(SMALL, usual.ratio - 2.0 * FAR) and now.rate >= usual.rate - FAR
+    return 1.0 if is_tiny and _stands_still(state.blocks[-1], now) else 0.0
 
 
-def _ratio_exceeds(before: list[Levels], now: Levels) -> float:
-    ratio = _usual([known.ratio for known in before])
-    if ratio is None or now.ratio is None:
+def _ratio_exceeds(usual: Levels, now: Levels) -> float:
+    if usual.ratio is None or now.ratio is None:
         return 0.0
-    return max(0.0, min(math.exp(min(now.ratio - LARGE, FAR)), (now.ratio - ratio) / FAR, MOST_SHARE))
+    return max(0.0, min(math.exp(min(now.ratio - LARGE, FAR)), (now.ratio - usual.ratio) / FAR, MOST_SHARE))
 
 
 def _stands_still(then: Levels, now: Levels) -> bool:
@@ -158,15 +164,10 @@ def _stands_still(then: Levels, now: Levels) -> bool:
     return abs(now.loss - then.loss) <= STILL * abs(then.loss) + max(then.scatter, now.scatter)
 
 
-def onset(state: UpdateState) -> int:
-    """The first step of the block in which it began; -1 while nothing is wrong."""
-    return state.since
-
-
 def rewind(state: UpdateState, step: int) -> None:
     """The run went back to `step`: keep only what was seen up to there."""
     state.blocks = [block for block in state.blocks if block.last <= step]
-    state.rows, state.earlier, state.since, state.seen = [], 0.0, -1, {}
+    state.rows, state.earlier, state.seen = [], 0.0, {}
 
 
 def restart(state: UpdateState) -> None:

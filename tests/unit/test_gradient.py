@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from pilothouse.stream_processors.detectors import gradient, updates
-from pilothouse.stream_processors.detectors.gradient import ACCEPTED, IN_A_ROW, GradientState
+from pilothouse.stream_processors.detectors.gradient import ACCEPTED, GradientState
 from pilothouse.stream_processors.detectors.sample import StepSample
 from pilothouse.stream_processors.detectors.updates import BLOCK, BLOCKS, UpdateState
 
@@ -37,7 +37,7 @@ def explosions(norm: Series, steps: int, state: GradientState | None = None) -> 
 @pytest.mark.parametrize("seed", range(4))
 def test_an_explosion_is_seen_at_its_third_step_with_its_first(seed: int, factor: float) -> None:
     noise, state = noisy(seed, 0.2), GradientState()
-    assert explosions(lambda step: noise() * (factor if step >= 300 else 1.0), 304, state) == [300 + IN_A_ROW - 1]
+    assert explosions(lambda step: noise() * (factor if step >= 300 else 1.0), 304, state) == [302]
     assert gradient.onset(state) == 300
 
 
@@ -86,7 +86,7 @@ def test_a_run_that_went_back_begins_its_excursions_anew() -> None:
     state = GradientState()
     explosions(lambda step: 100.0 if step >= 98 else 1.0, 100, state)
     gradient.rewind(state, 90)
-    assert (state.since, state.shares, state.log_norm.steps[-1]) == (-1, [], 90)
+    assert (state.since, state.shares, state.log_norm.steps[-1]) == (-1, (0.0, 0.0), 90)
 
 
 def vanished(norm: Series, loss: Series, steps: int, **told: Series) -> list[int]:
@@ -135,10 +135,9 @@ def test_what_vanished_is_not_learned_and_comes_back() -> None:
     for step in range(2_000 + 4 * BLOCK):
         norm = 1.0 if step < 320 or step >= 2_000 else 1e-3
         shares[step] = updates.observe(state, sample(step, norm)).get("grad_vanishing", 0.0)
+    assert shares[320 + 3 * BLOCK] >= 1.0
     assert shares[1_999] >= 1.0
-    assert 320 - BLOCK <= 320 < 320 + 3 * BLOCK
     assert shares[2_000 + 3 * BLOCK] == 0.0
-    assert updates.onset(state) == -1
     assert len(state.blocks) <= BLOCKS
 
 
