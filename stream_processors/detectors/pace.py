@@ -14,7 +14,7 @@ attempt may have other machines.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from itertools import pairwise
 
 import msgspec
@@ -27,6 +27,8 @@ SECONDS = 10.0
 USUAL_BLOCKS = 32
 MIN_BLOCKS = 4
 """Blocks that were seen before anything can be compared with them."""
+EARLY_BLOCKS, LEARNED_EACH = 8, 4
+"""What is usual is looked at anew with each of the first blocks, then with every fourth: it moves slowly."""
 MAD_TO_SIGMA = 1.4826
 SCATTERS = 4.0
 """No deviation counts that is under so many standard deviations of the blocks among each other."""
@@ -51,40 +53,34 @@ CLOCK, DURATION, THROUGHPUT = 1, 2, 3
 """What speed is taken from; the greatest that was ever told in the attempt counts."""
 
 
-class Row(msgspec.Struct, frozen=True, array_like=True):
-    """What a step says of time: seconds, but for its number, its stamp (microseconds) and its throughput."""
-
-    step: int
-    at: int
-    throughput: float | None
-    step_s: float | None
-    data_wait_s: float | None
-    compute_s: float | None
-    comm_s: float | None
+Row = tuple[int, int, float | None, float | None, float | None, float | None, float | None]
+"""What a step says of time: its number, its stamp (microseconds), and the columns of `TOLD`."""
+TOLD = ("throughput", "step_s", "data_wait_s", "compute_s", "comm_s")
+SILENT = (None, None, None, None, None)
+Told = Sequence[float | None]
+"""One column of a block."""
 
 
 class Followed(msgspec.Struct):
-    """One quantity, block by block. `usual` has its values in the blocks that were as usual, oldest first. `share` is
-    how much of its bound the last block reached, `x` what counts: two blocks in a row. `since` is the first step of
-    what stands out now, -1 without it.
+    """One quantity, block by block. `usual` has its values in the blocks that were as usual, oldest first; `location`
+    and `scatter` are theirs, as of the last `LEARNED_EACH`th. `share` is how much of its bound the last block reached,
+    `x` what counts: two blocks in a row. `since` is the first step of what stands out now, -1 without it.
     """
 
     usual: list[float] = []
+    learned: int = 0
+    location: float | None = None
+    scatter: float = 0.0
     value: float | None = None
     share: float = 0.0
     x: float = 0.0
     since: int = -1
 
-    def location(self) -> float | None:
-        return _median(self.usual) if len(self.usual) >= MIN_BLOCKS else None
-
     def rise(self, value: float, least: float) -> float:
         """By how much a value is above the usual, in units of `least` or of the scatter, whichever is more."""
-        location = self.location()
-        if location is None:
+        if self.location is None:
             return 0.0
-        scatter = MAD_TO_SIGMA * _median([abs(known - location) for known in self.usual])
-        return (value - location) / max(least, SCATTERS * scatter)
+        return (value - self.location) / max(least, SCATTERS * self.scatter)
 
     def take(self, value: float, share: float, step: int) -> None:
         """One more block, which began at `step` and reached this share of what it takes to alarm."""
@@ -95,8 +91,16 @@ class Followed(msgspec.Struct):
         elif self.since < 0 and share >= 0.5:
             self.since = step
         if max(self.x, share) < 1.0:
-            self.usual.append(value)
-            del self.usual[:-USUAL_BLOCKS]
+            self._learn(value)
+
+    def _learn(self, value: float) -> None:
+        self.usual.append(value)
+        self.learned += 1
+        if len(self.usual) > USUAL_BLOCKS:
+            del self.usual[0]
+        if len(self.usual) >= MIN_BLOCKS and (self.learned <= EARLY_BLOCKS or self.learned % LEARNED_EACH == 0):
+            self.location = location = median(self.usual)
+            self.scatter = MAD_TO_SIGMA * median([abs(known - location) for known in self.usual])
 
 
 class PaceState(msgspec.Struct):
@@ -125,20 +129,16 @@ def observe(state: PaceState, sample: StepSample) -> dict[str, float]:
     if state.skipped < state.every:
         return state.seen
     state.skipped = 0
-    told = sample.told.get
-    row = Row(
-        sample.step,
-        sample.at,
-        told("throughput"),
-        told("step_s"),
-        told("data_wait_s"),
-        told("compute_s"),
-        told("comm_s"),
-    )
+    told = sample.told
     rows = state.rows
-    rows.append(row)
+    if told:
+        get = told.get
+        said = (get("throughput"), get("step_s"), get("data_wait_s"), get("compute_s"), get("comm_s"))
+        rows.append((sample.step, sample.at, *said))
+    else:
+        rows.append((sample.step, sample.at, *SILENT))
     if len(rows) > ROWS:
-        _fill(state, row.at - rows[0].at)
+        _fill(state, sample.at - rows[0][1])
     return state.seen
 
 
@@ -160,13 +160,15 @@ def _begin_block(state: PaceState) -> None:
 
 
 def _judge(state: PaceState, block: list[Row]) -> None:
-    begun = block[1].step
-    _speed(state, block, begun)
-    clock = (block[-1].at - block[0].at) / MICROSECONDS / state.counted
-    if (share := _waiting_share(block[1:], clock)) is not None:
+    """The last row of the block before only says when this one began."""
+    throughput, step_s, wait, compute, comm = (column[1:] for column in list(zip(*block, strict=True))[2:])
+    begun = block[1][0]
+    _follow_speed(state, block, _usable(throughput), _usable(step_s))
+    clock = (block[-1][1] - block[0][1]) / MICROSECONDS / state.counted
+    if (share := _waiting_share(wait, compute, step_s, clock)) is not None:
         rise = state.waiting.rise(share, STARVED_RISE)
         state.waiting.take(share, max(min(share / STARVED_SHARE, rise), share / STARVED_ALWAYS), begun)
-    if (share := _comm_share(block[1:], clock)) is not None:
+    if (share := _comm_share(comm, wait, compute, step_s, clock)) is not None:
         rise = state.comm.rise(share, COMM_RISE)
         state.comm.take(share, max(min(share / COMM_SHARE, rise), share / COMM_ALWAYS), begun)
     state.seen = _features(state)
@@ -180,9 +182,9 @@ def _features(state: PaceState) -> dict[str, float]:
     ):
         if followed.value is not None:
             seen[f"{name}_share"], seen[statistic] = followed.value, followed.x
-            if (usual := followed.location()) is not None:
-                seen[f"{name}_usual"] = usual
-    slowness, usual_slowness = state.speed.value, state.speed.location()
+            if followed.location is not None:
+                seen[f"{name}_usual"] = followed.location
+    slowness, usual_slowness = state.speed.value, state.speed.location
     if slowness is not None and usual_slowness is not None:
         seen["throughput_share"] = math.exp(min(usual_slowness - slowness, MOST_LOG))
         seen["throughput_sag"] = state.speed.x
@@ -195,62 +197,71 @@ def _features(state: PaceState) -> dict[str, float]:
 # ------------------------------------------------------------------------------------------------- what a block says
 
 
-def _speed(state: PaceState, block: list[Row], begun: int) -> None:
-    throughputs = _usable(row.throughput for row in block[1:])
-    durations = _usable(row.step_s for row in block[1:])
+def _follow_speed(state: PaceState, block: list[Row], throughputs: list[float], durations: list[float]) -> None:
     source = THROUGHPUT if throughputs else DURATION if durations else CLOCK
     if source < state.source:
         return  # it is told now and then
     if source > state.source:
         state.source, state.speed = source, Followed()
     if source == THROUGHPUT:
-        slowness = -math.log(_median(throughputs))
+        slowness: float | None = -math.log(median(throughputs))
     elif source == DURATION:
-        slowness = math.log(_median(durations))
+        slowness = math.log(median(durations))
     else:
-        by_clock = _by_clock(state, block)
-        if by_clock is None:
-            return
-        slowness = by_clock
-    state.speed.take(slowness, state.speed.rise(slowness, SAG), begun)
+        slowness = _by_clock(state, block)
+    if slowness is not None:
+        state.speed.take(slowness, state.speed.rise(slowness, SAG), block[1][0])
 
 
 def _by_clock(state: PaceState, block: list[Row]) -> float | None:
     """The logarithm of the seconds that a step takes, by the stamps of rows; None where those say nothing."""
-    pairs = list(pairwise(block))
-    taken = _usable(
-        (later.at - row.at) / MICROSECONDS / (later.step - row.step) for row, later in pairs if later.step > row.step
-    )
+    taken = _usable([(later[1] - row[1]) / (later[0] - row[0]) for row, later in pairwise(block) if later[0] > row[0]])
     if len(taken) < ROWS // 2:
         return None
-    stride = (block[-1].step - block[0].step) / state.counted
+    stride = (block[-1][0] - block[0][0]) / state.counted
     if state.stride and not 1.0 / STRIDE_RATIO < stride / state.stride < STRIDE_RATIO:
         state.speed = Followed()
     state.stride = stride
-    return math.log(_median(taken))
+    return math.log(median(taken) / MICROSECONDS)
 
 
-def _waiting_share(rows: list[Row], clock: float) -> float | None:
-    waited, total = 0.0, 0.0
-    for row in rows:
-        if (wait := _number(row.data_wait_s)) is not None:
-            compute, step = _number(row.compute_s), _number(row.step_s)
-            waited += wait
-            total += wait + compute if compute is not None else max(wait, clock if step is None else step)
-    return waited / total if total > 0.0 else None
+def _waiting_share(wait: Told, compute: Told, step_s: Told, clock: float) -> float | None:
+    """Of the time of the rows that tell how long they waited; what a step took in all is told, or by the clock."""
+    waits, computes = _sum(wait), _sum(compute)
+    if waits is not None and computes is not None:
+        return waits / (waits + computes) if waits + computes > 0.0 else None
+    waited = whole = 0.0
+    for index, told in enumerate(wait):
+        if (seconds := _number(told)) is not None:
+            computed, step = _number(compute[index]), _number(step_s[index])
+            waited += seconds
+            whole += seconds + computed if computed is not None else max(seconds, clock if step is None else step)
+    return waited / whole if whole > 0.0 else None
 
 
-def _comm_share(rows: list[Row], clock: float) -> float | None:
-    taken, total = 0.0, 0.0
-    for row in rows:
-        if (comm := _number(row.comm_s)) is not None:
-            compute, step = _number(row.compute_s), _number(row.step_s)
-            taken += comm
-            if compute is not None:
-                total += comm + compute + (_number(row.data_wait_s) or 0.0)
+def _comm_share(comm: Told, wait: Told, compute: Told, step_s: Told, clock: float) -> float | None:
+    comms, waits, computes = _sum(comm), _sum(wait), _sum(compute)
+    if comms is not None and waits is not None and computes is not None:
+        whole = comms + waits + computes
+        return comms / whole if whole > 0.0 else None
+    taken = whole = 0.0
+    for index, told in enumerate(comm):
+        if (seconds := _number(told)) is not None:
+            computed, step = _number(compute[index]), _number(step_s[index])
+            taken += seconds
+            if computed is not None:
+                whole += seconds + computed + (_number(wait[index]) or 0.0)
             else:
-                total += max(comm, clock if step is None else step)
-    return taken / total if total > 0.0 else None
+                whole += max(seconds, clock if step is None else step)
+    return taken / whole if whole > 0.0 else None
+
+
+def _sum(column: Told) -> float | None:
+    """Of a column that every row has and whose values can be times, as nearly always; None where it is not so."""
+    if None in column:
+        return None
+    total = sum(column)  # type: ignore[arg-type]  # none is None
+    return total if total < MOST and min(column) >= 0.0 else None  # type: ignore[type-var,operator]
 
 
 def _number(value: float | None) -> float | None:
@@ -258,12 +269,13 @@ def _number(value: float | None) -> float | None:
     return None if value is None or not 0.0 <= value < math.inf else min(value, MOST)
 
 
-def _usable(values: Iterable[float | None]) -> list[float]:
+def _usable(values: Told) -> list[float]:
     """Those that have a logarithm."""
     return [value for value in values if value is not None and 0.0 < value < math.inf]
 
 
-def _median(values: list[float]) -> float:
+def median(values: list[float]) -> float:
+    """The upper one of an even number."""
     return sorted(values)[len(values) // 2]
 
 
