@@ -112,7 +112,7 @@ def _refuse_unless_usable(path: Path, found: "Found", wishes: "Wishes") -> None:
 
 
 def _brought(found: "Found", wishes: "Wishes", data_dir: Path | None) -> "list[Result]":
-    from ..stream_processors.policy_text import read_policy
+    from ..stream_processors.policy_text import read_policies
     from .importing import Importer, Result
     from .own_archive import whole_archive
 
@@ -120,7 +120,7 @@ def _brought(found: "Found", wishes: "Wishes", data_dir: Path | None) -> "list[R
     if not found.sources and not found.exports:
         return results
     with whole_archive(data_dir, make=True) as archive, _progress() as seen:
-        importer = Importer(archive.client, read_policy(archive.settings.policy_file), wishes, seen)
+        importer = Importer(archive.client, read_policies(archive.settings.policy_file), wishes, seen)
         results += _each(found, importer)
     return results
 

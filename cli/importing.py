@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..events.commands import PolicyActivated
 from ..events.decisions import IncidentOpened, PhaseChanged
 from ..events.errors import FileRefused
-from ..events.telemetry import StepBatch
+from ..events.telemetry import RunStarted, StepBatch
+from ..governance.policy import default_policy_text
 from ..producers.redaction import redacted, redacted_text
 from ..storage.imports.arranging import arranged
 from ..storage.imports.finding import Exported
@@ -27,7 +28,7 @@ from ..storage.rows import Archived
 from ..stream_processors.importing import CoreFault, judged
 
 if TYPE_CHECKING:
-    from ..stream_processors.policy_text import PolicyText
+    from ..stream_processors.policy_text import PolicySet
 
 VALUE_CHARS = 4_000
 MAX_CONFIG = 500
@@ -85,11 +86,11 @@ Seen = Callable[[str, int, int | None], None]
 
 
 class Importer:
-    """Brings runs into one archive, under one policy."""
+    """Brings runs into one archive, each under the policy that is for it."""
 
-    def __init__(self, client: Any, policy: "PolicyText", wishes: Wishes, seen: Seen = lambda *_: None) -> None:
+    def __init__(self, client: Any, policies: "PolicySet", wishes: Wishes, seen: Seen = lambda *_: None) -> None:
         self._keeper = Keeper(client)
-        self._policy = policy
+        self._policies = policies
         self._wishes = wishes
         self._seen = seen
 
@@ -148,7 +149,7 @@ class Importer:
             return Result(str(source.path), source.format, run_id, "present")
         path, began_at = str(source.path), _began_at(source, found)
         begun = before or Begun(run_id, source.format, found.digest, self._recipe, path, began_at)
-        story = story_of(found, begun, self._policy.activated(run_id, begun.began_at), self._wishes.outcome)
+        story = story_of(found, begun, self._govern, self._wishes.outcome)
         told = tell(story, arranged(self._counted(run_id, source, found.items), found.naming))
         try:
             return self._kept(begun, judged(run_id, told), resumed=before is not None)
@@ -158,8 +159,12 @@ class Importer:
     @property
     def _recipe(self) -> str:
         """All that its records depend on besides the log: a half import must not be finished by another."""
-        parts = (version("pilothouse"), self._policy.text, self._wishes.outcome)
+        texts = (policy.text for policy in self._policies.policies)
+        parts = (version("pilothouse"), default_policy_text(), *texts, self._wishes.outcome)
         return sha256("\x1f".join(parts).encode()).hexdigest()[:16]
+
+    def _govern(self, started: RunStarted) -> PolicyActivated:
+        return self._policies.for_run(started).activated(started.run_id, started.at)
 
     def _known(self, run_id: str, path: Path, digest: str, recipe: str) -> Begun | None:
         known = self._keeper.known(run_id)
@@ -199,7 +204,7 @@ def _row_micros(found: Survey) -> int:
     return max(1, round(runtime * SECOND / found.items))
 
 
-def story_of(found: Survey, begun: Begun, policy: PolicyActivated, outcome: str) -> Story:
+def story_of(found: Survey, begun: Begun, govern: Callable[[RunStarted], PolicyActivated], outcome: str) -> Story:
     """What is told of the run besides its rows; `outcome` is what the person says of its end."""
     said = found.said
     row_micros = _row_micros(found)
@@ -227,7 +232,7 @@ def story_of(found: Survey, begun: Begun, policy: PolicyActivated, outcome: str)
         ended_at=said.ended_at,
         outcome=ended,
         error=redacted_text(said.error),
-        policy=policy,
+        govern=govern,
     )
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from pilothouse.cli.importing import story_of
 from pilothouse.events.commands import PolicyActivated
 from pilothouse.events.envelope import Decision
+from pilothouse.events.telemetry import RunStarted
 from pilothouse.events.union import AnyInput
-from pilothouse.governance.policy import default_policy_text
 from pilothouse.storage.imports.arranging import arranged
 from pilothouse.storage.imports.keeping import Begun
 from pilothouse.storage.imports.source import Item, Said
@@ -16,11 +16,11 @@ from pilothouse.storage.imports.survey import survey
 from pilothouse.storage.imports.telling import tell
 from pilothouse.storage.rows import Archived
 from pilothouse.stream_processors.importing import judged
-from pilothouse.stream_processors.policy_text import PolicyText
+from pilothouse.stream_processors.policy_text import PolicySet
 
 SECOND = 1_000_000
 BEGAN = 1_700_000_000 * SECOND
-POLICY = PolicyText("default", default_policy_text())
+POLICIES = PolicySet([])
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ def events_of(log: ScriptedLog, outcome: str = "") -> list[AnyInput]:
     found = survey(log, {})
     began = log.told.started_at or found.first_at or BEGAN
     begun = Begun(log.name, log.format, found.digest, "", str(log.path), began)
-    story = story_of(found, begun, activated(log.name, began), outcome)
+    story = story_of(found, begun, governed, outcome)
     return list(tell(story, arranged(log.items(), found.naming)))
 
 
-def activated(run_id: str, at: int) -> PolicyActivated:
-    return POLICY.activated(run_id, at)
+def governed(started: RunStarted) -> PolicyActivated:
+    return POLICIES.for_run(started).activated(started.run_id, started.at)
 
 
 def history_of(log: ScriptedLog, outcome: str = "") -> list[Archived]:

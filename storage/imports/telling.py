@@ -3,11 +3,11 @@
 Times are the log's. A tick is a second, so that hangs are judged by the times of the original; it is longer where rows
 are more than ten minutes apart (the core, which knows nothing yet of the run, would take the first wait for a hang),
 and in logs of months. Who wrote a row after a silence was alive in it, so heartbeats are told there, and a silence is
-judged as a hang and not as a loss of the run; unless the run began again with that row. Ids are derived from the run's id and what its log says, so that the same
-log gives the same events.
+judged as a hang and not as a loss of the run; unless the run began again with that row. Ids are derived from the run's
+id and what its log says, so that the same log gives the same events.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
@@ -43,6 +43,7 @@ NAME_CHARS = 200
 class Story:
     """All that is told of a run besides its rows. `began_at` is microseconds of day, `row_micros` the time between two
     rows where the log has no clock, `tick_micros` the length of a tick; `shift` is added to the log's own times.
+    `govern` chooses the policy, as the governor does when a run starts.
     """
 
     run_id: str
@@ -55,7 +56,7 @@ class Story:
     ended_at: int | None = None
     outcome: str = "completed"
     error: str = ""
-    policy: PolicyActivated | None = None
+    govern: Callable[[RunStarted], PolicyActivated] | None = None
 
 
 @dataclass
@@ -180,9 +181,10 @@ class _Teller:
         self._attempt += 1
         self._stage = "train"
         started = {"reason": reason, "first_step": step, "world_size": 1, "parent_attempt_id": parent}
-        yield self._fact(RunStarted, at, **self._story.started, **started)
-        if self._attempt == 1 and self._story.policy is not None:
-            yield self._story.policy
+        said = self._fact(RunStarted, at, **self._story.started, **started)
+        yield said
+        if self._attempt == 1 and self._story.govern is not None and isinstance(said, RunStarted):
+            yield self._story.govern(said)
 
     def _pass_time(self, until: int, towards: Stage, *, alive: bool = True) -> Iterator[AnyInput]:
         for at, beats in self._clock.due(until):
