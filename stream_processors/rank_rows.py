@@ -9,6 +9,7 @@ thousand times for each step of a large one: hence the loops, a column each.
 
 import struct
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from ..events.metric_names import GRAD_NAMES, LOCAL_NORM_NAMES, LOSS_NAMES, TOLD, WEIGHTS_NAMES
 from ..events.telemetry import StepBatch
@@ -33,11 +34,24 @@ from .run_state import PendingStep
 Kept = Sequence[tuple[int, int, PendingStep]]
 """The rows of a batch that count: where in the batch, which step, and the step of the whole run they belong to."""
 
+
+class Following(NamedTuple):
+    """How a time is followed: which part of the way each row, of so many units at most upwards, and downwards."""
+
+    gain: float
+    up: int
+    down: int
+
+
 BLOCK = 8
 """The times of a rank are compared once in so many steps."""
-TIMES = ((OWN, 0.1, COARSE), (DATA, 0.1, 4 * COARSE), (COMM, 0.3, COARSE))
-"""How they are followed: which part of the way each row, and of how far at most. Half as slow again is followed in a
-dozen rows. Waiting for data may be a hundred times as long; communication is measured at few steps
+TIMES = {
+    OWN: Following(0.1, COARSE, 8 * COARSE),
+    DATA: Following(0.1, 4 * COARSE, 4 * COARSE),
+    COMM: Following(0.3, COARSE, COARSE),
+}
+"""`OWN`: half as slow again is followed in a dozen rows; first steps, which may take a hundred times as long, are
+forgotten in thirty. `DATA`: it may be waited for a hundred times as long. `COMM` is measured at few steps
 (`producers.timings`).
 """
 USUAL_GAIN, USUAL_MOST = 0.25, COARSE // 8
@@ -88,10 +102,10 @@ def _times(batch: StepBatch, computed: Column, kept: Kept, block: int, times: li
     took = computed if waited is None else [_sum(*both) for both in zip(computed, waited, strict=True)]
     timed = [row for row in kept if computed[row[0]] is not None]
     followed = []
-    for told, (what, gain, most) in zip((took, waited, comm), TIMES, strict=True):
+    for what, told in zip(TIMES, (took, waited, comm), strict=True):
         after = [times[what]] * len(timed)
         if told is not None and timed:
-            after = _followed(coarse(told, LEAST_SECONDS), timed, times[what], gain, most)
+            after = _followed(coarse(told, LEAST_SECONDS), timed, times[what], TIMES[what])
             times[what] = after[-1]
         followed.append(after)
     for place, (_, step, pending) in enumerate(timed):
@@ -108,15 +122,16 @@ def _sum(computed: float | None, waited: float | None) -> float | None:
     return computed if computed is None or waited is None else computed + waited
 
 
-def _followed(units: Units, kept: Kept, was: int, gain: float, most: int) -> list[int]:
+def _followed(units: Units, kept: Kept, was: int, how: Following) -> list[int]:
     """What is followed, after each of the rows."""
+    gain, up, down = how
     followed = []
     for index, _, _ in kept:
         value = units[index]
         if value is not None:
             if was > _FIRST:
                 away = value - was
-                was += int(gain * (most if away > most else -most if away < -most else away))
+                was += int(gain * (up if away > up else -down if away < -down else away))
             else:
                 was = _FIRST if was == _UNSEEN else value
         followed.append(was)

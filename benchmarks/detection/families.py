@@ -8,6 +8,7 @@ import numpy as np
 from .draft import RANKS, ROWS, Change, Draft, draft
 from .healthy import HEALTHY
 from .pace_families import PACE_FAULTS
+from .rank_families import RANK_FAULTS
 from .series import Column, Series
 
 
@@ -155,26 +156,30 @@ def silent_corruption(made: Draft) -> None:
     made.wrong("silent_corruption", first, made.rows)
 
 
-FAULTS: dict[str, Change] = {
-    change.__name__: change
-    for change in (
-        transient_spike,
-        sustained_spike,
-        slow_divergence,
-        fast_divergence,
-        nan,
-        inf,
-        gradient_explosion,
-        vanishing_gradient,
-        plateau,
-        overfitting,
-        throughput_sag,
-        straggler,
-        hang,
-        desynchronised_rank,
-        silent_corruption,
-    )
-} | PACE_FAULTS
+FAULTS: dict[str, Change] = (
+    {
+        change.__name__: change
+        for change in (
+            transient_spike,
+            sustained_spike,
+            slow_divergence,
+            fast_divergence,
+            nan,
+            inf,
+            gradient_explosion,
+            vanishing_gradient,
+            plateau,
+            overfitting,
+            throughput_sag,
+            straggler,
+            hang,
+            desynchronised_rank,
+            silent_corruption,
+        )
+    }
+    | PACE_FAULTS
+    | RANK_FAULTS
+)
 
 
 BACKGROUNDS = (

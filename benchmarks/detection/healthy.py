@@ -9,6 +9,7 @@ import numpy as np
 
 from .draft import Change, Draft, correlated
 from .pace_families import PACE_HEALTHY
+from .rank_families import RANK_HEALTHY
 from .series import Incident
 
 
@@ -141,23 +142,27 @@ def hard_batches(made: Draft) -> None:
         made.incidents.append(Incident("data_outlier", int(row), int(row), must=False, may=False))
 
 
-HEALTHY: dict[str, Change] = {
-    "plain": plain,
-    "cosine schedule": cosine,
-    "step schedule": step_schedule,
-    "warmup": warmup,
-    "resumed": resumed,
-    "gradient accumulation": accumulated,
-    "evaluation pauses": evaluated,
-    "batch size changed": batch_size,
-    "data mix changed": data_mix,
-    "hard batches": hard_batches,
-    "rough": rough,
-    "fine-tuned": fine_tuned,
-    "running mean": running_mean,
-    "epochs": epochs,
-    "sparse log": sparse,
-    "warm restarts": warm_restarts,
-    "batch size changed quietly": quietly_another_batch_size,
-    "data mix changed quietly": quietly_other_data,
-} | PACE_HEALTHY
+HEALTHY: dict[str, Change] = (
+    {
+        "plain": plain,
+        "cosine schedule": cosine,
+        "step schedule": step_schedule,
+        "warmup": warmup,
+        "resumed": resumed,
+        "gradient accumulation": accumulated,
+        "evaluation pauses": evaluated,
+        "batch size changed": batch_size,
+        "data mix changed": data_mix,
+        "hard batches": hard_batches,
+        "rough": rough,
+        "fine-tuned": fine_tuned,
+        "running mean": running_mean,
+        "epochs": epochs,
+        "sparse log": sparse,
+        "warm restarts": warm_restarts,
+        "batch size changed quietly": quietly_another_batch_size,
+        "data mix changed quietly": quietly_other_data,
+    }
+    | PACE_HEALTHY
+    | RANK_HEALTHY
+)

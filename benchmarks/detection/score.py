@@ -37,6 +37,9 @@ WITHIN: dict[str, int] = defaultdict(
         "comm_bound": 50,
         "desynchronised_rank": 10,
         "silent_corruption": 50,
+        "late_rank": 50,
+        "slow_loader": 50,
+        "one_of_many_struck": 50,
         "grad_explosion": 5,
     },
 )

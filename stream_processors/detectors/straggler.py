@@ -25,7 +25,7 @@ SCORE = 0.75
 CLEARLY = 2.0
 """So many times further from the others than the farthest rank on the other side."""
 COMPARISONS = 2
-WARM_UP = 3
+WARM_UP = 4
 """Comparisons after a start that are not judged: first steps compile, allocate, fill caches."""
 STALE_STEPS = 256
 """So long after the last comparison nothing is said any more."""

@@ -1,7 +1,7 @@
 """The laws of the fold, on histories of runs that go wrong in every way: it does not matter how a history is told."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -9,6 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pilothouse.events.commands import Tick
+from pilothouse.events.decisions import ConditionChanged
 from pilothouse.events.envelope import TrainerFact
 from pilothouse.events.telemetry import RunStarted, StepBatch
 from pilothouse.events.union import AnyDecision, AnyInput, Record
@@ -26,6 +27,23 @@ FAULTS = st.lists(
 )
 
 
+def ranks_apart(slow: int, since: int) -> Callable[[int, int], dict[str, float]]:
+    """What ranks tell beside: one of them is slow, has other weights and is struck, from a step on."""
+
+    def beside(step: int, rank: int) -> dict[str, float]:
+        wrong = rank == slow and step >= since
+        jitter = 1.0 + 0.05 * math.sin(7.1 * step + 3.3 * rank)
+        return {
+            "data_wait_s": 0.01 * jitter,
+            "compute_s": jitter * (2.0 if wrong else 1.0),
+            "comm_s": 0.2 if wrong else 0.2 + (step >= since),
+            "param_norm": 100.0 + 0.1 * step + (0.1 if wrong and step % 16 > 8 else 0.0),
+            "local_grad_norm": jitter * (100.0 if wrong and step % 3 == 0 else 1.0 + rank),
+        }
+
+    return beside
+
+
 @st.composite
 def histories(draw: st.DrawFn, ticking: bool = True) -> GovernedRun:
     """A governed run of one to four ranks, with faults, obeyed rollbacks, perhaps a restart, perhaps an end."""
@@ -37,9 +55,11 @@ def histories(draw: st.DrawFn, ticking: bool = True) -> GovernedRun:
         told = quiet_loss(step, rank)
         return told + sum(size for size in extra if math.isfinite(size) or rank == bad_rank)
 
+    since = draw(st.integers(0, 40)) if draw(st.booleans()) else None
     run = GovernedRun(
         world=draw(st.integers(1, 4)),
         loss=loss,
+        beside=(lambda *_: {}) if since is None else ranks_apart(draw(st.integers(0, 3)), since),
         mode=draw(st.sampled_from(["enforce", "enforce", "propose", "observe"])),
         checkpoint_every=draw(st.sampled_from([0, 3, 10])),
         obeys=draw(st.booleans()) or draw(st.booleans()),
@@ -123,6 +143,14 @@ def _joined(rows: Sequence[StepBatch]) -> StepBatch:
     columns = {name: tuple(value for row in rows for value in row.metrics[name]) for name in rows[0].metrics}
     steps, times = (tuple(x for row in rows for x in getattr(row, name)) for name in ("steps", "times"))
     return rows[-1].model_copy(update={"steps": steps, "times": times, "metrics": columns})
+
+
+def test_what_ranks_say_of_each_other_is_decided_in_these_histories() -> None:
+    """Else the laws would say nothing of it."""
+    run = GovernedRun(beside=ranks_apart(2, 40), checkpoint_every=0).begin().train(80)
+    reasons = {known.reason for known in run.of(ConditionChanged)}
+    assert {"Straggler", "RanksDisagree"} <= reasons
+    assert run.state.features.ranks.apart.strikes > 0.0
 
 
 @SOME
