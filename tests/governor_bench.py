@@ -10,7 +10,7 @@ from pilothouse.stream_processors.governor import Governor, Judge
 from pilothouse.stream_processors.history import History
 from pilothouse.stream_processors.kept import restore
 from pilothouse.stream_processors.log import Delivered, Layout, Source
-from pilothouse.stream_processors.policy_text import PolicyText
+from pilothouse.stream_processors.policy_text import Policies, PolicyText
 from pilothouse.stream_processors.troubles import Troubles
 from pilothouse.tests.memory_log import MemoryLog
 from pilothouse.tests.tiny_fold import TINY
@@ -49,10 +49,11 @@ class Bench:
         self.folder = folder
         self.epoch = epoch
         self.history = history
+        self.policies: Policies = POLICY
         self.governor = self._governor()
 
     def _governor(self) -> Governor:
-        judge = Judge(TINY, POLICY, Layout(4, 4, 4), Troubles(self.folder / "troubles.json"), self.history)
+        judge = Judge(TINY, self.policies, Layout(4, 4, 4), Troubles(self.folder / "troubles.json"), self.history)
         return Governor(self.log, judge, self.epoch)
 
     async def start(self, committed: int | None = None) -> Governor:

@@ -49,6 +49,12 @@ ONE_LINE_MISTAKES = {
     "a fact without its numbers": (("report-fact", RUN, "latency"), "latency takes p95_ms, p50_ms, p99_ms, requests"),
     "a fact's number that is none": (("report-fact", RUN, "latency", "p95_ms"), "'p95_ms' is no number with its name"),
     "a fact of the future": (("report-fact", RUN, "promotion", "--at", "2999-01-01"), "is not in the past"),
+    "a policy for an unknown run": (("policy", "activate", "autonomous", "--run", "nobody"), "no run 'nobody'"),
+    "a policy for a run that is over": (
+        ("policy", "activate", "autonomous", "--run", OVER),
+        f"{OVER} has ended already",
+    ),
+    "a rule that nobody asked for": (("policy", "explain", "autonomous", "--run", "nobody"), "no run 'nobody'"),
     "unknown worker": (("worker", "cook"), "governor, archiver, endpoint"),
     "unknown command": (("runz",), "'runs'? (`pilothouse --help`"),
     "unknown option": (("runs", "--colour"), "No such option: --colour (`pilothouse runs --help`"),
@@ -169,6 +175,37 @@ def test_sql_prints_a_table_json_or_csv(stack: RunningStack) -> None:
         ["1", "NaN", "", "a,b"],
     ]
     assert stack.cli("sql", sql).stdout.split() == ["one", "x", "none", "word", "1", "NaN", "–", "a,b"]
+
+
+def test_a_policy_is_activated_for_a_run_with_its_mode_and_who_and_is_in_force_then(
+    stack_with_runs: RunningStack, tmp_path: Path
+) -> None:
+    stack = stack_with_runs
+
+    def policy(*words: str) -> list[dict[str, Any]]:
+        answer = stack.cli("policy", *words, "--json")
+        assert answer.returncode == 0, answer.stderr
+        return [json.loads(line) for line in answer.stdout.splitlines()]
+
+    def governs() -> str:
+        return next(row["policy"] for row in policy("list", "--runs") if row["run"] == RUN)
+
+    stack.until(lambda: governs() == "observe-only", "the run was given a policy when it started")
+    [done] = policy("activate", "conservative", "--run", RUN)
+    assert (done["sent"], done["before"]["mode"], done["now"]["mode"]) == (True, "observe", "enforce")
+    assert "@" in done["who"]
+    stack.until(lambda: governs() == "conservative", "another policy governs it")
+    assert policy("diff", "conservative", "--run", RUN) == []
+    [again] = [row for row in policy("activate", "conservative", "--all") if row["run_id"] == RUN]
+    assert (again["sent"], again["left_out"]) == (False, "it governs the run already")
+    [explained] = policy("explain", "conservative", "--run", RUN)
+    assert {row["rule"]: row["holds"] for row in explained["now"]}["nonfinite"] == "no"
+    elsewhere = tmp_path / "elsewhere.yaml"
+    elsewhere.write_text("name: elsewhere\napplies_to: {team: vision}\nrules: []\n")
+    said = one_line(stack.cli("policy", "activate", str(elsewhere), "--run", RUN))
+    assert f"policy elsewhere does not apply to run {RUN}: team must be vision, the run says nothing" in said
+    words = stack.cli("policy", "activate", "autonomous", "--run", RUN).stdout
+    assert f"run {RUN}: conservative → autonomous" in words
 
 
 def test_a_run_is_found_by_the_beginning_of_its_name(stack_with_runs: RunningStack) -> None:

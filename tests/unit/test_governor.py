@@ -13,9 +13,11 @@ from pilothouse.events.errors import ArchiveUnavailable, BrokerUnavailable, Sett
 from pilothouse.events.telemetry import RunEnded
 from pilothouse.events.topics import CONTROL, TELEMETRY, partition_of
 from pilothouse.events.union import AnyDecision, AnyInput, Record
+from pilothouse.governance.policy import load_policy
 from pilothouse.stream_processors import rebuilding
 from pilothouse.stream_processors.kept import restore
 from pilothouse.stream_processors.log import Outgoing
+from pilothouse.stream_processors.policy_text import read_policies
 from pilothouse.tests.governor_bench import ELSEWHERE, POLICY, RUN, SOURCE, Bench, batch, started, tick
 from pilothouse.tests.memory_log import MemoryLog, delivered
 from pilothouse.tests.tiny_fold import TINY
@@ -134,6 +136,21 @@ def test_a_run_that_starts_without_a_policy_is_given_one_once(bench: Bench) -> N
     assert policy.text == POLICY.text
     assert policy.policy_hash == sha256(POLICY.text.encode()).hexdigest()
     assert (policy.writer_id, policy.seq, policy.who) == (f"policy-{RUN}", 1, "settings")
+
+
+@pytest.mark.parametrize("team, name", [("vision", "for-vision"), ("speech", "observe-only")])
+def test_a_run_is_given_the_policy_that_is_for_it(bench: Bench, tmp_path: Path, team: str, name: str) -> None:
+    tmp_path.joinpath("one.yaml").write_text("name: for-vision\napplies_to: {team: vision}\nrules: []\n")
+    bench.policies = read_policies(tmp_path)
+
+    async def scenario() -> None:
+        await bench.start()
+        await bench.take(delivered(started().model_copy(update={"team": team}), 0))
+
+    asyncio.run(scenario())
+    (policy,) = bench.log.events(TELEMETRY.name)
+    assert isinstance(policy, PolicyActivated)
+    assert (policy.name, load_policy(policy.text).name) == (name, name)
 
 
 def test_a_policy_that_is_published_twice_is_a_duplicate(bench: Bench) -> None:
