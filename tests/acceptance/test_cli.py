@@ -188,7 +188,7 @@ def test_a_policy_is_activated_for_a_run_with_its_mode_and_who_and_is_in_force_t
         return [json.loads(line) for line in answer.stdout.splitlines()]
 
     def governs() -> str:
-        return next(row["policy"] for row in policy("list", "--runs") if row["run"] == RUN)
+        return str(next(row["policy"] for row in policy("list", "--runs") if row["run"] == RUN))
 
     stack.until(lambda: governs() == "observe-only", "the run was given a policy when it started")
     [done] = policy("activate", "conservative", "--run", RUN)
