@@ -18,6 +18,8 @@ DIVERGED_FACTOR = 10.0
 FAILED: tuple[tuple[ConditionType, Phase], ...] = (("Stable", "Unstable"), ("Progressing", "Stalled"))
 """Conditions whose failure has a phase of its own, the graver first."""
 
+_DISTANCES = tuple((name, known.enter, known.enter - known.baseline) for name, known in THRESHOLDS.items())
+
 Conditions = Mapping[ConditionType, Condition]
 
 
@@ -37,11 +39,10 @@ def stability_margin(conditions: Conditions) -> float | None:
 def least_margin(conditions: Conditions) -> float:
     """The margin of a run of which something is known, and no condition False."""
     least = 1.0
-    for name, threshold in THRESHOLDS.items():
+    for name, enter, width in _DISTANCES:
         condition = conditions[name]
         if condition.status == "True" and condition.x is not None:
-            distance = (threshold.enter - condition.x) / (threshold.enter - threshold.baseline)
-            least = min(least, max(0.0, distance))
+            least = min(least, max(0.0, (enter - condition.x) / width))
     return least
 
 

@@ -9,6 +9,7 @@ Everything is merged in ways that do not depend on the order in which ranks arri
 import math
 from bisect import insort
 from collections.abc import Iterator
+from itertools import repeat
 from typing import NamedTuple
 
 import msgspec
@@ -126,8 +127,9 @@ def _count_nonfinite(told: Column, kept: rank_rows.Kept) -> None:
 def _add_told(batch: StepBatch, kept: rank_rows.Kept) -> None:
     columns = [column(batch, names) for names in TOLD.values()]
     if any(columns):
+        rows = list(zip(*(told or repeat(None) for told in columns), strict=False))
         for index, _, pending in kept:
-            pending.told = [told[index] if told else None for told in columns]
+            pending.told = rows[index]
 
 
 def _move(attempt: Attempt, rank: int, before: int, high: int) -> None:

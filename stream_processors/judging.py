@@ -41,32 +41,29 @@ def step(state: RunState, sample: StepSample, desk: Desk) -> None:
         seen["steps_since_good_checkpoint"] = float(sample.step - state.good_step)
     seen |= state.inputs.seen
     state.last_features = seen
-    _judge(state, seen, desk)
-    if not (state.settled and _stays_settled(state)):
+    if not (state.settled and _stays_settled(state, seen)):
+        _judge(state, seen, desk)
         _conclude(state, desk)
     state.score.judged(desk.step, state.phase)
 
 
 def _judge(state: RunState, seen: dict[str, float], desk: Desk) -> None:
-    """Ask the judges; while the run is settled only those for whom there can be anything new."""
     onset = features.onset(state.features)
-    asked = verdicts.OF_A_STEP if state.features.news or not state.settled else verdicts.AT_EVERY_STEP
     state.features.news = False
-    for name, judge in asked:
+    for name, judge in verdicts.OF_A_STEP:
         condition = state.conditions[name]
-        verdict = judge(condition, seen, onset)
-        if verdict.reason != condition.reason or verdict.status != condition.status or verdict.evidence:
-            _set(state, condition, verdict, desk)
+        _set(state, condition, judge(condition, seen, onset), desk)
 
 
-def _stays_settled(state: RunState) -> bool:
-    """Whether `_conclude` would change nothing but the margin, which is noted.
+def _stays_settled(state: RunState, seen: dict[str, float]) -> bool:
+    """Whether judging and concluding would change nothing but numbers, which are noted.
 
     No condition has changed since it was found that the run is well, that nothing is open or in flight and that no rule
-    holds; so only the margin can lead to another phase, and only a rule that reads numbers can hold now.
+    holds. So if no judge has anything new to say, only the margin can lead to another phase, and only a rule that reads
+    numbers can hold now.
     """
-    if state.ledger.in_flight:
-        return False  # a person ordered something
+    if state.features.news or state.ledger.in_flight or not verdicts.goes_on_well(state.conditions, seen):
+        return False
     margin = least_margin(state.conditions)
     if margin < STRESSED_MARGIN:
         return False

@@ -50,7 +50,7 @@ class PendingStep(msgspec.Struct, array_like=True):
     first_tick: int
     ranks: int = 0
     nonfinite: int = 0
-    told: list[float | None] = []
+    told: tuple[float | None, ...] = ()
     low: list[tuple[int, float | None, float | None]] = []
     spreads: dict[int, Spread] | None = None
 
@@ -84,7 +84,8 @@ class Held(msgspec.Struct):
 
 class Attempt(msgspec.Struct):
     """One lineage of steps. `high` is the last step of each rank; `started` turns true with rank 0's RunStarted.
-    `watermark` is the last step that every live rank has reached, `behind` how many of them went no further.
+    `watermark` is the last step that every live rank has reached, `behind` how many of them went no further. `stage` is
+    what rank 0 does, `moved` whether it ever did anything else.
     """
 
     attempt_id: str
@@ -103,6 +104,8 @@ class Attempt(msgspec.Struct):
     pending: dict[int, PendingStep] = {}
     held: list[Held] = []
     rows_back: int = 0
+    stage: str = "train"
+    moved: bool = False
     end: tuple[int, int, str] | None = None
 
 

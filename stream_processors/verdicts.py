@@ -21,6 +21,8 @@ step, and the first step of what is wrong now (-1: nothing is).
 """
 INSTABILITIES = ("instability", "broken_start", "grad_explosion", "update_excess")
 """Each in units of what it takes to alarm."""
+OF_EVERY_STEP: tuple[ConditionType, ...] = ("Finite", "Stable", "Progressing")
+"""What may change at any step; the others are judged by what is said of blocks of steps."""
 STABLE_EVIDENCE = ("loss", "loss_z", "loss_baseline", "loss_scale", "loss_drift", "grad_z", "instability")
 START_EVIDENCE = ("loss", "loss_at_start", "broken_start", "lr")
 GRADIENT_EVIDENCE = ("grad_norm", "grad_baseline", "grad_z", "grad_explosion", "update_ratio", "update_excess", "loss")
@@ -52,8 +54,17 @@ def finite(condition: Condition, seen: Features, _: int) -> Verdict:
     return ALL_FINITE
 
 
+def _instability(seen: Features) -> float | None:
+    most = None
+    for name in INSTABILITIES:
+        x = seen.get(name)
+        if x is not None and (most is None or x > most):
+            most = x
+    return most
+
+
 def stable(condition: Condition, seen: Features, onset: int) -> Verdict:
-    x = max((seen[name] for name in INSTABILITIES if name in seen), default=None)
+    x = _instability(seen)
     if x is None:
         return unchanged(condition)
     if judge.hysteresis(condition, judge.STABLE, x) == "True":
@@ -217,8 +228,16 @@ OF_A_STEP: tuple[tuple[ConditionType, Judge], ...] = (
     ("Finite", finite), ("Stable", stable), ("Progressing", progressing), ("Generalizing", generalizing),
     ("Efficient", efficient), ("Synchronized", synchronized),
 )  # fmt: skip
-OF_NEWS: frozenset[ConditionType] = frozenset({"Generalizing", "Efficient", "Synchronized"})
-"""Those that are judged by nothing but what detectors say of blocks of steps: while all is well they need be asked only
-when one has spoken (`FeatureState.news`).
-"""
-AT_EVERY_STEP = tuple((name, judge_) for name, judge_ in OF_A_STEP if name not in OF_NEWS)
+
+
+def goes_on_well(conditions: Mapping[ConditionType, Condition], seen: Features) -> bool:
+    """Whether all judges would say of this step what they said of the last, where they said that all is well and
+    detectors say nothing new of blocks of steps (`FeatureState.news`). Their statistics are noted as they would.
+    """
+    known = all(conditions[name].status == "True" for name in OF_EVERY_STEP)
+    x = _instability(seen)
+    if not known or seen["nonfinite"] or x is None or x >= judge.STABLE.enter:
+        return False
+    conditions["Finite"].x = conditions["Progressing"].x = 0.0
+    conditions["Stable"].x = x
+    return True

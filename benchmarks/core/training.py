@@ -71,15 +71,16 @@ class Training:
         return [self._record(Tick(at=self._at(self.step), partition=0, writer_id="ticker", seq=self._next("ticker")))]
 
     def _batch(self, rank: int, steps: tuple[int, ...], times: tuple[int, ...]) -> Record:
-        columns = self._beside | {"loss": self._loss(rank, steps), "grad_norm": self._grad_norm(rank, steps)}
+        columns = self._beside | {"loss": self._loss(rank, steps), "grad_norm": self._grad_norm(steps)}
         # Checking a thousand columns would take longer than the measurement: they are what they should be.
         return self._record(StepBatch.model_construct(steps=steps, times=times, metrics=columns, **self._of_rank(rank)))
 
     def _loss(self, rank: int, steps: tuple[int, ...]) -> Column:
         return tuple(2.0 + 2.0 * math.exp(-step / 2_000) + 0.03 * self._gauss(rank, step) for step in steps)
 
-    def _grad_norm(self, rank: int, steps: tuple[int, ...]) -> Column:
-        return tuple(math.exp(0.2 * self._gauss(rank + 500, step)) for step in steps)
+    def _grad_norm(self, steps: tuple[int, ...]) -> Column:
+        """Of the gradient that all ranks have after its reduction."""
+        return tuple(math.exp(0.2 * self._gauss(500, step)) for step in steps)
 
     def _gauss(self, rank: int, step: int) -> float:
         return self._noise[(step + 31 * rank) % NOISES]
