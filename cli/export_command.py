@@ -7,9 +7,13 @@ from typing import Annotated
 
 import typer
 
+from .completion import run_ids
+
 
 def export(
-    run: Annotated[str, typer.Argument(help="The run's id, or its beginning", show_default=False)],
+    run: Annotated[
+        str, typer.Argument(help="The run's id, or its beginning", show_default=False, autocompletion=run_ids)
+    ],
     file: Annotated[Path, typer.Argument(help="Where to; RUN.pilothouse is a good name", show_default=False)],
     force: Annotated[bool, typer.Option("--force", help="In the place of a file that is there")] = False,
     data_dir: Annotated[Path | None, typer.Option("--data-dir", help="Of the archive [default: ~/.pilothouse]")] = None,
