@@ -58,6 +58,9 @@ SEEN_AS: dict[str, tuple[str, ...]] = {
     "straggler": ("Efficient",),
     "desynchronised_rank": ("Synchronized",),
     "silent_corruption": ("Synchronized",),
+    "late_rank": ("Efficient",),
+    "slow_loader": ("Efficient",),
+    "one_of_many_struck": ("Synchronized",),
 }
 """The conditions that may find a kind, where a detector names any; all else is `UNSTABLE`."""
 UNSTABLE = ("Stable", "Finite")

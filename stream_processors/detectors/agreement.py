@@ -58,7 +58,7 @@ class Equality(msgspec.Struct):
 
     def _agrees(self, spread: Spread, held: bool) -> None:
         self.apart, self.since, self.rank, self.ranks = 0, -1, -1, 0
-        self.width, self.unproven = spread.width / FINE, False
+        self.width, self.unproven = spread.width / FINE if spread.width > SURE else 0.0, False
         if not held and abs(spread.low - self.level) > SURE:
             self.equal, self.level = self.equal + 1, spread.low
 
@@ -90,8 +90,8 @@ def observe(state: AgreementState, sample: StepSample) -> dict[str, float]:
         if spread is not None and spread.count > 1:
             equality.observe(sample.step, spread)
             compared = True
-    if compared:
-        state.seen = _features(state)
+    if compared and (now := _features(state)) != state.seen:
+        state.seen = now
     return state.seen
 
 

@@ -69,7 +69,8 @@ def observe(state: ApartState, sample: StepSample) -> dict[str, float]:
     state.compared += 1
     if state.compared > WARM_UP:
         _weigh(state, sample.step, spread.count, struck)
-        state.seen = _features(state, spread.count)
+        if (now := _features(state, spread.count)) != state.seen:
+            state.seen = now
     return state.seen
 
 

@@ -1,5 +1,7 @@
 """The ranks of one step against each other: who is slow, who disagrees, who is struck. Called by `features`."""
 
+from operator import is_not
+
 import msgspec
 
 from . import agreement, apart, straggler
@@ -19,13 +21,17 @@ class RanksState(msgspec.Struct):
 
 
 def observe(state: RanksState, sample: StepSample) -> dict[str, float]:
-    """What is known; nothing of a run of one rank."""
-    if sample.spreads or state.seen:
-        state.seen = (
-            straggler.observe(state.straggler, sample)
-            | agreement.observe(state.agreement, sample)
-            | apart.observe(state.apart, sample)
-        )
+    """What is known, the same object while it is the same; nothing of a run of one rank."""
+    if not sample.spreads and not state.seen:
+        return state.seen
+    said = (state.straggler.seen, state.agreement.seen, state.apart.seen)
+    now = (
+        straggler.observe(state.straggler, sample),
+        agreement.observe(state.agreement, sample),
+        apart.observe(state.apart, sample),
+    )
+    if any(map(is_not, now, said)):
+        state.seen = now[0] | now[1] | now[2]
     return state.seen
 
 

@@ -9,8 +9,9 @@ import pytest
 
 from pilothouse.events.decisions import ConditionChanged
 from pilothouse.events.telemetry import StepBatch
-from pilothouse.stream_processors.detectors import agreement, apart, straggler
-from pilothouse.stream_processors.detectors.spread import FINE
+from pilothouse.stream_processors.detectors import agreement, apart, ranks, spread, straggler
+from pilothouse.stream_processors.detectors.sample import StepSample
+from pilothouse.stream_processors.detectors.spread import FINE, Spread
 from pilothouse.tests.governed_run import GovernedRun
 from pilothouse.tests.run_builder import START, quiet_loss
 
@@ -310,6 +311,7 @@ def test_another_attempt_starts_over_but_remembers_what_must_be_equal() -> None:
     assert status(run) == "Unknown"
     tell(run, range(60, 80), replicated, noise)
     assert status(run) == "True"
+    assert [known.reason for known in changes(run)] == ["RanksDisagree"]
     run.begin_attempt("restart", "attempt-3", 80)
     tell(run, range(80, 84), lambda at: replicated(at, off=1e-3 * (at.rank == 2)), noise)
     assert status(run) == "False"
@@ -339,3 +341,15 @@ def test_anchors_are_those_of_their_sources() -> None:
     assert straggler.SCORE == 0.75
     assert pytest.approx(1e-5, rel=0.05) == agreement.TOLERANCE / FINE
     assert apart.STRUCK == 0.1
+
+
+def test_while_nothing_changes_the_same_is_said_by_the_same_object() -> None:
+    """By which `features` knows that nobody needs to be asked."""
+    spreads = {
+        what: Spread(4, 4 * level, level, 0, level, 0) for what, level in ((spread.WEIGHTS, 9_000), (spread.GRADS, 7))
+    }
+    spreads[spread.LOCAL_NORM] = Spread(4, 0, -20, 1, 20, 2)
+    state = ranks.RanksState()
+    said = [ranks.observe(state, StepSample(step, 0, 4, 1.0, 1.0, 0, {}, spreads)) for step in range(200)]
+    assert said[-1]["rank_apart"] == 0.0
+    assert {id(known) for known in said[100:]} == {id(said[-1])}
