@@ -199,9 +199,10 @@ def _note_aside(state: RunState, attempt: Attempt, fact: Heartbeat | StageChange
         return
     if isinstance(fact, DataProfiled):
         inputs.profiled(state.inputs, fact)
-    elif attempt is state.current:
-        if fact.stage != state.stage:
-            hang.moved(state.hang, state.stage, state.tick)
+        return
+    attempt.moved, attempt.stage = attempt.moved or fact.stage != attempt.stage, fact.stage
+    if attempt is state.current and fact.stage != state.stage:
+        hang.moved(state.hang, state.stage, state.tick)
         state.stage = fact.stage
 
 
@@ -334,9 +335,10 @@ def _switch(state: RunState, desk: Desk) -> None:
     state.current, state.ended, state.outcome = new, False, ""
     desk.header.attempt_id, desk.header.attempt, desk.step = new.attempt_id, new.attempt, new.judged
     _go_back(state, old, new, desk)
-    state.stage = "train"
-    state.heard_tick = state.tick
+    state.stage, state.heard_tick = new.stage, state.tick
     hang.begin(state.hang)
+    if new.moved:
+        hang.moved(state.hang, "train", state.tick)
     judging.heard(state, desk)
     judging.recoverable(state, desk)
     judging.rephase(state, desk)

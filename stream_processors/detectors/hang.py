@@ -93,7 +93,7 @@ def stepped(state: HangState, tick: int) -> None:
 
 def moved(state: HangState, stage: str, tick: int) -> None:
     """The job left this stage for another."""
-    if stage in AWAY and state.entered_tick >= 0:
+    if stage in AWAY and 0 <= state.entered_tick < tick:
         state.away.setdefault(stage, Lengths()).learn(tick - state.entered_tick)
     state.moved, state.entered_tick = True, tick
 

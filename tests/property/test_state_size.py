@@ -11,9 +11,10 @@ from pilothouse.events.actions import Action, Notify, Rollback, SkipBatches
 from pilothouse.events.commands import OperatorCommand, PolicyActivated
 from pilothouse.events.envelope import LogPlace, TrainerFact
 from pilothouse.events.metric_names import TOLD
-from pilothouse.events.telemetry import CheckpointSaved, InterventionReceipt, RunStarted, StepBatch
+from pilothouse.events.telemetry import CheckpointSaved, DataProfiled, InterventionReceipt, RunStarted, StepBatch
 from pilothouse.events.union import AnyEvent, AnyInput, Record
 from pilothouse.governance.policy import MAX_POLICY_BYTES, load_policy
+from pilothouse.stream_processors.detectors.inputs import INPUTS
 from pilothouse.stream_processors.fold import fold
 from pilothouse.stream_processors.rank_rows import BLOCK
 from pilothouse.stream_processors.run_state import (
@@ -124,6 +125,15 @@ def activate(flood: Flood, first: str) -> None:
     )  # fmt: skip
 
 
+def profile(flood: Flood) -> None:
+    """More inputs than are watched, in more bins."""
+    for number in range(INPUTS + 4):
+        for window in range(8):
+            told: dict[str, Any] = {"edges": (1.0, 2.0), "counts": (2**61 + window,) * 999}
+            flood.tell(DataProfiled, 0, step=FAR, feature=f"{number}{LONG}"[:200], **told)
+    assert len(flood.state.inputs.inputs) == INPUTS
+
+
 def test_a_run_that_says_as_much_as_it_may_stays_within_its_bytes() -> None:
     """Everything that is bounded is filled to its bound, all at the same time."""
     flood = Flood()
@@ -146,6 +156,7 @@ def test_a_run_that_says_as_much_as_it_may_stays_within_its_bytes() -> None:
         flood.order(SkipBatches(count=1))
     assert flood.state.ledger.in_flight
     assert flood.state.candidates
+    profile(flood)
     for rank in range(MAX_RANKS - 1):  # one rank hangs: steps wait for it
         flood.log(0, rank, steps=MAX_PENDING, first=FAR + 20 * BLOCK)
     for attempt in (1, 2, 3):
