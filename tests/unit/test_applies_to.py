@@ -86,6 +86,8 @@ def test_the_highest_precedence_governs_and_among_equals_what_names_most() -> No
         ({"architecture": "gpt-*"}, {"architecture": "*-small"}, "a run with architecture "),
         ({"tags": {"x": "1"}}, {"tags": {"y": "2"}}, "a run with tags.x 1 and tags.y 2"),
         ({"team": "A"}, {"team": "a"}, "a run with team "),
+        ({"team": "a?"}, {"team": "ab"}, "a run with team ab"),
+        ({"team": "??c"}, {"team": "a*"}, "a run with team "),
     ],
 )
 def test_two_that_could_govern_the_same_run_are_a_tie(one: dict[str, Any], other: dict[str, Any], run: str) -> None:

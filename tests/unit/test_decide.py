@@ -333,3 +333,14 @@ def test_what_a_step_without_data_counts_for_is_what_its_rule_says(no_data: str,
         "features.lr > 0.5 (no data: lr)" if no_data == "alarm" else None,
         "features.lr > 0.5",
     )
+
+
+def test_a_rule_that_alarms_without_data_does_so_though_all_else_is_well_and_has_not_changed() -> None:
+    more = "no_data: alarm, cooldown_steps: 0, limit: {count: 64}"
+    run = GovernedRun(world=1, checkpoint_every=0)
+    run.begin(policy(rule(NOTIFY, when="features.lr > 0.5", more=more)))
+    for step in range(40):
+        metrics = {"loss": (quiet_loss(step),)} | ({"lr": (0.1,)} if step < 38 else {})
+        run.tell(run.ranks[0], run.ranks[0].tell, StepBatch, steps=(step,), times=(START,), metrics=metrics)
+    assert run.state.phase == "Normal"
+    assert issued_at(run) == [38, 39]

@@ -93,6 +93,12 @@ def test_interventions_are_compared_in_order_with_their_values_and_their_end() -
     )
 
 
+def test_another_end_than_the_expected_is_a_failure() -> None:
+    ineffective = "[{at: 0..44, interventions: [{rule: high, action: skip_batches, outcome: ineffective}]}]"
+    [said] = missed(f"{HIGH}, expect: {ineffective}")
+    assert said.endswith("high: skip_batches (ineffective) / high: skip_batches count=3 (recovered)")
+
+
 def test_skipped_entries_are_never_trained() -> None:
     [outcome] = outcomes(f"{HIGH}, expect: [{{at: 0, alarms: []}}]")
     assert [entry for entry in range(30) if entry not in outcome.seen] == [23, 24, 25]
