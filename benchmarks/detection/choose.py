@@ -39,6 +39,7 @@ ALONE: dict[str, tuple[float, ...]] = {
     "JOINT_Z": (3.0, 4.0, 5.0, 6.0, 8.0),
     "JOINT_GRAD_Z": (3.0, 4.0, 5.0, 6.0, 8.0),
     "JOINT_RISE": (0.05, 0.1, 0.15, 0.25),
+    "JOINT_TWO_Z": (3.0, 3.5, 4.0, 5.0, 6.0),
     "HUGE_Z": (15.0, 20.0, 30.0, 50.0),
     "HUGE_RISE": (0.5, 0.7, 1.0, 1.5),
     "LONE_Z": (6.0, 8.0, 10.0, 12.0, 15.0, 20.0),
@@ -49,7 +50,7 @@ ALONE: dict[str, tuple[float, ...]] = {
 TOGETHER: dict[str, tuple[float, ...]] = {
     "TWO_Z": (6.0, 7.0, 8.0, 10.0),
     "THREE_Z": (4.0, 4.5, 5.0, 6.0),
-    "JOINT_Z": (4.0, 5.0),
+    "JOINT_TWO_Z": (3.5, 4.0, 5.0),
     "LONE_Z": (6.0, 7.0, 8.0, 10.0),
     "LONE_RISE": (0.15, 0.2, 0.3),
     "LEAST_RISE": (0.05, 0.08),

@@ -35,6 +35,7 @@ class Bounds:
     JOINT_Z: float = loss.JOINT_Z
     JOINT_GRAD_Z: float = loss.JOINT_GRAD_Z
     JOINT_RISE: float = loss.JOINT_RISE
+    JOINT_TWO_Z: float = loss.JOINT_TWO_Z
     HUGE_Z: float = loss.HUGE_Z
     HUGE_RISE: float = loss.HUGE_RISE
     LONE_Z: float = loss.LONE_Z
@@ -46,7 +47,8 @@ NAMES = tuple(bound.name for bound in fields(Bounds))
 
 
 class Seen(NamedTuple):
-    """One row that has a z score: that of the loss, of the two steps before, of the gradient; the rise in logarithms
+    """One row that has a z score: that of the loss, of the two steps before, of the gradient, the
+    lesser of both at the step before; the rise in logarithms
     (infinite for a loss that has none: any rise matters then), whether the row stands for many steps, how far the
     loss has climbed, and the features' own `instability`.
     """
@@ -56,6 +58,7 @@ class Seen(NamedTuple):
     last: float
     earlier: float
     grad_z: float
+    joint: float
     rise: float
     huge: float
     alone: float
@@ -97,12 +100,12 @@ def record(data: str, series: Series) -> Trace:
             features.rewind(state, sample.step - 1)
         if row in series.changes:
             features.restart(state)
-        earlier, last = state.loss.zs
+        before = (*state.loss.zs, state.loss.joint)
         told = features.observe(state, sample, learning=stable.status != "False")
         if sample.nonfinite:
             nonfinite.append(row)
         if "loss_z" in told:
-            seen.append(_seen(row, told, (last, earlier), state))
+            seen.append(_seen(row, told, before, state))
             stable.status = hysteresis(stable, STABLE, told["instability"])
     return Trace(data, series, np.array(seen, dtype=float).reshape(-1, len(Seen._fields)).T, tuple(nonfinite))
 
@@ -115,15 +118,16 @@ def _samples(series: Series) -> Iterator[StepSample]:
         yield StepSample(step=step, at=0, ranks=1, loss=loss_, grad_norm=norm, nonfinite=bad, told=told)
 
 
-def _seen(row: int, told: Mapping[str, float], zs: tuple[float, float], state: FeatureState) -> Seen:
+def _seen(row: int, told: Mapping[str, float], before: tuple[float, float, float], state: FeatureState) -> Seen:
     is_log = state.loss.positive
     rise = math.log(told["loss"] / told["loss_baseline"]) if is_log else math.inf
     return Seen(
         row=row,
         z=told["loss_z"],
-        last=zs[0],
-        earlier=zs[1],
+        last=before[1],
+        earlier=before[0],
         grad_z=told.get("grad_z", 0.0),
+        joint=before[2],
         rise=rise,
         huge=rise if is_log else -math.inf,
         alone=float(state.loss.alone),
@@ -138,6 +142,7 @@ def instability(trace: Trace, bounds: Bounds) -> Array:
     shares = [
         np.minimum(seen.last, seen.z) / bounds.TWO_Z,
         np.minimum(np.minimum(seen.earlier, seen.last), seen.z) / bounds.THREE_Z,
+        np.minimum(np.minimum(seen.joint, seen.z), seen.grad_z) / bounds.JOINT_TWO_Z,
         np.where(seen.rise >= bounds.JOINT_RISE, _joint(seen, bounds), 0.0),
         np.where(seen.huge >= bounds.HUGE_RISE, seen.z / bounds.HUGE_Z, 0.0),
         np.where((seen.alone > 0.0) & (seen.rise >= bounds.LONE_RISE), seen.z / bounds.LONE_Z, 0.0),

@@ -22,6 +22,8 @@ TWO_Z, THREE_Z = 7.0, 5.0
 """Z scores of the loss that alarm when two steps in a row have them, and three."""
 JOINT_Z, JOINT_GRAD_Z, JOINT_RISE = 5.0, 6.0, 0.15
 """A single step alarms when both stand out and the loss rises by so much (in its logarithm)."""
+JOINT_TWO_Z = 4.0
+"""... or two in a row, where loss and gradient norm both have this."""
 HUGE_Z, HUGE_RISE = 30.0, 1.0
 """... and by itself when it is out of all proportion."""
 LONE_Z, LONE_RISE = 7.0, 0.2
@@ -49,14 +51,16 @@ RAW_FLOOR = 1e-9
 
 class LossState(msgspec.Struct):
     """What is remembered of the loss. `suspect_since` is the first step of the excursion that is going on, -1 without
-    one; `zs` are the z scores at the last two steps; `gap` is how far apart the last two were, and `alone` whether the
-    last may alarm by itself. `rate` is the last learning rate, `settling` for how many steps it is still new.
+    one; `zs` are the z scores at the last two steps, `joint` the lesser of those of loss and gradient at the last.
+    `gap` is how far apart the last two were, and `alone` whether the last may alarm by itself. `rate` is the last
+    learning rate, `settling` for how many steps it is still new.
     """
 
     recent: Recent = msgspec.field(default_factory=Recent)
     drift: Drift = msgspec.field(default_factory=Drift)
     positive: bool = True
     zs: tuple[float, float] = (0.0, 0.0)
+    joint: float = 0.0
     suspect_since: int = -1
     calm: int = 0
     last_step: int = -1
@@ -100,7 +104,7 @@ def _features(state: LossState, sample: StepSample, grad_z: float, *, learning: 
     z, rise = usual.z(value), value - usual.location
     climb = state.drift.share(usual.noise, LEAST_CLIMB if state.positive else 0.0)
     jump = _jump(state, z, rise, grad_z)
-    state.zs = (state.zs[1], z)
+    state.zs, state.joint = (state.zs[1], z), min(z, grad_z)
     location = math.exp(usual.location) if state.positive else usual.location
     return {
         "loss_z": z,
@@ -117,7 +121,7 @@ def _jump(state: LossState, z: float, rise: float, grad_z: float) -> float:
     if z <= 0.0:
         return 0.0
     earlier, last = state.zs
-    shares = [min(last, z) / TWO_Z, min(earlier, last, z) / THREE_Z]
+    shares = [min(last, z) / TWO_Z, min(earlier, last, z) / THREE_Z, min(state.joint, z, grad_z) / JOINT_TWO_Z]
     if rise >= JOINT_RISE or not state.positive:
         shares.append(min(z / JOINT_Z, grad_z / JOINT_GRAD_Z))
     if rise >= HUGE_RISE and state.positive:
@@ -171,7 +175,7 @@ def rewind(state: LossState, step: int) -> None:
     """The run went back to `step`: keep only what was seen up to there."""
     state.recent.rewind(step)
     state.drift.rewind(step)
-    state.zs = (0.0, 0.0)
+    state.zs, state.joint = (0.0, 0.0), 0.0
     state.suspect_since, state.calm = -1, 0
     state.last_step, state.gap, state.alone = -1, 0, False
     state.rate, state.settling = math.inf, 0

@@ -1,4 +1,4 @@
-"""A single row that stands out: what it is worth depends on how many steps it stands for, and on how much it rises."""
+"""What of a loss is an alarm: rows alone and in a row, with their gradient norm, with a learning rate in view."""
 
 import random
 
@@ -54,6 +54,26 @@ def test_a_rise_of_less_than_five_percent_is_no_spike_however_sure_and_however_l
         seen.append(observe(state, sample, learning=step < 150).get("instability", 0.0))
     assert 0.9 < max(seen) < 1.0
     assert max(seen[155:160]) == max(seen)
+
+
+def with_gradients(loss_rises: list[float], norm_rises: list[float]) -> float:
+    """The largest `instability` of a loss and a norm which, from the 200th step on, are times what is said."""
+    rng, state = random.Random(5), FeatureState()
+    seen = []
+    for step in range(200 + len(loss_rises)):
+        loss, norm = 2.5 * (1.0 + NOISE * rng.gauss(0.0, 1.0)), 1.0 + 0.1 * rng.gauss(0.0, 1.0)
+        if step >= 200:
+            loss, norm = 2.5 * loss_rises[step - 200], norm_rises[step - 200]
+        sample = StepSample(step=step, at=0, ranks=1, loss=loss, grad_norm=norm, nonfinite=0)
+        seen.append(observe(state, sample).get("instability", 0.0))
+    return max(seen)
+
+
+def test_two_steps_in_a_row_alarm_sooner_with_their_gradients() -> None:
+    assert with_gradients([1.16, 1.16], [2.0, 2.0]) >= 1.0
+    assert with_gradients([1.16, 1.16], [1.0, 1.0]) < 1.0
+    assert with_gradients([1.16, 1.16], [2.0, 1.0]) < 1.0
+    assert with_gradients([1.16, 1.0, 1.16], [2.0, 2.0, 2.0]) < 1.0
 
 
 def after_the_rate(rates: list[float | None], rise: float, steps: int = 30) -> float:
