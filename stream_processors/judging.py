@@ -180,6 +180,7 @@ def rephase(state: RunState, desk: Desk) -> None:
 def checkpoint_saved(state: RunState, candidate: recovery.Candidate, desk: Desk) -> None:
     """A checkpoint is a candidate when the run was known to be well at that step."""
     healthy = all(state.conditions[name].status == "True" for name in ("Finite", "Stable", "TelemetryFresh"))
+    healthy = healthy and state.conditions["Synchronized"].status != "False"  # whose weights would be saved?
     candidate.stable = healthy and state.incident is None and features.onset(state.features) < 0
     recovery.remember(state.candidates, candidate)
     recoverable(state, desk)

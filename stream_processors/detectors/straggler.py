@@ -29,6 +29,8 @@ WARM_UP = 4
 """Comparisons after a start that are not judged: first steps compile, allocate, fill caches."""
 STALE_STEPS = 256
 """So long after the last comparison nothing is said any more."""
+SUSPECT = 0.25
+"""Under this share of the threshold a rank is as fast as the others: its slowness began after that."""
 ABSTAINING = 0.99
 """The most that is said of an alarm before it has lasted."""
 
@@ -48,11 +50,14 @@ class Slowest(msgspec.Struct, frozen=True):
 
 
 class StragglerState(msgspec.Struct):
-    """`times` is how often in a row the same `rank` was as slow as to alarm, `since` the step of the first of them."""
+    """`times` is how often in a row the same `rank` was as slow as to alarm, `since` the step after which it began,
+    `calm` the last one at which no rank was slow.
+    """
 
     rank: int = -1
     times: int = 0
     since: int = -1
+    calm: int = -1
     compared: int = 0
     compared_at: int = 0
     steps: int = 0
@@ -74,17 +79,19 @@ def observe(state: StragglerState, sample: StepSample) -> dict[str, float]:
 
 def restart(state: StragglerState) -> None:
     """Another attempt: its ranks may be other machines."""
-    state.rank, state.times, state.since, state.compared, state.seen = -1, 0, -1, 0, {}
+    state.rank, state.times, state.since, state.calm, state.compared, state.seen = -1, 0, -1, -1, 0, {}
 
 
 def _compare(state: StragglerState, sample: StepSample, own: Spread) -> None:
     found = slowest(own, sample.spreads.get(COMM), sample.spreads.get(DATA))
+    if found.share < SUSPECT:
+        state.calm = sample.step
     if found.share < 1.0:
         state.rank, state.times, state.since = -1, 0, -1
     elif found.rank == state.rank:
         state.times += 1
     else:
-        state.rank, state.times, state.since = found.rank, 1, sample.step
+        state.rank, state.times, state.since = found.rank, 1, state.calm if state.calm >= 0 else sample.step
     lasting = state.times >= COMPARISONS
     state.seen = {
         "straggler": found.share if lasting else min(found.share, ABSTAINING),

@@ -107,7 +107,7 @@ def test_the_evidence_of_a_straggler_says_how_slow_since_when_and_at_whose_cost(
     assert seen["straggler_score"] == pytest.approx(0.5, abs=0.05)
     assert seen["straggler_share"] == pytest.approx(0.7 / 1.7, abs=0.05)
     assert seen["straggler_victims"] == RANKS - 1
-    assert 80 <= seen["straggler_since"] <= 104
+    assert 72 <= seen["straggler_since"] <= 88
 
 
 def test_where_computing_includes_the_waiting_the_collectives_tell_who_is_late() -> None:
@@ -144,7 +144,8 @@ def test_a_rank_that_waits_for_its_data_is_the_straggler_though_all_steps_are_as
         pytest.param(lambda at: working(at, slow=1.0 + 0.08 * at.rank), id="ranks of several kinds"),
         pytest.param(lambda at: working(at, slow=0.3 if at.rank == 1 else 1.0), id="one rank has less to do"),
         pytest.param(lambda at: working(at, slow=30.0 if at[:2] == (150, SLOW) else 1.0), id="one slow step"),
-        pytest.param(lambda at: working(at, slow=100.0 if at[:2] == (0, SLOW) else 1.0), id="one compiles"),
+        pytest.param(lambda at: working(at, slow=30.0 if 156 <= at.step <= 160 and not at.rank else 1.0), id="a burst"),
+        pytest.param(lambda at: working(at, slow=100.0 if at.step < 3 and at.rank == SLOW else 1.0), id="one compiles"),
         pytest.param(lambda at: working(at, slow=9.0 if at.step % 50 == 0 and not at.rank else 1.0), id="checkpoints"),
         pytest.param(lambda _: {"step_s": 1.0}, id="whole steps only"),
     ],
@@ -316,6 +317,18 @@ def test_another_attempt_starts_over_but_remembers_what_must_be_equal() -> None:
     tell(run, range(80, 84), lambda at: replicated(at, off=1e-3 * (at.rank == 2)), noise)
     assert status(run) == "False"
     assert run.state.last_features["disagreeing_rank"] == 2
+
+
+def test_a_checkpoint_of_ranks_that_disagree_is_no_good_one() -> None:
+    noise = random.Random(1)
+    run = GovernedRun(world=RANKS, mode="observe", checkpoint_every=0).begin()
+    tell(run, range(40), replicated, noise)
+    tell(run, range(40, 60), lambda at: replicated(at, off=1e-3 * (at.rank == 3 and at.step >= 50)), noise)
+    run.tell(run.ranks[0], run.ranks[0].checkpoint, 59)
+    assert [known.stable for known in run.state.candidates] == [False]
+    tell(run, range(60, 80), replicated, noise)
+    run.tell(run.ranks[0], run.ranks[0].checkpoint, 79)
+    assert run.state.candidates[-1].stable
 
 
 def test_an_attempt_whose_weights_are_sharded_is_not_held_to_what_they_were() -> None:
