@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ..events.errors import PolicyInvalid, UserMistake
 from ..governance.applies_to import ties
-from ..governance.policy import SHIPPED, Policy, read_policy, shipped_policy_text
+from ..governance.policy import SHIPPED, Policy, read_policy, shipped_policy_text, told
 from ..governance.policy_yaml import Fault
 from ..stream_processors.policy_text import files_of, text_of
 
@@ -65,7 +65,7 @@ def named(source: PolicySource) -> Policy:
     """
     policy, faults = read_policy(source.text)
     if policy is None:
-        raise PolicyInvalid("\n".join([f"{source.label} cannot be used:", *(f"  {fault}" for fault in faults)]))
+        raise PolicyInvalid(told(f"{source.label} cannot be used", faults))
     return policy
 
 
@@ -88,7 +88,7 @@ def _check(source: Path | PolicySource) -> tuple[Checked, Policy | None]:
     try:
         text = text_of(source) if isinstance(source, Path) else source.text
     except PolicyInvalid as error:
-        return Checked(label, trouble=(str(error).removeprefix(f"{label}: "),)), None
+        return Checked(label, trouble=(str(error).removeprefix(f"{label} "),)), None
     policy, faults = read_policy(text)
     if policy is None:
         return Checked(label, faults=tuple(faults)), None

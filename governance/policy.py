@@ -6,6 +6,7 @@ into a `Policy`, once per text. Called by `stream_processors.fold` when a policy
 person names a file; `decide` reads the result.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import sha256
 from importlib.resources import files
@@ -155,7 +156,7 @@ def load_policy(text: str) -> Policy:
     """
     policy, faults = read_policy(text)
     if policy is None:
-        raise PolicyInvalid("\n  ".join(["the policy cannot be used:", *map(str, faults)]))
+        raise PolicyInvalid(told("the policy cannot be used", faults))
     return policy
 
 
@@ -175,6 +176,13 @@ def read_policy(text: str) -> tuple[Policy | None, list[Fault]]:
         policy, faults = None, [*tree.faults, *policy_faults.of(error, Policy, tree.root, text)]
     faults += policy_checks.faults(tree.root, text)
     return (None if faults else policy), sorted(faults)
+
+
+def told(heading: str, faults: Sequence[object]) -> str:
+    """One mistake in one line; several below a heading, a line each."""
+    if len(faults) == 1:
+        return f"{heading}: {faults[0]}"
+    return "\n  ".join([f"{heading}:", *map(str, faults)])
 
 
 def decoded(body: bytes) -> str:

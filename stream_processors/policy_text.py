@@ -13,7 +13,7 @@ from ..events.commands import PolicyActivated
 from ..events.errors import PolicyInvalid
 from ..events.telemetry import RunStarted
 from ..governance.applies_to import AppliesTo, chosen, subject_of, ties
-from ..governance.policy import decoded, default_policy_text, load_policy, policy_hash, read_policy
+from ..governance.policy import decoded, default_policy_text, load_policy, policy_hash, read_policy, told
 
 SUFFIXES = (".yaml", ".yml")
 
@@ -85,7 +85,7 @@ def read_policies(path: Path | None) -> PolicySet:
     faults += [f"two policies are called {name}" for name in sorted({one for one in names if names.count(one) > 1})]
     faults += ties([(policy.name, load_policy(policy.text).applies_to) for policy in policies])
     if faults:
-        raise PolicyInvalid("the policies cannot be used:\n  " + "\n  ".join(faults))
+        raise PolicyInvalid(told("the policies cannot be used", faults))
     return PolicySet(policies)
 
 
@@ -114,7 +114,7 @@ def text_of(file: Path) -> str:
     except OSError as error:
         raise PolicyInvalid(f"{file} cannot be read: {error.strerror or error}") from error
     except PolicyInvalid as error:
-        raise PolicyInvalid(f"{file}: {error}") from error
+        raise PolicyInvalid(f"{file} cannot be read: {error}") from error
 
 
 def _read(file: Path, faults: list[str]) -> PolicyText | None:

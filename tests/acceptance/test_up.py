@@ -106,9 +106,13 @@ def test_a_taken_port_is_one_line_that_names_the_option(option: str, tmp_path: P
         (("--kafka-port", "99999"), "--kafka-port"),
         (("--http-port", "65536"), "--http-port"),
         (("--kafka-port", "-1"), "--kafka-port"),
-        (("--policy", "/nowhere.yaml"), "/nowhere.yaml"),
-        (("--policy", "{folder}"), "Is a directory"),
-        (("--policy", "{not_text}"), "{not_text} cannot be read: 'utf-8' codec"),
+        (("--policy", "/nowhere.yaml"), "/nowhere.yaml cannot be read: No such file"),
+        (("--policy", "{empty}"), "the folder {empty} has no policies"),
+        (("--policy", "{folder}"), "the policies cannot be used: {not_text} cannot be read: a policy is written in"),
+        (
+            ("--policy", "{not_text}"),
+            "{not_text} cannot be read: a policy is written in UTF-8; line 1 has the byte 0xff",
+        ),
         (("--data-dir", "{not_text}"), "choose another data directory"),
         (("--data-dir", "{not_text}/below"), "choose another data directory"),
         (("--kafka", "127.0.0.1:9"), "no broker answers at 127.0.0.1:9"),
@@ -120,7 +124,8 @@ def test_a_taken_port_is_one_line_that_names_the_option(option: str, tmp_path: P
 )
 def test_what_cannot_be_started_is_one_line(options: tuple[str, ...], said: str, tmp_path: Path) -> None:
     (not_text := tmp_path / "policy.yaml").write_bytes(b"\xff\xfe")
-    named = {"folder": str(tmp_path), "not_text": str(not_text)}
+    (empty := tmp_path / "empty").mkdir()
+    named = {"folder": str(tmp_path), "not_text": str(not_text), "empty": str(empty)}
     line = refused(typed("up", *ANY_PORTS, *(word.format(**named) for word in options), data_dir=tmp_path / "data"))
     assert said.format(**named) in line
     assert not (tmp_path / "data" / "stack.json").exists()

@@ -135,7 +135,7 @@ def test_everything_wrong_with_a_folder_is_told_at_once(tmp_path: Path) -> None:
         read_policies(tmp_path)
     said = str(wrong.value)
     assert f"{tmp_path / 'c.yaml'}: line 4, column 1: budgte: no key 'budgte'; did you mean 'budget'?" in said
-    assert f"{tmp_path / 'd.yml'}: a policy is written in UTF-8; line 1 has the byte 0xff" in said
+    assert f"{tmp_path / 'd.yml'} cannot be read: a policy is written in UTF-8; line 1 has the byte 0xff" in said
     assert "two policies are called a" in said
     assert "a and b would both govern a run with team x and cluster y" in said
 
