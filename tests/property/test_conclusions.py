@@ -1,7 +1,7 @@
 """What `judging` leaves out where nothing has changed would have changed nothing."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pilothouse.governance import comparisons, decide, expressions, incidents, recovery, verification
@@ -10,10 +10,13 @@ from pilothouse.stream_processors import judging
 from pilothouse.stream_processors.run_state import RunState, dump_state, new_state
 from pilothouse.tests.governed_run import GovernedRun, decided
 from pilothouse.tests.property.test_fold_laws import histories
+from pilothouse.tests.run_builder import activated, quiet_loss
 
 RULES = (
-    "margin < 0.5",
+    "margin < 0.9",
+    "conditions.Recoverable == 'True'",
     "phase == 'Warmup'",
+    "conditions.Stable == 'True'",
     "conditions.Stable == 'Unknown'",
     "conditions.Stable != 'True' && features.loss > 2.0",
     "has(features.loss_z) && features.loss_z > 1.0",
@@ -21,6 +24,7 @@ RULES = (
     "features.steps_since_good_checkpoint > 3.0",
 )
 ACTION = "actions: [{action: notify, message: seen}], cooldown_steps: 0, limit: {count: 64}"
+ANY_RULES = st.lists(st.sampled_from(RULES), max_size=4, unique=True)
 SEEN = settings(max_examples=25)
 
 
@@ -78,14 +82,24 @@ def test_every_stage_at_every_step_decides_the_same(run: GovernedRun) -> None:
 
 @SEEN
 @given(
-    st.lists(st.sampled_from(RULES), max_size=4, unique=True),
+    st.tuples(ANY_RULES, ANY_RULES),
     st.integers(1, 3),
-    st.lists(st.sampled_from([0.0, 0.02, 0.1, 0.4, 2.0]), min_size=80, max_size=80),
+    st.lists(st.tuples(st.integers(0, 79), st.sampled_from([0.1, 0.2, 0.4, 2.0])), max_size=4),
     st.booleans(),
 )
-def test_no_rule_is_passed_over_that_holds(rules: list[str], held_for: int, rises: list[float], again: bool) -> None:
-    run = GovernedRun(world=1, loss=lambda _, step, __: 2.0 + rises[step % 80], checkpoint_every=7)
-    run.begin(policy_text(rules, held_for)).train(60, steps_per_tick=9)
+@example((["margin < 0.9"], ["margin < 0.9"]), 1, [(30, 0.1), (70, 0.1)], False)
+def test_no_rule_is_passed_over_that_holds(
+    rules: tuple[list[str], list[str]], held_for: int, rises: list[tuple[int, float]], again: bool
+) -> None:
+    """Whatever the loss does, another policy comes in the middle, and the run begins again."""
+
+    def loss(_: int, step: int, rank: int) -> float:
+        return quiet_loss(step, rank) + sum(height for first, height in rises if first <= step < first + 3)
+
+    run = GovernedRun(world=1, loss=loss)
+    run.begin(policy_text(rules[0], held_for)).train(50, steps_per_tick=9)
+    run.fold(activated("run", policy_text(rules[1], held_for), seq=2))
+    run.train(10, steps_per_tick=9)
     if again:
         run.begin_attempt("restart", "restarted", 40)
     run.train(30, steps_per_tick=9)
