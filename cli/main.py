@@ -19,6 +19,7 @@ from . import (
     import_command,
     logs,
     operator,
+    plan_command,
     policy,
     query_commands,
     replay_command,
@@ -71,6 +72,7 @@ def _assemble() -> None:
     commands.command(name="import", rich_help_panel=act)(import_command.import_)
     commands.command(rich_help_panel=act)(export_command.export)
     commands.command(rich_help_panel=act)(operator.stop)
+    commands.command(rich_help_panel=act)(plan_command.plan)
     commands.command(rich_help_panel=act)(report_fact.report_fact)
     commands.command(rich_help_panel=operate)(stack_commands.worker)
     commands.command(rich_help_panel=operate)(stack_commands.migrate)

@@ -124,6 +124,14 @@ class Actuators:
             case _ as unreachable:
                 assert_never(unreachable)
 
+    def with_own_checkpoint(self, action: Action) -> Action:
+        """A rollback of another run's, to the checkpoint of this run's own at the same step, where it has one."""
+        saving = self._trainer.saving
+        if not isinstance(action, Rollback) or action.checkpoint is None or saving is None:
+            return action
+        own = saving.checkpoints.at_step(action.checkpoint.step)
+        return action if own is None else action.model_copy(update={"checkpoint": own})
+
     def _beyond(self, factor: float) -> str | None:
         product = self._trainer.lr.value * factor
         if MULTIPLIER_MIN <= product <= MULTIPLIER_MAX:

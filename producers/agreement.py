@@ -112,16 +112,23 @@ class Agreement:
         self._proposed = self._number
         self._ballots.post(f"p/{self._number}", proposal.word())
 
-    def advance(self, step: int, judge: Judge) -> Outcome | None:
-        """This rank is at the safe point after `step`; what is done with now, if anything."""
+    def advance(self, step: int, judge: Judge, *, attend: bool = False) -> Outcome | None:
+        """This rank is at the safe point after `step`; what is done with now, if anything.
+
+        `attend`: every rank knows that a proposal for this very step comes, and stands here until it is decided, for
+        `patience` at most. It is in time here, for nobody passes `apply_at` before its verdict stands.
+
+        Raises:
+            BallotsLost: attended, and the registers are out of reach.
+        """
         if self.over:
             return None
         if self._proposal is None:
-            self._hear(step, judge)
+            self._hear(step, judge, attend=attend)
         if self._proposal is None:
             self.over = self._ballots.lost
             return None
-        return self._decided(self._proposal, step)
+        return self._decided(self._proposal, step, attend=attend)
 
     def leave(self) -> Proposal | None:
         """The run ends here for this rank; what it had heard of and is not decided."""
@@ -134,13 +141,14 @@ class Agreement:
     def _verdict_key(self) -> str:
         return f"d/{self._number}"
 
-    def _hear(self, step: int, judge: Judge) -> None:
-        word = self._ballots.value(f"p/{self._number}")
+    def _hear(self, step: int, judge: Judge, *, attend: bool) -> None:
+        key = f"p/{self._number}"
+        word = self._ballots.wait(key, self._patience) if attend else self._ballots.value(key)
         if word is None:
             return
         proposal = self._proposal = read_proposal(word)
         rank = self._ballots.rank
-        if step >= proposal.apply_at:
+        if step > proposal.apply_at or (step == proposal.apply_at and not attend):
             self._object(Verdict("late", f"rank {rank} was at step {step} when it heard of step {proposal.apply_at}"))
         elif (reason := judge(proposal)) is not None:
             self._object(Verdict("refused", f"rank {rank}: {reason}"))
@@ -152,8 +160,9 @@ class Agreement:
         self._promised = False
         self._ballots.post(self._verdict_key, verdict.word())
 
-    def _decided(self, proposal: Proposal, step: int) -> Outcome | None:
-        word = self._ballots.value(self._verdict_key)
+    def _decided(self, proposal: Proposal, step: int, *, attend: bool) -> Outcome | None:
+        key = self._verdict_key
+        word = self._ballots.wait(key, self._patience) if attend else self._ballots.value(key)
         if word is None:
             if self._ballots.lost or (self._promised and step >= proposal.apply_at):
                 return self._done(proposal, self._settle(step))

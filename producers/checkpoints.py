@@ -121,6 +121,10 @@ class Checkpoints:
             if not self._is_abandoned(name):
                 yield self._ref(name, manifest.step, digest)
 
+    def at_step(self, step: int) -> CheckpointRef | None:
+        """The newest of those of this step; None where none of them may be gone back to."""
+        return next((ref for ref in self.newest_first() if ref.step == step), None)
+
     def abandon_after(self, ref: CheckpointRef, attempt_id: str) -> None:
         """A rollback went back to `ref`: what was saved later belongs to a future that was given up. It is marked, not
         removed.

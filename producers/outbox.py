@@ -139,6 +139,7 @@ class Outbox:
         self._urgent = False
         self._flush_at = 0.0
         self._begun = pace.seconds()
+        self.on_rows: Callable[[Rows], None] = lambda _: None
 
     def append(self, entry: Entry | Raw) -> None:
         """Take one entry; from any thread, and at once. Told facts are sent without waiting for the next flush."""
@@ -148,8 +149,12 @@ class Outbox:
             return
         self.queue.append(entry)
         if told or len(self.queue) >= MAX_ROWS:
-            self._urgent = True
-            self.wake.set()
+            self.hurry()
+
+    def hurry(self) -> None:
+        """Tell what waits now, not at the next flush."""
+        self._urgent = True
+        self.wake.set()
 
     def counts(self) -> Counts:
         """The accounts, now; while a round is at work for long, those of its beginning."""
@@ -309,6 +314,7 @@ class Outbox:
         self._identity = draft.identity
         if draft.rows is not None:
             self.step = draft.rows.steps[-1]
+            self.on_rows(draft.rows)
         if draft.told is not None and draft.told.fact is RunEnded:
             self._tell_losses(now, last=True)
         try:

@@ -21,6 +21,7 @@ from .ballots import BallotsLost, LocalBallots, find_ballots
 from .checkpoints import Checkpoints
 from .control import follow
 from .course import Course, Signal
+from .following import LEFT_TO_PEOPLE, Following
 from .found_knobs import found_knobs
 from .knobs import Knob, Knobs
 from .learning_rate import LrMultiplier
@@ -65,7 +66,7 @@ class Pilot:
     `optimizer` and `scheduler` may each be one or several. `knobs` are named setters, `Knob`s or numbers
     (`producers.knobs`); weight decay and dropout are found without being named. `only` narrows what may be steered to
     some actions. `checkpoints` is a folder, or `Checkpoints` with how often and how many; without it nothing can
-    be rolled back.
+    be rolled back. `following` is the run's, where it follows another.
     """
 
     def __init__(  # noqa: PLR0913  # the face of steering: each argument is a part of the trainer, and all but two are optional
@@ -81,6 +82,7 @@ class Pilot:
         checkpoints: str | os.PathLike[str] | Checkpoints | None = None,
         only: Collection[ActionKind] | None = None,
         links: Callable[[Teller, Settings], Links] = open_links,
+        following: Following | None = None,
     ) -> None:
         self._run = run
         self._links, self._lonely = _linked(run, settings, links)
@@ -90,7 +92,9 @@ class Pilot:
             log.error("pilothouse: no checkpoints and no rollback for this model: %s", why)
         elif checkpoints is not None:
             folder = checkpoints if isinstance(checkpoints, Checkpoints) else Checkpoints(checkpoints)
-            if self._links.commands is not None:
+            if following is not None:
+                folder.suspect_since = following.suspect_since
+            elif self._links.commands is not None:
                 folder.suspect_since = self._links.commands.suspect_since
             state = TrainerState(model, optimizers, schedulers, scaler)
             saving = Saving(run, self._links.ballots, folder, state)
@@ -101,9 +105,12 @@ class Pilot:
             knobs=Knobs(found_knobs(model, optimizers) | dict(knobs or {})),
             course=Course(run),
             saving=saving,
+            following=following,
         )
         self._actuators = Actuators(self._trainer, only)
-        self._steering = Steering(run, self._links, self._actuators)
+        self._steering = Steering(run, self._links, self._actuators, following=following)
+        if following is not None and self._lonely:
+            following.give_up(self._lonely)
         self._last_step = 0
         self._unsaved_steps = 0
         self._open = True
@@ -118,7 +125,9 @@ class Pilot:
     def offer(self, *kinds: ActionKind) -> None:
         """Be steered in these ways as well, where only some were given; announced again if that is news."""
         self._actuators.offer(kinds)
-        self.steers = () if self._lonely else self._actuators.steers
+        steers = () if self._lonely else self._actuators.steers
+        follows = self._trainer.following is not None
+        self.steers = tuple(kind for kind in steers if kind in LEFT_TO_PEOPLE) if follows else steers
         self._run.steers(self.steers)
 
     def data(self, loader: Iterable[Any], fresh: bool = False) -> Iterator[Any]:

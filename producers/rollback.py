@@ -16,6 +16,7 @@ from ..events.telemetry import CheckpointRestored
 from .ballots import Ballots
 from .course import Course
 from .effects import Effect, tell_receipt
+from .following import Following
 from .knobs import Knobs
 from .learning_rate import LrMultiplier
 from .manifest import Manifest
@@ -40,11 +41,13 @@ class Trainer:
     knobs: Knobs
     course: Course
     saving: Saving | None
+    following: Following | None = None
 
 
 def remembered(trainer: Trainer) -> dict[str, object]:
     """What the pilot itself keeps in a checkpoint."""
-    return {"lr_multiplier": trainer.lr.value, "knobs": dict(trainer.knobs.turned)}
+    kept: dict[str, object] = {"lr_multiplier": trainer.lr.value, "knobs": dict(trainer.knobs.turned)}
+    return kept if trainer.following is None else kept | {"followed": trainer.following.standing()}
 
 
 def roll_back(trainer: Trainer, saving: Saving, command: InterventionIssued, action: Rollback, step: int) -> Effect:
@@ -143,6 +146,8 @@ def _continue(trainer: Trainer, saving: Saving, ref: CheckpointRef, manifest: Ma
     saving.parent_attempt_id = manifest.attempt_id
     attempt_id = derived_attempt_id(trainer.run.identity.attempt_id, f"restart from {ref.checkpoint_id}")
     trainer.run.begin_attempt("restart", ref.step + 1, parent=manifest.attempt_id, attempt_id=attempt_id)
+    if trainer.following is not None:
+        trainer.following.resume(loaded.pilot.get("followed"), ref.step)
     _tell_restored(trainer, ref)
 
 

@@ -29,6 +29,7 @@ from .beginning import Beginning
 from .beside import FIND_SECONDS, Beside, Finding
 from .context import Identity, Lineage
 from .copies import arrived, no_links
+from .departure import Followed
 from .ending import Ending, ending_of, last_words
 from .harmless import harmless
 from .outbox import Outbox
@@ -70,6 +71,7 @@ class Run:
         self._copied = False
         self._pilots: list[Pilot] = []
         self._host: Host | None = None
+        self._followed: Followed | None = None
 
     # ------------------------------------------------------------------------------------ what a training loop calls
 
@@ -247,6 +249,8 @@ class Run:
         from .pilot import Pilot
 
         self._timings.watch(model)
+        if self._followed is not None:
+            steered["following"] = self._followed.following
         if self.inert:
             steered["links"] = no_links
         pilot = Pilot(self, model, optimizer, settings=self.settings, **steered)
@@ -285,6 +289,8 @@ class Run:
         self._beside.close(share)
         if self._host is not None:
             self._host.close()
+        if self._followed is not None:
+            self._followed.conclude(self, self._outbox, share)
         known = self._one_of(OUTCOMES, outcome, "outcome") if outcome is not None else None
         self._announce(
             RunEnded, self.identity, outcome=known or self._outcome, step=self.last_step, error=last_words(error)
@@ -294,6 +300,11 @@ class Run:
         self._preemption.disarm()
         atexit.unregister(self._at_exit)
         self._publisher.close(max(0.0, deadline - time.monotonic()))
+
+    def follow(self, followed: Followed) -> None:
+        """Do what was done to another run. Called by `start_run`, before the run starts."""
+        self._followed = followed
+        self._outbox.on_rows = followed.departure.seen
 
     def left_behind(self, step: int) -> Self:
         """Become what `producers.copies` tells of: a run in a process that has no part in it."""

@@ -8,20 +8,28 @@ from ..settings import Settings
 from .beginning import begin, settings_of
 from .beside import Finding
 from .context import known_run_id, place_of, read_lineage
+from .departure import Departure, Followed
+from .departure import refuse_mistakes as refuse_wrong_tolerance
 from .description import Description, refuse_mistakes
+from .following import Following
 from .opening import outbox_of, told_of
+from .plan import Plan, read_plan
 from .run import Run
 from .thinning import Every, Thinning, said
 from .thinning import refuse_mistakes as refuse_wrong_thinning
 
+MAX_TAGS = 100
 
-def start_run(
+
+def start_run(  # noqa: PLR0913  # the face of a run: all but the name are keywords that most scripts leave out
     name: str,
     *,
     run_id: str | None = None,
     settings: Settings | None = None,
     sidecar: str | Path | None = None,
     every: Every = 1,
+    follow: str | Path | Plan | None = None,
+    follow_tolerance: float = 0.0,
     **description: Unpack[Description],
 ) -> Run:
     """Begin to publish a run. Use it as a context manager, or call `close` at the end.
@@ -34,6 +42,10 @@ def start_run(
     `every={"layer/*": 100}` gives names a number of their own on all ranks. What is left out is counted
     (`producers.thinning`).
 
+    `follow` names a run, or the file that `pilothouse plan RUN --out FILE` wrote of it: what was done to that run is
+    done to this one, at the same steps on all ranks, and nothing else. The end says whether this run is that one again,
+    and where their losses first differed by more than `follow_tolerance` (relative; 0: by a bit).
+
     Raises:
         UserMistake: an argument is wrong, or the ranks cannot agree on a run id. Wrong settings of the environment are
             said, and the run goes on without them.
@@ -41,6 +53,8 @@ def start_run(
     refuse_mistakes({"name": name, "run_id": run_id, "settings": settings, "sidecar": sidecar, **description})
     refuse_wrong_thinning(every)
     settings = settings if settings is not None else settings_of(os.environ)
+    plan = read_plan(follow, settings) if follow is not None else None
+    refuse_wrong_tolerance(plan, follow_tolerance)
     lineage = read_lineage(Path(sidecar)) if sidecar is not None else None
     place = place_of(os.environ)
     finding = Finding(description.get("config")) if place.rank == 0 else None
@@ -49,4 +63,10 @@ def start_run(
     beginning = begin(name, known, place, os.environ, resumed)
     told = told_of(name, description, said(every, place.world_size))
     outbox = outbox_of(beginning.identity, settings, Thinning(every, place.rank))
-    return Run(beginning.identity, settings, told, outbox).start(beginning, finding)
+    if plan is not None and len(told["tags"]) < MAX_TAGS:
+        told["tags"] = {**told["tags"], "follows": plan.run_id}
+    run = Run(beginning.identity, settings, told, outbox)
+    if plan is not None:
+        following = Following(run, plan)
+        run.follow(Followed(following, Departure(following, float(follow_tolerance))))
+    return run.start(beginning, finding)

@@ -21,7 +21,9 @@ from .agreement import Agreement, Outcome, Proposal
 from .ballots import Ballots, BallotsLost
 from .control import Commands, Orders, Refusal
 from .effects import Effect, tell_receipt
+from .following import Following
 from .pace import StepPace
+from .plan import Planned
 from .teller import Teller
 
 MAX_TRIES = 4
@@ -57,6 +59,7 @@ class Steering:
     orders: Orders = field(default_factory=Orders)
     pace: StepPace = field(default_factory=StepPace)
     patience: float = PATIENCE_SECONDS
+    following: Following | None = None
 
     def __post_init__(self) -> None:
         self._agreement = Agreement(self.links.ballots, self.patience)
@@ -79,6 +82,8 @@ class Steering:
         if self.over:
             return
         self.pace.note()
+        if self.following is not None and self._follow(self.following, step):
+            return
         if self.links.commands is not None and self._agreement.idle:
             self._feed(step, self.links.commands)
         outcome = self._agreement.advance(step, self._judge)
@@ -92,6 +97,41 @@ class Steering:
         command = self._command(pending) if pending is not None else trying
         if command is not None:
             self._tell(command, Effect("failed", "the run ended before it could be applied"), step)
+
+    # ------------------------------------------------------------------------------------------ following another run
+
+    def _follow(self, following: Following, step: int) -> bool:
+        """Do what is due at this very step, on all ranks; whether anything was done."""
+        stretch, done = following.stretch, following.done
+        while following.stretch == stretch and (planned := following.due(step)) is not None:
+            try:
+                why = self._do_planned(following, planned, step)
+            except BallotsLost as error:
+                self.give_up(why := str(error))
+            if why:
+                following.give_up(f"{planned.action.action} at step {step} was not applied: {why}")
+            else:
+                following.applied()
+        return following.done > done
+
+    def _do_planned(self, following: Following, planned: Planned, step: int) -> str:
+        """Agree and carry out, here and now; why it was not applied, empty where it was."""
+        if self.links.ballots.rank == 0:
+            own = self.actuators.with_own_checkpoint(planned.action)
+            command = following.command(planned, self.run.identity, self.orders.obeyed)
+            self._agreement.propose(Proposal(step, to_json(command.model_copy(update={"action": own}))))
+        outcome = self._agreement.advance(step, lambda proposal: self._judge_planned(proposal, planned), attend=True)
+        if outcome is None:
+            return self.over or f"rank {self.links.ballots.rank} heard nothing of it within {self.patience:g} s"
+        self._conclude(outcome, step)
+        became = self.orders.dealt_with.get(planned.intervention_id, outcome.verdict.reason)
+        return "" if became.startswith("applied") else f"{became}: {outcome.verdict.reason}".rstrip(": ")
+
+    def _judge_planned(self, proposal: Proposal, planned: Planned) -> str | None:
+        """This rank's word on what all ranks know to be due."""
+        if self._command(proposal).intervention_id != planned.intervention_id:
+            return f"AnotherPlan: by the plan of this rank {planned.intervention_id} is due"
+        return self._judge(proposal)
 
     # ----------------------------------------------------------------------------------------------- rank 0: proposing
 
@@ -117,6 +157,9 @@ class Steering:
         return _Attempted(command) if command is not None else None
 
     def _refused_here(self, command: InterventionIssued) -> Refusal | None:
+        if self.following is not None and not command.concerns_the_run:
+            other = self.following.plan.run_id
+            return Refusal("rejected", f"Following: what was done to run {other} is done to this one, and nothing else")
         if isinstance(command.action, Resume):
             return Refusal("rejected", "NotPaused: there is nothing to resume")
         reason = self.actuators.refusal(command.action)
@@ -136,6 +179,9 @@ class Steering:
             apply_at, last = command.expires_step, True
         if apply_at < step + 1:
             self._refuse(command, Refusal("expired", f"Expired: good until step {command.expires_step}"), step)
+            return
+        if self.following is not None and self.following.due_within(step, apply_at):
+            self._later.appendleft(command)  # what is due in between needs the ranks' ear
             return
         self._trying = trying
         self._agreement.propose(Proposal(apply_at, to_json(command), final=last))

@@ -3,8 +3,8 @@ WORLD PORT FOLDER`.
 
 Each rank is a process, forked when torch and its optimizers are imported, which is most of the time that one takes. It
 writes what it saw to `FOLDER/SCENARIO-RANK.json` and its stderr to `.err`; how each ended is in `FOLDER/SCENARIO.json`,
-by its rank. Scenarios: `steered` (DDP, every intervention once), `lonely` (ranks that
-share no collective; one is killed), `restarted` (goes on from what `steered` saved).
+by its rank. Scenarios: `steered` (DDP, every intervention once; and again, following what was applied), `lonely`
+(ranks that share no collective; one is killed), `restarted` (goes on from what `steered` saved).
 """
 
 import faulthandler
@@ -28,8 +28,10 @@ from pilothouse.events.decisions import OPERATOR
 from pilothouse.producers.ballots import find_ballots
 from pilothouse.producers.checkpoints import Checkpoints
 from pilothouse.producers.faults import Injector, read_faults
+from pilothouse.producers.following import Following
 from pilothouse.producers.knobs import Knob
 from pilothouse.producers.pilot import Pilot
+from pilothouse.producers.plan import Plan, Planned
 from pilothouse.settings import Settings
 from pilothouse.tests.pilot_world import Order, Script, Tape, links_of
 
@@ -107,6 +109,41 @@ ORDERS = [
 
 
 def steered(rank: int, world: int, folder: Path) -> dict[str, Any]:
+    """Under orders; then the same again, as fast as it goes, by the plan of what was applied."""
+    tape = Tape(rank, world)
+    saw = training(tape, folder / "checkpoints", ORDERS, None)
+    again = Tape(rank, world, attempt_id="attempt-of-the-follower", run_id="run-2")
+    following = Following(again, plan_of_all(tape))
+    return saw | {"followed": training(again, folder / "again", [], following) | {"fault": following.fault}}
+
+
+def plan_of_all(tape: Tape) -> Plan:
+    """What rank 0 saw applied, as every rank would read it from one file."""
+    told = [
+        Plan(run_id="run-1", interventions=tuple(applied(tape))).model_dump_json() if not tape.identity.rank else ""
+    ]
+    dist.broadcast_object_list(told)
+    return Plan.model_validate_json(told[0])
+
+
+def applied(tape: Tape) -> list[Planned]:
+    done: list[Planned] = []
+    stretch = 0
+    for fields in tape.of("intervention_receipt"):
+        order = ORDERS[int(fields["intervention_id"].removeprefix("i-")) - 1]
+        if fields["outcome"] != "applied" or isinstance(order.action, Pause | Resume):
+            continue
+        action = order.action(tape) if callable(order.action) else order.action
+        name, step = fields["intervention_id"], fields["step"]
+        done.append(Planned(stretch=stretch, step=step, intervention_id=name, rule="test", action=action))
+        stretch += isinstance(action, Rollback)
+    return done
+
+
+def training(  # noqa: PLR0915  # a training script, as people write them
+    tape: Tape, folder: Path, orders: list[Order], following: Following | None
+) -> dict[str, Any]:
+    _, _, _, rank, world = tape.identity
     torch.manual_seed(1)
     random.seed(rank)
     model = nn.parallel.DistributedDataParallel(
@@ -116,10 +153,9 @@ def steered(rank: int, world: int, folder: Path) -> dict[str, Any]:
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.99**step)
     data = torch.randn(1_000, 4, 8, generator=torch.Generator().manual_seed(rank))
-    tape, clip = Tape(rank, world), Clip(rank)
-    script = Script(tape, ORDERS)
-    checkpoints = SpoiltOnThisRank(folder / "checkpoints", every=20, keep=50)
-    ballots = find_ballots("steered", rank, world)
+    script, clip = Script(tape, orders), Clip(rank)
+    checkpoints = SpoiltOnThisRank(folder, every=20, keep=50 if following is None else 1)
+    ballots = find_ballots(tape.identity.attempt_id, rank, world)
     pilot = Pilot(
         tape,
         model,
@@ -129,6 +165,7 @@ def steered(rank: int, world: int, folder: Path) -> dict[str, Any]:
         knobs={"clip": Knob(clip.set, lambda: clip.value, 0.0, 2.0 if rank == 2 else 10.0)},
         checkpoints=checkpoints,
         links=links_of(script if rank == 0 else None, ballots),
+        following=following,
     )
     stepped_with: list[float] = []
     optimizer.register_step_pre_hook(lambda *_: stepped_with.append(optimizer.param_groups[0]["lr"]))
@@ -142,8 +179,9 @@ def steered(rank: int, world: int, folder: Path) -> dict[str, Any]:
         optimizer.step()
         own_rate = optimizer.param_groups[0]["lr"]
         scheduler.step()
-        time.sleep(STEP_SECONDS * (3 if rank == SLOW_RANK else 1))
-        checkpoints.spoil = rank == 1 and not tape.receipts("i-6")
+        if following is None:
+            time.sleep(STEP_SECONDS * (3 if rank == SLOW_RANK else 1))
+        checkpoints.spoil = following is None and rank == 1 and not tape.receipts("i-6")
         began = time.monotonic()
         signal = pilot.safe_point(step)
         slowest = max(slowest, time.monotonic() - began)

@@ -212,6 +212,28 @@ def test_an_ordinary_end_leaves_no_noise(ended: list[Ended]) -> None:
     assert [rank.stderr for rank in ended] == [""] * WORLD
 
 
+def test_ranks_that_follow_what_was_applied_train_the_same_run_bit_for_bit(ranks: list[Seen]) -> None:
+    """At their own pace, which is another; keeping one checkpoint, and that which the rollback wants."""
+    for rank in ranks:
+        again = rank["followed"]
+        assert again["fault"] == ""
+        assert again["rows"] == rank["rows"]
+        assert again["outcome"] == "stopped"
+
+
+@pytest.mark.parametrize("number", [1, 4, 5, 7, 11, 13])
+def test_what_is_followed_is_answered_by_every_rank_at_the_same_step(ranks: list[Seen], number: int) -> None:
+    for rank in ranks:
+        (first,), (second,) = receipts(rank, f"i-{number}"), receipts(rank["followed"], f"i-{number}")
+        names = ("outcome", "step", "before", "after")
+        assert [second[name] for name in names] == [first[name] for name in names]
+
+
+def test_who_follows_can_be_stopped_by_a_person_and_asked_nothing_else(ranks: list[Seen]) -> None:
+    assert ranks[0]["followed"]["steers"] == ["pause", "resume", "stop", "notify"]
+    assert set(ranks[0]["followed"]["steers"]) < set(ranks[0]["steers"])
+
+
 def test_a_restart_with_fewer_ranks_goes_on_from_the_newest_checkpoint(ranks: list[Seen], folder: Path) -> None:
     last = told(ranks[0], "checkpoint_saved")[-1]
     ended = train("restarted", 2, folder)

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from pilothouse.events.commands import RunAnnotated
+from pilothouse.producers.plan import Plan, read_plan
+from pilothouse.settings import Settings
 from pilothouse.tests.archived_runs import RunArchive
 from pilothouse.tests.endpoint_fixture import EndpointProcess
 from pilothouse.tests.governed_run import GovernedRun
@@ -131,8 +134,6 @@ def test_runs_are_named_one_behind_the_other(archive: RunArchive, policy: str) -
 
 
 def test_a_broken_run_is_said_and_the_others_are_tested(archive: RunArchive, policy: str) -> None:
-    from pilothouse.events.commands import RunAnnotated
-
     noted = GovernedRun(world=1, run_id="noted")
     noted.fold(RunAnnotated(at=1, run_id="noted", writer_id="person", seq=1, who="me", text="only this"))
     archive.keep(noted)
@@ -167,3 +168,30 @@ def test_what_was_asked_for_wrongly_is_said(
     archive: RunArchive, policy: str, words: tuple[str, ...], said: str
 ) -> None:
     assert said in refused(archive.cli("backtest", policy, *words))
+
+
+# ------------------------------------------------------------------------------------------------------ plan
+
+
+def test_the_plan_of_a_run_lies_where_a_run_that_follows_it_looks(archive: RunArchive) -> None:
+    answer = archive.cli("plan", "saved")
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert answer.stdout.splitlines()[-1] == 'follow it with: start_run(..., follow="saved")'
+    found = read_plan("saved", Settings(data_dir=archive.folder))
+    assert [(done.step, done.action.action) for done in found.interventions] == [(61, "rollback")]
+    assert (found.run_id, found.complete, len(found.stretches)) == ("saved", True, 2)
+
+
+def test_a_plan_goes_into_a_file_or_a_pipe(archive: RunArchive, tmp_path: Path) -> None:
+    file = tmp_path / "somewhere" / "plan.json"
+    said = json.loads(archive.cli("plan", "saved", "--out", str(file), "--json").stdout)
+    assert (said["file"], said["stretches"]) == (str(file), 2)
+    piped = archive.cli("plan", "saved", "--out", "-").stdout
+    assert Plan.model_validate_json(piped).digest == read_plan(file, Settings()).digest
+
+
+def test_a_run_that_was_never_started_has_no_plan(archive: RunArchive) -> None:
+    noted = GovernedRun(world=1, run_id="only-noted")
+    noted.fold(RunAnnotated(at=1, run_id="only-noted", writer_id="person", seq=1, who="me", text="only this"))
+    archive.keep(noted)
+    assert "was never started" in refused(archive.cli("plan", "only-noted"))

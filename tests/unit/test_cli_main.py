@@ -16,6 +16,7 @@ OPTIONS = {
     "interventions": ["--data-dir", "--json", "run"],
     "logs": ["--data-dir", "--json", "--level", "--limit", "--rank", "-l", "-n", "run"],
     "migrate": ["--data-dir"],
+    "plan": ["--data-dir", "--json", "--out", "-o", "run"],
     "replay": ["--data-dir", "--json", "run"],
     "policy activate": ["--all", "--data-dir", "--json", "--run", "--skip-tests", "source"],
     "policy check": ["--json", "sources"],
