@@ -7,6 +7,7 @@ import numpy as np
 
 from .draft import RANKS, ROWS, Change, Draft, draft
 from .healthy import HEALTHY
+from .learning_families import LEARNING_FAULTS
 from .pace_families import PACE_FAULTS
 from .rank_families import RANK_FAULTS
 from .series import Column, Series
@@ -179,6 +180,7 @@ FAULTS: dict[str, Change] = (
     }
     | PACE_FAULTS
     | RANK_FAULTS
+    | LEARNING_FAULTS
 )
 
 

@@ -8,6 +8,7 @@ nor held against a detector.
 import numpy as np
 
 from .draft import Change, Draft, correlated
+from .learning_families import LEARNING_HEALTHY
 from .pace_families import PACE_HEALTHY
 from .rank_families import RANK_HEALTHY
 from .series import Incident
@@ -165,4 +166,5 @@ HEALTHY: dict[str, Change] = (
     }
     | PACE_HEALTHY
     | RANK_HEALTHY
+    | LEARNING_HEALTHY
 )

@@ -24,6 +24,8 @@ AROUND = 3
 LEAST_AFTER = 6
 """Points after the lowest before anything is said."""
 TREND_Z = 3.5
+LEAST_FAR, FAR_NOISES = 4, 8.0
+"""... or for so many points by so many times the scatter, which is no matter of a trend any more."""
 NOISES = 2.5
 """The rise in units of the scatter of single points; the widening of the gap in those of its own."""
 LEAST_RISE = 0.02
@@ -96,12 +98,14 @@ def _judge(state: GeneralizationState) -> dict[str, float]:
     best_at = levels.index(min(levels))
     best, after, now = points[best_at : best_at + AROUND], points[best_at + AROUND :], points[-AROUND:]
     rise = levels[-1] - levels[best_at]
-    bound = max(_bound(state, levels[best_at]), ONCE_MORE * _came_back(levels[:best_at]))
+    noise, gained = _noise([known.val for known in points]), max(0.0, state.highest - levels[best_at])
+    bound = max(LEAST_RISE, LEAST_LOST * gained, NOISES * noise, ONCE_MORE * _came_back(levels[:best_at]))
     share = max(0.0, min(rise / bound, MOST_SHARE))
     if state.since < 0:
         widened = rise + _train(best) - _train(now)
         gap_noise = _noise([known.val - known.train for known in points])
-        share = max(0.0, min(share, _trend(after) / TREND_Z, widened / (NOISES * gap_noise)))
+        lasting = max(_trend(after) / TREND_Z, _stays_up(after, levels[best_at]) / (FAR_NOISES * noise))
+        share = max(0.0, min(share, lasting, widened / (NOISES * gap_noise)))
     state.since = best[-1].last if share >= 1.0 else state.since if share >= 0.5 else -1
     return {
         "overfitting": share,
@@ -110,11 +114,6 @@ def _judge(state: GeneralizationState) -> dict[str, float]:
         "train_fall": _train(best) - _train(now),
         "val_best_step": float(best[AROUND // 2].last),
     }
-
-
-def _bound(state: GeneralizationState, best: float) -> float:
-    gained = max(0.0, state.highest - best)
-    return max(LEAST_RISE, LEAST_LOST * gained, NOISES * _noise([known.val for known in state.points]))
 
 
 def _came_back(levels: list[float]) -> float:
@@ -140,6 +139,11 @@ def _trend(points: list[Point]) -> float:
     values = [known.val for known in points]
     score = sum((late > early) - (late < early) for at, early in enumerate(values) for late in values[at + 1 :])
     return (score - 1) / math.sqrt(count * (count - 1) * (2 * count + 5) / 18.0)
+
+
+def _stays_up(points: list[Point], best: float) -> float:
+    """By how much the lowest of the last points is above the best."""
+    return min(known.val for known in points[-LEAST_FAR:]) - best if len(points) >= LEAST_FAR else 0.0
 
 
 def _level(points: list[Point]) -> float:

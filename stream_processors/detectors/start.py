@@ -18,7 +18,8 @@ GROUP = 8
 RISE = 0.15
 """In logarithms: 16 percent."""
 NOISES = 5.0
-HIGH_GROUPS = 2
+HIGH_GROUPS, UNSURE = 2, 0.5
+"""So many in a row are needed; before, it counts no further."""
 ENORMOUS = math.log(15.0)
 NEVER_GROUPS = 6
 """So many groups without a fall are never."""
@@ -30,8 +31,8 @@ LATEST = 16
 
 
 class StartState(msgspec.Struct):
-    """`first` and `noise` are the level and the scatter of the first group of log losses, which began at step
-    `begun_at`; `low` is the lowest level of a group, `high` how many in a row were high, `groups` how many there were.
+    """`first` is the level of the first group of log losses, which began at step `begun_at`, `noise` the scatter of the
+    last one; `low` is the lowest level of a group, `high` how many in a row were high, `groups` how many there were.
     """
 
     values: list[float] = []
@@ -73,12 +74,12 @@ def _judge(state: StartState) -> None:
     if state.groups == 1:
         state.first, state.noise, state.low = level, noise, level
         return
-    noise = max(state.noise, noise)
+    noise, state.noise = max(noise, state.noise), noise
     state.low = min(state.low, level)
     bound = max(RISE, NOISES * noise)
     state.high = state.high + 1 if level - state.first >= bound else 0
-    rising = (level - state.first) / bound * min(1.0, state.high / HIGH_GROUPS)
-    state.share = max(0.0, min(rising, MOST_SHARE), _never_falls(state, level))
+    rising = min((level - state.first) / bound, MOST_SHARE if state.high >= HIGH_GROUPS else UNSURE)
+    state.share = max(0.0, rising, _never_falls(state, level))
     fallen = max(PROVEN, NOISES * noise / math.sqrt(GROUP))
     if level <= state.first - fallen or (state.groups >= LATEST and state.share < 1.0):
         state.proven, state.share = True, 0.0

@@ -64,6 +64,25 @@ def test_a_loss_that_rises_with_its_validation_is_not_its_matter() -> None:
     assert alarms(losses, 80) == []
 
 
+def test_a_validation_loss_that_stays_far_up_needs_no_long_trend() -> None:
+    def losses(number: int) -> tuple[float, float]:
+        return (1.0 + 0.01 * (number % 2)) * (1.3 if number >= 20 else 1.0), 1.0 - 0.001 * number
+
+    [found] = alarms(losses, 40)
+    assert found <= 26
+
+
+@pytest.mark.parametrize("bump, found", [(0.0, 1), (0.08, 0)])
+def test_a_rise_such_as_came_back_before_is_none(bump: float, found: int) -> None:
+    def losses(number: int) -> tuple[float, float]:
+        scatter = 0.01 * (-1) ** number
+        before = bump * math.sin(math.pi * (number - 10) / 6) if 10 <= number < 16 else 0.0
+        after = 0.004 * min(20, max(0, number - 24))
+        return math.exp(scatter + before + after - 0.002 * min(24, number)), math.exp(-0.01 * number)
+
+    assert len(alarms(losses, 46)) == found
+
+
 def test_single_evaluations_far_out_are_no_rise() -> None:
     assert alarms(lambda number: (2.0 * (10.0 if number % 17 == 0 else 1.0), 2.0 * math.exp(-number / 100)), 200) == []
 

@@ -41,6 +41,12 @@ def test_an_explosion_is_seen_at_its_third_step_with_its_first(seed: int, factor
     assert gradient.onset(state) == 300
 
 
+def test_a_lone_outlier_before_is_no_part_of_an_explosion() -> None:
+    state = GradientState()
+    assert explosions(lambda step: 50.0 if step == 280 or step >= 300 else 1.0, 304, state) == [302]
+    assert gradient.onset(state) == 300
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_lone_outliers_and_pairs_of_them_are_everyday_life(seed: int) -> None:
     noise, generator = noisy(seed), random.Random(seed)
@@ -110,6 +116,10 @@ def test_a_gradient_that_vanishes_while_the_loss_stands_still_is_seen_within_two
     scatter = noisy(seed + 100, 0.02)
     [found] = vanished(lambda step: noise() * dying(step), lambda _: 2.0 * scatter(), 3_000)
     assert 800 < found < 1_000
+
+
+def test_a_gradient_that_is_gone_for_a_block_alone_is_none() -> None:
+    assert vanished(lambda step: 1e-3 if 800 <= step < 800 + BLOCK else 1.0, lambda _: 2.0, 1_600) == []
 
 
 def test_a_gradient_that_falls_as_the_loss_does_is_healthy() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from pilothouse.events.decisions import ConditionChanged, IncidentOpened, InterventionProposed, PhaseChanged
 from pilothouse.events.telemetry import EvalCompleted, RecipeChanged, StepBatch
+from pilothouse.stream_processors.detectors.progress import FIRST_SIZE
 from pilothouse.stream_processors.run_state import dump_state, load_state
 from pilothouse.tests.governed_run import GovernedRun
 from pilothouse.tests.run_builder import SECOND, START
@@ -179,8 +180,11 @@ def test_a_new_recipe_is_compared_with_nothing_that_was_before() -> None:
     noise = noisy(6, 0.01)
     run = trained(1_200, evaluate=lambda step: power(step) * noise(), loss=lambda step: power(step) * noise())
     run.tell(run.ranks[0], run.ranks[0].tell, RecipeChanged, step=run.step - 1, what="data mix")
-    trained(1_200, run=run, evaluate=lambda _: 4.0 * noise(), loss=lambda _: 3.0 * noise(), grad_norm=lambda _: 50.0)
+    trained(400, run=run, evaluate=lambda _: 4.0 * noise(), loss=lambda _: 3.0 * noise(), grad_norm=lambda _: 50.0)
+    assert run.state.features.progress.size == FIRST_SIZE
+    trained(800, run=run, evaluate=lambda _: 4.0 * noise(), loss=lambda _: 3.0 * noise(), grad_norm=lambda _: 50.0)
     assert not [found for found in run.of(ConditionChanged) if found.status == "False"]
+    assert run.state.features.generalization.highest < math.log(4.2)
 
 
 def test_what_is_remembered_of_learning_is_small_and_survives_a_restart_of_the_governor() -> None:

@@ -102,8 +102,9 @@ def test_a_plateau_ends_when_the_loss_falls_on() -> None:
 
 
 def test_a_loss_that_is_noise_or_not_positive_is_left_alone() -> None:
-    noise = noisy(3, 0.5)
-    assert plateaus(lambda step: power(min(step, 500)) * noise(), 4_000, rate=constant) == []
+    for seed in range(30):
+        noise = noisy(seed, 0.3)
+        assert plateaus(lambda step: power(step) * noise(), 1_500, rate=constant) == []  # noqa: B023  # asked at once
     assert plateaus(lambda step: -power(min(step, 500)), 4_000, rate=constant) == []
 
 
@@ -145,9 +146,10 @@ def broken_from(loss: Loss, steps: int, state: StartState | None = None) -> int 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_loss_that_rises_from_its_first_steps_on_is_a_broken_start(seed: int) -> None:
     noise = noisy(seed, 0.02)
-    found = broken_from(lambda step: (12.0 + 5.0 * min(1.0, step / 40)) * noise(), 100)
-    assert found is not None
-    assert found < 48
+    for length in (10, 40):  # steps until it stays up; in ten of them the first group is all rise
+        found = broken_from(lambda step: (12.0 + 5.0 * min(1.0, step / length)) * noise(), 100)  # noqa: B023  # asked at once
+        assert found is not None
+        assert found < 48
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -161,12 +163,13 @@ def test_an_enormous_loss_that_never_falls_is_a_broken_start(seed: int) -> None:
     "loss",
     [
         lambda step: 6.9 + 23.0 * math.exp(-((step - 5) ** 2) / 8),
+        lambda step: 12.0 + 6.0 * (8 <= step < 16),
         lambda step: 156.0 * math.exp(-step / 30) + 2.0,
         lambda _: 0.6,
         lambda step: 10.9 - 4.0 * min(1.0, step / 300),
         lambda step: 2.0 + 0.1 * math.sin(step / 10),
     ],
-    ids=["overshoot", "untrained head", "flat", "slow warm-up", "wavy"],
+    ids=["overshoot", "eight high steps", "untrained head", "flat", "slow warm-up", "wavy"],
 )
 def test_a_start_that_is_healthy_is_none_of_that(loss: Loss) -> None:
     noise = noisy(5, 0.02)
