@@ -62,7 +62,8 @@ def _stays_settled(state: RunState, seen: dict[str, float]) -> bool:
     holds. So if no judge has anything new to say, only the margin can lead to another phase, and only a rule that reads
     numbers can hold now.
     """
-    if state.features.news or state.ledger.in_flight or not verdicts.goes_on_well(state.conditions, seen):
+    news, state.features.news = state.features.news, False
+    if state.ledger.in_flight or not verdicts.goes_on_well(state.conditions, seen, news=news):
         return False
     margin = least_margin(state.conditions)
     if margin < STRESSED_MARGIN:

@@ -54,17 +54,8 @@ def finite(condition: Condition, seen: Features, _: int) -> Verdict:
     return ALL_FINITE
 
 
-def _instability(seen: Features) -> float | None:
-    most = None
-    for name in INSTABILITIES:
-        x = seen.get(name)
-        if x is not None and (most is None or x > most):
-            most = x
-    return most
-
-
 def stable(condition: Condition, seen: Features, onset: int) -> Verdict:
-    x = _instability(seen)
+    x = _most(seen, INSTABILITIES)
     if x is None:
         return unchanged(condition)
     if judge.hysteresis(condition, judge.STABLE, x) == "True":
@@ -229,15 +220,46 @@ OF_A_STEP: tuple[tuple[ConditionType, Judge], ...] = (
     ("Efficient", efficient), ("Synchronized", synchronized),
 )  # fmt: skip
 
+BY_BLOCKS: tuple[tuple[ConditionType, tuple[str, ...], float], ...] = (
+    ("Generalizing", ("overfitting",), judge.LEARNING.enter),
+    ("Efficient", tuple(name for name, _ in CAUSES), judge.EFFICIENT.enter),
+    ("Synchronized", ("ranks_disagree", "rank_apart"), judge.SYNCHRONIZED.enter),
+)
+"""What is judged by what detectors say of blocks of steps: the features it is judged by, and where it fails."""
 
-def goes_on_well(conditions: Mapping[ConditionType, Condition], seen: Features) -> bool:
-    """Whether all judges would say of this step what they said of the last, where they said that all is well and
-    detectors say nothing new of blocks of steps (`FeatureState.news`). Their statistics are noted as they would.
+
+def goes_on_well(conditions: Mapping[ConditionType, Condition], seen: Features, *, news: bool) -> bool:
+    """Whether all judges would say of this step what they said of the last, where that was that all is well or nothing
+    is known; their statistics are noted as they would. `news`: detectors have spoken of a block of steps.
     """
     known = all(conditions[name].status == "True" for name in OF_EVERY_STEP)
-    x = _instability(seen)
+    x = _most(seen, INSTABILITIES)
     if not known or seen["nonfinite"] or x is None or x >= judge.STABLE.enter:
+        return False
+    if news and not _blocks_go_on_well(conditions, seen):
         return False
     conditions["Finite"].x = conditions["Progressing"].x = 0.0
     conditions["Stable"].x = x
     return True
+
+
+def _blocks_go_on_well(conditions: Mapping[ConditionType, Condition], seen: Features) -> bool:
+    if max(seen.get("grad_vanishing", 0.0), seen.get("plateau", 0.0)) >= judge.LEARNING.enter:
+        return False
+    for name, features, enter in BY_BLOCKS:
+        condition, x = conditions[name], _most(seen, features)
+        if condition.status == "True" and x is not None and x < enter:
+            condition.x = x
+        elif condition.status != "Unknown" or x is not None:
+            return False
+    return True
+
+
+def _most(seen: Features, names: tuple[str, ...]) -> float | None:
+    """The largest of those that are known."""
+    most = None
+    for name in names:
+        x = seen.get(name)
+        if x is not None and (most is None or x > most):
+            most = x
+    return most
