@@ -83,5 +83,5 @@ def _known(expression: str, facts: Mapping[str, Any]) -> dict[str, Any]:
     """What the run says to each thing that the expression names."""
     features, conditions = facts["features"], facts["conditions"]
     known: dict[str, Any] = {name: features.get(name) for name in expressions.mentioned(expression)}
-    known |= {name: getattr(each, "status", each) for name, each in conditions.items() if name in expression}
+    known |= {name: each.status for name, each in conditions.items() if name in expression}
     return known | {name: facts[name] for name in ("phase", "margin") if name in expression}
