@@ -70,6 +70,8 @@ _BITS = 2**15 - 1
 
 def compare(past: bytearray, batch: StepBatch, kept: Kept) -> None:
     """Merge what this batch's rows say into their steps. `past` holds what is remembered of each rank."""
+    if not kept:
+        return
     offset = batch.rank * _PAST.size
     if len(past) <= offset:
         past.extend(_NOBODY * (1 + (offset - len(past)) // _PAST.size))
@@ -99,7 +101,7 @@ def column(batch: StepBatch, names: tuple[str, ...]) -> Column | None:
 def _times(batch: StepBatch, computed: Column, kept: Kept, block: int, times: list[int]) -> int:
     """Follow the times of the rank, and merge them at its first row of each block; the answer is the last block."""
     waited, comm = column(batch, TOLD["data_wait_s"]), column(batch, TOLD["comm_s"])
-    took = computed if waited is None else [_sum(*both) for both in zip(computed, waited, strict=True)]
+    took = computed if waited is None else _sums(computed, waited)
     timed = [row for row in kept if computed[row[0]] is not None]
     followed = []
     for what, told in zip(TIMES, (took, waited, comm), strict=True):
@@ -118,8 +120,12 @@ def _times(batch: StepBatch, computed: Column, kept: Kept, block: int, times: li
     return block
 
 
-def _sum(computed: float | None, waited: float | None) -> float | None:
-    return computed if computed is None or waited is None else computed + waited
+def _sums(computed: Column, waited: Column) -> Column:
+    both = list(zip(computed, waited, strict=True))
+    try:
+        return [value + wait for value, wait in both]  # type: ignore[operator]  # nearly always
+    except TypeError:
+        return [value if value is None or wait is None else value + wait for value, wait in both]
 
 
 def _followed(units: Units, kept: Kept, was: int, how: Following) -> list[int]:

@@ -43,9 +43,12 @@ class Equality(msgspec.Struct):
     rank: int = -1
     ranks: int = 0
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether another step at which all agree changes nothing."""
+        return self.equal >= LEARNED and self.apart == 0 and self.width == 0.0 and not self.unproven
+
     def observe(self, step: int, spread: Spread) -> None:
-        if self.equal == OWN_NORMS:
-            return
         held = self.equal >= LEARNED
         if spread.width <= (TOLERANCE if held else SURE):
             self._agrees(spread, held)
@@ -87,7 +90,9 @@ def observe(state: AgreementState, sample: StepSample) -> dict[str, float]:
     compared = False
     for what, equality in ((WEIGHTS, state.weights), (GRADS, state.grads)):
         spread = sample.spreads.get(what)
-        if spread is not None and spread.count > 1:
+        if spread is None or spread.count < 2 or equality.equal == OWN_NORMS:
+            continue
+        if not (spread.high - spread.low <= SURE and equality.goes_on):
             equality.observe(sample.step, spread)
             compared = True
     if compared and (now := _features(state)) != state.seen:

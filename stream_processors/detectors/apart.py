@@ -19,6 +19,7 @@ from .spread import COARSE, LOCAL_LOSS, LOCAL_NORM, Spread
 
 FACTORS = {LOCAL_NORM: 4.0, LOCAL_LOSS: 1.5}
 USUALS = 3.0
+_LEAST_USUAL = {what: math.log(factor) / USUALS for what, factor in FACTORS.items()}
 USUAL_GAIN = 0.05
 STRUCK = 0.1
 LEAST_RATE = 5e-4
@@ -32,6 +33,9 @@ OVER = 1.5
 MEMORY = 0.999
 WARM_UP = 64
 MAX_SUSPECTS = 8
+
+NOBODY = {"rank_apart": 0.0, "apart_rank": -1.0, "apart_since": -1.0, "apart_strikes": 0.0, "apart_factor": 1.0}
+"""What is said while no rank is suspect."""
 
 
 class Suspect(msgspec.Struct, array_like=True):
@@ -69,8 +73,10 @@ def observe(state: ApartState, sample: StepSample) -> dict[str, float]:
     state.compared += 1
     if state.compared > WARM_UP:
         _weigh(state, sample.step, spread.count, struck)
-        if (now := _features(state, spread.count)) != state.seen:
-            state.seen = now
+        if state.suspects:
+            state.seen = _features(state, spread.count)
+        elif state.seen.get("apart_rank") != NOBODY["apart_rank"]:
+            state.seen = dict(NOBODY)
     return state.seen
 
 
@@ -87,21 +93,19 @@ def _begin(state: ApartState, what: int) -> None:
 def _struck(state: ApartState, spread: Spread) -> list[tuple[int, float]]:
     """The ranks that are struck at this step, at most one at each end, with how far they are from the others."""
     ends = _ends(spread)
-    state.usual = max(state.usual, math.log(FACTORS[state.what]) / USUALS)
-    bound = USUALS * state.usual
-    state.usual += USUAL_GAIN * min(max(away for _, away in ends) - state.usual, state.usual)
-    return [(rank, away) for rank, away in ends if away >= bound]
+    most, usual = max(ends)[0], max(state.usual, _LEAST_USUAL[state.what])
+    state.usual = usual + USUAL_GAIN * min(most - usual, usual)
+    bound = USUALS * usual
+    return [(rank, away) for away, rank in ends if away >= bound] if most >= bound else []
 
 
-def _ends(spread: Spread) -> list[tuple[int, float]]:
+def _ends(spread: Spread) -> tuple[tuple[float, int], ...]:
+    """How far each end is from the ranks between, and which rank it is."""
     if spread.count == 2:  # each is as far from the other; one of them is nearer to what is usual for it
         rank = spread.high_rank if abs(spread.high) > abs(spread.low) else spread.low_rank
-        return [(rank, spread.width / COARSE)]
+        return ((spread.width / COARSE, rank),)
     middle = spread.middle
-    return [
-        (spread.high_rank, (spread.high - middle) / COARSE),
-        (spread.low_rank, (middle - spread.low) / COARSE),
-    ]
+    return ((spread.high - middle) / COARSE, spread.high_rank), ((middle - spread.low) / COARSE, spread.low_rank)
 
 
 def _weigh(state: ApartState, step: int, ranks: int, struck: list[tuple[int, float]]) -> None:
@@ -136,8 +140,6 @@ def _bound(ranks: int) -> float:
 
 
 def _features(state: ApartState, ranks: int) -> dict[str, float]:
-    if not state.suspects:
-        return {"rank_apart": 0.0, "apart_rank": -1.0, "apart_since": -1.0, "apart_strikes": 0.0, "apart_factor": 1.0}
     rank = max(state.suspects, key=lambda rank: (state.suspects[rank].score, -rank))
     worst = state.suspects[rank]
     return {
