@@ -206,11 +206,11 @@ def _catches(counted: Mapping[Any, int]) -> str:
 
 
 def _summary(total: "Total", name: str) -> list[str]:
-    runs = f"{total.runs} runs, {total.steps} steps"
+    runs = f"{total.runs} run{'s' if total.runs != 1 else ''}, {total.steps} steps"
     broken = f"; {total.broken} could not be tested" if total.broken else ""
     steps = f" ({total.steps_earlier} steps earlier, {total.steps_later} later, in sum)" if total.catches else ""
     lines = [
-        f"{name} on {runs}{broken}; on {total.parted} the policies part, and only what lies before is counted here",
+        f"{name} on {runs}{broken}; on {total.parted} of them the policies part, and only what lies before is compared",
         f"  incidents: {_catches(total.catches)}{steps}",
         f"  {total.healthy} healthy runs: {_on_healthy(total)}",
     ]

@@ -3,6 +3,8 @@
 import json
 import logging
 import math
+import threading
+import time
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+import pilothouse
 from pilothouse.cli.planning import plan_of
 from pilothouse.events.actions import Rollback, ScaleLr, SetClip, SkipBatches, Stop
 from pilothouse.events.commands import PipelineReported
@@ -18,7 +21,7 @@ from pilothouse.events.envelope import LogPlace, TrainerFact
 from pilothouse.events.errors import UserMistake
 from pilothouse.events.telemetry import RunEnded, RunStarted, StepBatch
 from pilothouse.events.union import AnyDecision, Record
-from pilothouse.producers.ballots import LocalBallots
+from pilothouse.producers.ballots import LocalBallots, StoreBallots
 from pilothouse.producers.checkpoints import Checkpoints
 from pilothouse.producers.departure import Departure, Followed, alike, verdict
 from pilothouse.producers.departure import refuse_mistakes as refuse_wrong_tolerance
@@ -392,3 +395,73 @@ def test_a_following_run_says_in_its_log_what_came_of_it(
     with caplog.at_level(logging.INFO, "pilothouse"):
         followed(governed.plan, tmp_path, log)
     assert "run run-1 is reproduced: " in caplog.text
+
+
+# ----------------------------------------------------------------------------------------------------- several ranks
+
+
+def two_ranks(plans: list[Plan], slow: int, patience: float = 20.0) -> list[tuple[Tape, Following]]:
+    """Ten steps on two ranks, of which one takes its time at every step."""
+    store = torch.distributed.HashStore()  # type: ignore[attr-defined]  # public, but not in __all__
+    saw: list[tuple[Tape, Following]] = []
+    threads = []
+    for rank, plan in enumerate(plans):
+        tape = Tape(rank, 2)
+        saw.append((tape, Following(tape, plan)))
+        threads.append(threading.Thread(target=_be, args=(*saw[-1], store, 0.03 if rank == slow else 0.0, patience)))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    return saw
+
+
+def _be(tape: Tape, following: Following, store: Any, seconds: float, patience: float) -> None:
+    ballots = StoreBallots(lambda: store, "follow", tape.identity.rank, 2)
+    weight = torch.nn.Parameter(torch.zeros(1))
+    pilot = Pilot(tape, weight, torch.optim.SGD([weight], lr=0.1), settings=Settings(),
+                  links=lambda *_: Links(ballots), following=following)  # fmt: skip
+    pilot._steering._agreement._patience = patience  # a test need not wait as long as a training may
+    for step in range(10):
+        time.sleep(seconds)
+        pilot.safe_point(step)
+    pilot.close()
+
+
+HALVED = Plan(run_id="run-1", interventions=(planned(0, 2, ScaleLr(factor=0.5)), planned(0, 3, ScaleLr(factor=0.5))))
+
+
+@pytest.mark.parametrize("slow", [0, 1])
+def test_the_faster_rank_waits_where_something_is_due_and_both_do_it_there(slow: int) -> None:
+    for tape, following in two_ranks([HALVED, HALVED], slow):
+        assert following.fault == ""
+        assert [(said["outcome"], said["step"]) for said in tape.of("intervention_receipt")] == [
+            ("applied", 2), ("applied", 3)
+        ]  # fmt: skip
+
+
+def test_ranks_with_different_plans_apply_nothing() -> None:
+    other = Plan(run_id="run-1", interventions=(planned(0, 2, ScaleLr(factor=0.9), "of-another-plan"),))
+    for tape, following in two_ranks([HALVED, other], slow=-1):
+        assert "AnotherPlan" in following.fault
+        assert {said["outcome"] for said in tape.of("intervention_receipt")} == {"rejected"}
+
+
+def test_a_rank_that_has_nothing_due_lets_nobody_apply_alone() -> None:
+    later = Plan(run_id="run-1", interventions=(planned(0, 9, ScaleLr(factor=0.9)),))
+    (first, _), (second, _) = two_ranks([HALVED, later], slow=-1, patience=2.0)
+    for tape in (first, second):
+        assert all(said["outcome"] != "applied" for said in tape.of("intervention_receipt"))
+
+
+def test_a_script_follows_by_one_more_word_without_broker_or_archive(governed: Governed, tmp_path: Path) -> None:
+    """`start_run(follow=...)` as a script calls it; what it told waits in the spool."""
+    file = tmp_path / "plan.json"
+    file.write_text(governed.plan.model_dump_json())
+    settings = Settings(kafka="127.0.0.1:9", close_seconds=1.0, data_dir=tmp_path)
+    with pilothouse.start_run("again", run_id="again", follow=file, settings=settings) as run:
+        training = Training(run, tmp_path / "checkpoints").train()
+    assert training.weights() == governed.training.weights()
+    assert run._followed is not None
+    assert verdict(*run._followed)[0]
