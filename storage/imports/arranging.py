@@ -1,17 +1,20 @@
 """Puts a log's values together as a loop would have told them: one row a step, evaluations apart, attempts told.
 
 Trackers keep single values; those that stand together and are of one step are one row. A step number that goes back is
-a restart when the next goes on behind the old ones too; a single late row is only that. Pure; between a reader's
+a restart when the next goes on behind the old ones too; a single late row is only that. Steps that begin anew with each
+`epoch` are counted on. Pure; between a reader's
 `Item`s and `telling`.
 """
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from .names import OTHER_AXIS, Naming, place_of
-from .source import Item
+from .source import MAX_STEP, Item
 
+EPOCH = "epoch"
 MOST_AHEAD = 10_000
 """So much that is no row may stand between two, while it is found out whether the run began again."""
 
@@ -121,21 +124,44 @@ def _aside(item: Item, naming: Naming) -> list[Evaluation]:
     return [Evaluation(item.at, item.step, split, values) for split, values in by_split.items()]
 
 
+class _Count:
+    """The steps so far. Where they begin anew with each epoch, `offset` makes one count of them."""
+
+    def __init__(self) -> None:
+        self.high = -1
+        self.offset = 0
+        self._spacing = 1
+        self._epoch = math.inf
+
+    def continues(self, row: Row) -> None:
+        """Of a row behind the others: whether only its epoch is another."""
+        if row.step + self.offset < self.high and row.values.get(EPOCH, -math.inf) > self._epoch:
+            self.offset = self.high + self._spacing - row.step
+
+    def takes(self, row: Row) -> None:
+        """Of a row that is numbered as it will be told."""
+        if row.step > self.high >= 0:
+            self._spacing = row.step - self.high
+        self.high = row.step
+        self._epoch = row.values.get(EPOCH, self._epoch)
+
+
 def _with_restarts(told: Iterable[Arranged]) -> Iterator[Arranged]:
-    high = -1
+    count = _Count()
     waiting: deque[Arranged] = deque()
     coming = iter(told)
-    while True:
-        one = waiting.popleft() if waiting else next(coming, None)
-        if one is None:
-            return
+    while (one := waiting.popleft() if waiting else next(coming, None)) is not None:
         if isinstance(one, Row):
-            if one.step < high:
-                following = _next_row(waiting, coming)
-                if following is not None and following.step <= high:
-                    one, high = one._replace(restarts=True), one.step
-            else:
-                high = one.step
+            count.continues(one)
+        if not isinstance(one, Sample):
+            one = one._replace(step=min(one.step + count.offset, MAX_STEP - 1))
+        if isinstance(one, Row) and one.step >= count.high:
+            count.takes(one)
+        elif isinstance(one, Row):
+            following = _next_row(waiting, coming)
+            if following is not None and following.step + count.offset <= count.high:
+                one = one._replace(restarts=True)
+                count.takes(one)
         yield one
 
 

@@ -134,6 +134,23 @@ def test_steps_that_go_back_are_another_attempt_and_nothing_is_lost() -> None:
     assert not any(isinstance(one, IncidentOpened) for one in decisions_of(log))
 
 
+def test_steps_that_begin_anew_with_each_epoch_are_counted_on() -> None:
+    rows_of_epochs = [
+        Item(None, step, {"loss": 2.0, "epoch": float(epoch)}) for epoch in range(3) for step in range(0, 200, 20)
+    ]
+    evaluated = Item(None, 180, {"val_loss": 2.5})
+    told = list(arranged([*rows_of_epochs, evaluated], Naming()))
+    assert [one.step for one in told if isinstance(one, Row)] == list(range(0, 600, 20))
+    assert not any(one.restarts for one in told if isinstance(one, Row))
+    assert told[-1] == Evaluation(None, 580, "validation", {"loss": 2.5})
+
+
+def test_a_resumed_job_that_repeats_an_epoch_is_a_restart() -> None:
+    steps = [(step, step // 10) for step in (*range(25), *range(20, 40))]
+    told = arranged([Item(None, step, {"loss": 2.0, "epoch": float(epoch)}) for step, epoch in steps], Naming())
+    assert [one.step for one in told if isinstance(one, Row) and one.restarts] == [20]
+
+
 def test_between_two_processes_nobody_was_alive() -> None:
     log = ScriptedLog([*rows(EVEN), *rows([3_000.0 + 2 * index for index in range(60)], 40)])
     assert hangs_of(log) == []
