@@ -172,9 +172,13 @@ def dump_state(state: RunState) -> bytes:
 
 
 def load_state(body: bytes) -> RunState:
-    """The state of `dump_state`.
+    """The state of `dump_state`. What it was written without has its default; a condition that was not judged then is
+    not known.
 
     Raises:
         msgspec.DecodeError: the bytes are not a state of this version (a subclass, `ValidationError`, included).
     """
-    return _decode(body)
+    state = _decode(body)
+    if len(state.conditions) < len(JUDGED):
+        state.conditions = {name: state.conditions.get(name) or Condition(name) for name in JUDGED}
+    return state

@@ -14,10 +14,11 @@ from pilothouse.events.decisions import (
     RunAssessed,
 )
 from pilothouse.events.telemetry import RecipeChanged, TelemetryGap
-from pilothouse.governance.conditions import Condition, Threshold, hysteresis
+from pilothouse.governance.conditions import JUDGED, Condition, Threshold, hysteresis
 from pilothouse.stream_processors.detectors import hang
 from pilothouse.stream_processors.fold import fold
 from pilothouse.stream_processors.judging import LOST_TICKS, SILENT_TICKS
+from pilothouse.stream_processors.run_state import dump_state, load_state
 from pilothouse.tests.governed_run import GovernedRun
 from pilothouse.tests.run_builder import SECOND, START, log, quiet_loss, tick
 
@@ -339,6 +340,16 @@ def test_what_a_rollback_undid_lowers_the_stability_of_the_run() -> None:
     assert (score.undone > 0, stubborn.state.score.undone) == (True, 0)
     assert score.incidents == len(obedient.of(IncidentOpened))
     assert score.steps == obedient.state.ledger.judged
+
+
+def test_a_state_from_before_a_condition_was_judged_goes_on() -> None:
+    run = GovernedRun(world=1).begin().train(40)
+    for name in ("Efficient", "InDistribution"):
+        del run.state.conditions[name]
+    run.state = load_state(dump_state(run.state))
+    run.train(80)
+    assert list(run.state.conditions) == list(JUDGED)
+    assert changes(run, "Efficient") == [("True", "AsUsual")]
 
 
 def test_a_rank_that_falls_behind_is_waited_for_and_then_not() -> None:
