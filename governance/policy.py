@@ -144,7 +144,8 @@ def dump_policy(policy: Policy) -> str:
     for rule in policy.rules:
         actions = [action.model_dump(mode="json", exclude_none=True) for action in rule.actions]
         said["rules"].append(rule.model_dump(mode="json", by_alias=True, exclude_defaults=True) | {"actions": actions})
-    return yaml.safe_dump(said, sort_keys=False, allow_unicode=True, width=120)
+    # In ASCII: of the line ends of Unicode the YAML library would make spaces.
+    return yaml.safe_dump(said, sort_keys=False, width=120)
 
 
 @lru_cache(maxsize=256)

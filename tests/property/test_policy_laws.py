@@ -56,12 +56,10 @@ def answers(text: str) -> None:
     assert (policy is None) == bool(faults)
     lines = text.count("\n") + text.count("\r") + text.count("\x85") + text.count("\u2028") + text.count("\u2029") + 2
     assert all(1 <= fault.mark.line <= lines and fault.mark.column >= 1 and fault.message for fault in faults)
-    with suppress(PolicyInvalid):
-        load_policy(text)
     assert time.process_time() - began < SECONDS
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(st.text(max_size=80) | SNIPPETS | mutated(default_policy_text()))
 @example("[" * MAX_POLICY_BYTES)
 @example("{? " * 10_000)
@@ -84,10 +82,10 @@ def test_any_yaml_is_a_policy_or_a_list_of_mistakes(value: object) -> None:
     answers(yaml.safe_dump(value))
 
 
-@given(st.binary(max_size=200))
+@given(st.binary(max_size=200) | SNIPPETS.map(str.encode))
 def test_any_bytes_are_a_text_or_not_a_policy(body: bytes) -> None:
     with suppress(PolicyInvalid):
-        answers(decoded(body))
+        assert isinstance(load_policy(decoded(body)), Policy)
 
 
 @settings(max_examples=60)
@@ -162,6 +160,7 @@ POLICIES = st.builds(
 
 @settings(max_examples=20)
 @given(POLICIES)
+@example(Policy(name="p", description="a\x85b\u2028c\ud7ff: #", rules=()))
 def test_a_policy_that_is_written_out_and_read_again_is_the_same(policy: Policy) -> None:
     assert load_policy(dump_policy(policy)) == policy
 
