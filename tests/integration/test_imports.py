@@ -37,12 +37,12 @@ from pilothouse.stream_processors.fold import fold
 from pilothouse.stream_processors.replay import replay
 from pilothouse.stream_processors.run_state import new_state
 from pilothouse.tests.archive_events import Writer, logged, story
-from pilothouse.tests.endpoint_fixture import EndpointProcess, NewEndpoint
+from pilothouse.tests.endpoint_fixture import EndpointProcess
 from pilothouse.tests.scripted_log import POLICIES, ScriptedLog, events_of, rows
 from pilothouse.tests.stack_fixture import CLI, environ
 
 LOGS = Path(__file__).parents[1] / "logs_of_others"
-LONG = ScriptedLog(rows([float(second) for second in range(300)]), name="long")
+LONG = ScriptedLog(rows([float(second) for second in range(120)]), name="long")
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def test_an_import_cut_off_anywhere_goes_on_and_ends_as_if_it_had_not_been(
     other: Client, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
     importer(other).bring(ScriptedLog(LONG.listed, name="whole"))
-    monkeypatch.setattr("pilothouse.storage.imports.keeping.BATCH_ROWS", 200)
+    monkeypatch.setattr("pilothouse.storage.imports.keeping.BATCH_ROWS", 80)
     inserts: list[int] = []
     insert = Archive.insert
 
@@ -153,17 +153,16 @@ def comparable(client: Client, run_id: str) -> list[tuple[str, int]]:
     return log + [(decision.kind, decision.step) for decision in read_decisions(client, run_id)]
 
 
-def test_a_killed_import_goes_on_where_it_was(new_endpoint: NewEndpoint, tmp_path: Path) -> None:
-    running = new_endpoint()
-    client = connect(Settings(clickhouse_url=running.clickhouse_url))
-    migrate(client)
+def test_a_killed_import_goes_on_where_it_was(endpoint: EndpointProcess, other: Client, tmp_path: Path) -> None:
     names = [f"m{number}" for number in range(8)]
-    lines = [f"step,loss,{','.join(names)}", *(f"{step},{2 + 1 / (step + 1)}{',1.5' * 8}" for step in range(3_000))]
+    lines = [f"step,loss,{','.join(names)}", *(f"{step},{2 + 1 / (step + 1)}{',1.5' * 8}" for step in range(1_500))]
     (tmp_path / "big.csv").write_text("\n".join(lines) + "\n")
     command = [*CLI, "import", str(tmp_path / "big.csv"), "--json"]
-    env = environ(tmp_path / "data") | {"PILOTHOUSE_CLICKHOUSE_URL": running.clickhouse_url}
+    env = environ(tmp_path / "data") | {
+        "PILOTHOUSE_CLICKHOUSE_URL": f"{endpoint.clickhouse_url.rsplit('/', 1)[0]}/{other.database}"
+    }
     process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    keeper = Keeper(client)
+    keeper = Keeper(other)
     until(lambda: keeper.reached("big") > 0 or process.poll() is not None)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
@@ -173,15 +172,14 @@ def test_a_killed_import_goes_on_where_it_was(new_endpoint: NewEndpoint, tmp_pat
     assert not known.finished
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=120)
     [told] = map(json.loads, done.stdout.splitlines())
-    assert (told["result"], told["rows"]) == ("resumed", 3_000)
-    [row] = client.query(
+    assert (told["result"], told["rows"]) == ("resumed", 1_500)
+    [row] = other.query(
         "SELECT count(), uniqExact(step) FROM steps WHERE run_id = 'big' AND metric = 'loss'"
     ).result_rows
-    assert tuple(row) == (3_000, 3_000)
+    assert tuple(row) == (1_500, 1_500)
     assert 0 < reached < keeper.reached("big")
-    decided = [decision.event_id for decision in read_decisions(client, "big")]
-    assert [decision.event_id for decision in replay("big", read_log(client, "big"))] == decided
-    client.close()
+    decided = [decision.event_id for decision in read_decisions(other, "big")]
+    assert [decision.event_id for decision in replay("big", read_log(other, "big"))] == decided
 
 
 def until(holds: Callable[[], bool], seconds: float = 90) -> None:
@@ -194,7 +192,7 @@ def until(holds: Callable[[], bool], seconds: float = 90) -> None:
 def test_another_log_of_the_same_name_is_refused_and_nothing_of_it_is_taken(client: Client) -> None:
     importer(client).bring(LONG)
     before = history(client, "long")
-    grown = ScriptedLog(rows([float(second) for second in range(301)]), name="long")
+    grown = ScriptedLog(rows([float(second) for second in range(121)]), name="long")
     with pytest.raises(FileRefused, match=r"run long was imported from scripted.csv, which said something else"):
         importer(client).bring(grown)
     assert history(client, "long") == before
@@ -286,7 +284,7 @@ def test_a_run_of_a_stack_s_log_comes_back_with_places_of_its_own_that_a_replay_
     Archive(client).insert(records)
     importer(other).bring(Exported(exported(client, "judged", tmp_path / "judged")))
     decided = [encode(decision).body for decision in read_decisions(other, "judged")]
-    assert len(decided) > 100
+    assert len(decided) > 50
     assert [encode(decision).body for decision in replay("judged", read_log(other, "judged"))] == decided
 
 
@@ -393,7 +391,7 @@ MALICIOUS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "no manifest": (spoiled(replaced(MANIFEST, b"[1]")), "is not that of an export"),
     "a huge manifest": (spoiled(replaced(MANIFEST, b" " * 2_000_000)), "believed"),
     "an unknown field": (spoiled(edited(MANIFEST, '"ticks"', '"tocks"')), "manifest.json: "),
-    "more steps said": (spoiled(edited(MANIFEST, '"step_rows": 300', '"step_rows": 301')), "has 300 rows, where"),
+    "more steps said": (spoiled(edited(MANIFEST, '"step_rows": 120', '"step_rows": 121')), "has 120 rows, where"),
     "a changed decision": (spoiled(edited(EVENTS, '"reason":"AllFinite"', '"reason":"Fine"')), "its records are not"),
     "an event that is none": (spoiled(edited(EVENTS, '"world_size":1', '"world_size":0')), "run_started.world_size"),
     "of another run": (spoiled(edited(EVENTS, '"run_id":"long"', '"run_id":"live"')), "is of another run"),
