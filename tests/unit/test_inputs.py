@@ -191,7 +191,9 @@ def test_a_drift_is_a_ticket_with_its_evidence_and_neither_phase_margin_nor_inci
     assert "'length'" in bad.message
     assert {"psi", "psi_bound", "ks", "ks_critical", "since_step"} <= bad.evidence.keys()
     assert {decision.phase for decision in run.of(PhaseChanged)} == {"Warmup", "Normal"}
-    assert run.of(IncidentOpened) == run.of(InterventionProposed) == []
+    assert run.of(IncidentOpened) == []
+    told = {(said.rule, said.severity, said.action.action) for said in run.of(InterventionProposed)}
+    assert told == {("inputs-drifted", "ticket", "notify")}
     assert run.state.margin is not None
     assert run.state.margin > 0.5
     assert run.of(RunAssessed)[-1].features["input_drift"] >= 1.0
