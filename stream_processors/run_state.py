@@ -26,11 +26,11 @@ MAX_WRITERS = 2_048
 MAX_TICKERS = 8
 MAX_LOST = 2**53
 """Where the count of lost records stops: a writer may number its records as it likes."""
-MAX_PENDING = 256
+MAX_PENDING = 224
 """Steps that may wait for slow ranks; beyond it the oldest is judged without them."""
 MAX_EARLY = 2
 """Attempts gathered ahead of the current one."""
-EARLY_PENDING = 48
+EARLY_PENDING = 40
 """Steps that may wait in an attempt that is not the current one yet."""
 MAX_COMPARED = 64
 """Waiting steps of an attempt at which ranks are compared with each other; not at those beyond."""
