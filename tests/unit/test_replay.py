@@ -161,6 +161,15 @@ def test_of_a_run_that_goes_on_neither_half_of_the_archive_must_be_complete() ->
     assert all("not compared" in line for line in (*shortfalls(behind), *shortfalls(ahead)))
 
 
+def test_of_a_run_that_ended_every_decision_of_the_log_must_be_archived() -> None:
+    run = GovernedRun(world=1).begin(BACK).train(20).end()
+    told = archived(run.decisions)
+    run.begin_attempt("restart", "attempt-2", 20)
+    found = proof_of(run.train(5), told).difference
+    assert found is not None
+    assert (found.number, found.was) == (len(told) + 1, None)
+
+
 def test_a_decision_of_an_older_core_is_known_by_what_it_did_not_know() -> None:
     run = governed()
     index = next(i for i, one in enumerate(run.decisions) if isinstance(one, RunAssessed))
