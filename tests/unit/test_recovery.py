@@ -107,7 +107,7 @@ def test_a_checkpoint_is_good_only_if_it_was_saved_while_stable_and_before_the_f
 
 
 def test_nothing_is_good_before_there_is_a_baseline() -> None:
-    run = GovernedRun(loss=bad(15, 17, math.nan), checkpoint_every=3).begin(ROLLBACK).train(18)
+    run = GovernedRun(loss=bad(5, 7, math.nan), checkpoint_every=3).begin(ROLLBACK).train(9)
     assert rolled_back_to(run) == []
     assert "no checkpoint was saved while the run was stable" in run.of(InterventionDeclined)[0].why
 
@@ -125,7 +125,7 @@ def test_the_whole_rollback_as_four_ranks_tell_it() -> None:
     assert [(order.step, order.attempt) for order in issued] == [(95, 1)]
     assert [(found.phase, found.attempt, found.step) for found in run.of(PhaseChanged)] == [
         ("Warmup", 1, -1),
-        ("Normal", 1, 16),
+        ("Normal", 1, 7),
         ("Diverged", 1, 95),
         ("Recovering", 2, 90),
         ("Normal", 2, 115),
@@ -154,7 +154,7 @@ def test_a_run_whose_every_checkpoint_is_corrupt_is_not_recoverable() -> None:
     run = GovernedRun(loss=bad(45, 99, math.nan), corrupt=everything).begin(ROLLBACK).train(60)
     changed = [found for found in run.of(ConditionChanged) if found.condition == "Recoverable"]
     assert (changed[-1].status, changed[-1].reason) == ("False", "CheckpointsRejected")
-    assert rolled_back_to(run) == [40, 30, 20]
+    assert rolled_back_to(run) == [40, 30, 20, 10]
 
 
 def test_another_refusal_of_the_trainer_rejects_no_checkpoint() -> None:
