@@ -53,6 +53,7 @@ FEATURES: dict[str, str] = {
     "loss_rise": "loss minus loss_baseline, in the unit of the loss",
     "loss_drift": "how far the loss has climbed, step by step, on the way to an alarm: 1 is one",
     "instability": "how near loss and gradient norm come to an alarm: 1 is one",
+    "overflows": "steps in a row at which gradient norms were NaN or infinite while the loss was as usual",
     "nonfinite": "how many losses and gradient norms of this step were NaN or infinite, over all ranks",
     "steps_observed": "steps judged since the detectors' windows were last restarted",
     "ranks_reporting": "ranks that reported this step",

@@ -18,6 +18,8 @@ from .detectors.sample import StepSample
 from .detectors.start import StartState
 from .detectors.updates import UpdateState
 
+MOST_OVERFLOWS = 1_000_000
+
 
 class FeatureState(msgspec.Struct):
     """What the detectors remember. `of_blocks` is what those that look at many steps at once said last; `news`, whether
@@ -33,7 +35,9 @@ class FeatureState(msgspec.Struct):
     pace: PaceState = msgspec.field(default_factory=PaceState)
     ranks: RanksState = msgspec.field(default_factory=RanksState)
     observed: int = 0
+    overflows: int = 0
     val_loss: float | None = None
+    val_split: str = ""
     of_blocks: dict[str, float] = {}
     news: bool = True
 
@@ -51,12 +55,22 @@ def observe(state: FeatureState, sample: StepSample, *, learning: bool = True) -
     seen |= gradient.observe(state.gradient, sample, learning=learning)
     seen |= loss.observe(state.loss, sample, seen.get("grad_z", 0.0), learning=learning)
     seen |= start.observe(state.start, sample)
+    _follow_overflows(state, sample, seen)
     if _observe_blocks(state, sample):
         _hear_blocks(state)
     seen |= state.of_blocks
     state.observed += 1
     seen["steps_observed"] = float(state.observed)
     return seen
+
+
+def _follow_overflows(state: FeatureState, sample: StepSample, seen: dict[str, float]) -> None:
+    """Gradients that are not finite while the loss is as usual: a loss scaler that tries, unless it is every time."""
+    as_usual = sample.loss is not None and sample.nonfinite_losses == 0 and seen.get("instability", 0.0) < 1.0
+    is_overflow = sample.nonfinite > 0 and as_usual
+    state.overflows = min(state.overflows + 1, MOST_OVERFLOWS) if is_overflow else 0
+    if state.overflows:
+        seen["overflows"] = float(state.overflows)
 
 
 def _observe_blocks(state: FeatureState, sample: StepSample) -> bool:
@@ -78,8 +92,11 @@ def _hear_blocks(state: FeatureState) -> None:
     state.news = True
 
 
-def evaluate(state: FeatureState, step: int, val_loss: float) -> None:
-    """A validation loss, which rank 0 told after `step`."""
+def evaluate(state: FeatureState, step: int, val_loss: float, split: str) -> None:
+    """A validation loss, which rank 0 told after `step`. The first split that comes is followed, and no other."""
+    state.val_split = state.val_split or split
+    if split != state.val_split:
+        return
     state.val_loss = val_loss
     usual = state.loss.recent.baseline(loss.FLOOR) if state.loss.positive else None
     generalization.observe(state.generalization, step, val_loss, usual.location if usual else None)
@@ -104,7 +121,7 @@ def rewind(state: FeatureState, step: int) -> None:
     progress.rewind(state.progress, step)
     generalization.rewind(state.generalization, step)
     pace.restart(state.pace)
-    state.observed = len(state.loss.recent.values)
+    state.observed, state.overflows = len(state.loss.recent.values), 0
     _hear_blocks(state)
 
 

@@ -262,7 +262,7 @@ def _told(fact: AnyTelemetry) -> tuple[int, Told] | None:
             return step, NewRecipe()
         case EvalCompleted(step=step):
             loss = next((fact.metrics[name] for name in ("loss", "val_loss") if name in fact.metrics), None)
-            return None if loss is None else (step, Evaluated(loss))
+            return None if loss is None else (step, Evaluated(loss, fact.split))
         case InterventionReceipt(step=step):
             return step, Receipt(fact.intervention_id, fact.outcome, step, fact.reason[:REASON_LENGTH])
         case _:
@@ -309,8 +309,8 @@ def _apply(state: RunState, told: Told, desk: Desk) -> None:
             judging.checkpoint_saved(state, candidate, desk)
         case NewRecipe():
             features.restart(state.features)
-        case Evaluated(val_loss):
-            features.evaluate(state.features, desk.step, val_loss)
+        case Evaluated(val_loss, split):
+            features.evaluate(state.features, desk.step, val_loss, split)
         case Receipt():
             verification.receive(state.ledger, told, state.candidates, desk)
             judging.recoverable(state, desk)

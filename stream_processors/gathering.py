@@ -98,15 +98,21 @@ def _merge(batch: StepBatch, kept: rank_rows.Kept) -> None:
     rank, losses, grad_norms = batch.rank, column(batch, LOSS_NAMES), column(batch, GRAD_NAMES)
     for index, _, pending in kept:
         pending.ranks += 1
-        low = pending.low
-        if len(low) == SAMPLED_RANKS and rank > low[-1][0]:
-            continue
-        loss = losses[index] if losses else None
-        insort(low, (rank, loss, grad_norms[index] if grad_norms else None))
-        del low[SAMPLED_RANKS:]
+        if losses is not None:
+            _sample_rank(pending.losses, rank, losses[index])
+        if grad_norms is not None:
+            _sample_rank(pending.norms, rank, grad_norms[index])
     for told in (losses, grad_norms):
         if told is not None and not _all_finite(told):
-            _count_nonfinite(told, kept)
+            _count_nonfinite(told, kept, are_losses=told is losses)
+
+
+def _sample_rank(low: list[tuple[int, float]], rank: int, value: float | None) -> None:
+    """Only ranks that have a value are counted: of a pipeline it may be the last alone that knows the loss."""
+    if value is None or (len(low) == SAMPLED_RANKS and rank > low[-1][0]):
+        return
+    insort(low, (rank, value))
+    del low[SAMPLED_RANKS:]
 
 
 def _all_finite(told: Column) -> bool:
@@ -117,11 +123,12 @@ def _all_finite(told: Column) -> bool:
         return False
 
 
-def _count_nonfinite(told: Column, kept: rank_rows.Kept) -> None:
+def _count_nonfinite(told: Column, kept: rank_rows.Kept, *, are_losses: bool) -> None:
     for index, _, pending in kept:
         value = told[index]
         if value is not None and not math.isfinite(value):
             pending.nonfinite += 1
+            pending.nonfinite_losses += are_losses
 
 
 def _add_told(batch: StepBatch, kept: rank_rows.Kept) -> None:
@@ -230,9 +237,10 @@ def _sample(step: int, pending: PendingStep) -> StepSample:
         step=step,
         at=pending.at,
         ranks=pending.ranks,
-        loss=_mean([loss for _, loss, _ in pending.low if loss is not None]),
-        grad_norm=_mean([grad for _, _, grad in pending.low if grad is not None]),
+        loss=_mean([loss for _, loss in pending.losses]),
+        grad_norm=_mean([norm for _, norm in pending.norms]),
         nonfinite=pending.nonfinite,
+        nonfinite_losses=pending.nonfinite_losses,
         told={name: value for name, value in zip(TOLD, pending.told, strict=False) if value is not None},
         spreads=pending.spreads or {},
     )
@@ -241,7 +249,10 @@ def _sample(step: int, pending: PendingStep) -> StepSample:
 def _mean(values: list[float]) -> float | None:
     if not values:
         return None
-    mean = sum(values) / len(values)
+    total = 0.0
+    for value in values:  # one after the other: `sum` adds otherwise from Python 3.12 on, and a replay must not
+        total += value
+    mean = total / len(values)
     if math.isinf(mean) and all(map(math.isfinite, values)):  # the sum overflowed, the mean need not
         return sum(value / len(values) for value in values)
     return mean

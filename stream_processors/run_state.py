@@ -41,17 +41,19 @@ SAMPLED_RANKS = 4
 
 
 class PendingStep(msgspec.Struct, array_like=True):
-    """One step that not every live rank has reported yet. `low` holds (rank, loss, grad_norm) of the lowest ranks,
-    sorted; `told` is what rank 0 said beside, in the order of `events.metric_names.TOLD`; `spreads` is what the ranks
-    say side by side, None where they are not compared.
+    """One step that not every live rank has reported yet. `losses` and `norms` hold (rank, value) of the lowest ranks
+    that told one, sorted; `told` is what rank 0 said beside, in the order of `events.metric_names.TOLD`; `spreads` is
+    what the ranks say side by side, None where they are not compared.
     """
 
     at: int
     first_tick: int
     ranks: int = 0
     nonfinite: int = 0
+    nonfinite_losses: int = 0
     told: tuple[float | None, ...] = ()
-    low: list[tuple[int, float | None, float | None]] = []
+    losses: list[tuple[int, float]] = []
+    norms: list[tuple[int, float]] = []
     spreads: dict[int, Spread] | None = None
 
 
@@ -66,9 +68,10 @@ class NewRecipe(msgspec.Struct, frozen=True, tag=True):
 
 
 class Evaluated(msgspec.Struct, frozen=True, tag=True):
-    """A validation loss."""
+    """A validation loss, of one of the splits that the run evaluates on."""
 
     val_loss: float
+    split: str = ""
 
 
 Told = SavedCheckpoint | NewRecipe | Evaluated | Receipt

@@ -24,6 +24,13 @@ INSTABILITIES = ("instability", "broken_start", "grad_explosion", "update_excess
 OF_EVERY_STEP: tuple[ConditionType, ...] = ("Finite", "Stable", "Progressing")
 """What may change at any step; the others are judged by what is said of blocks of steps."""
 STABLE_EVIDENCE = ("loss", "loss_z", "loss_baseline", "loss_scale", "loss_drift", "grad_z", "instability")
+OF_THE_LOSS = {"LossAboveBaseline": "instability", "LossClimbing": "instability", "BrokenStart": "broken_start"}
+"""What only a loss can tell, and the feature that tells it."""
+OVERFLOWS = 8.0
+"""Steps in a row whose gradients alone are not finite, while the loss is as usual. A loss scaler overflows now and
+then, and some times in a row at the start; where it does not come back no step is taken any more. Who trains without
+one has a NaN loss one step later.
+"""
 START_EVIDENCE = ("loss", "loss_at_start", "broken_start", "lr")
 GRADIENT_EVIDENCE = ("grad_norm", "grad_baseline", "grad_z", "grad_explosion", "update_ratio", "update_excess", "loss")
 VANISHING_EVIDENCE = ("grad_vanishing", "grad_norm_before", "grad_norm", "update_ratio", "lr", "loss")
@@ -46,6 +53,12 @@ def unchanged(condition: Condition) -> Verdict:
 def finite(condition: Condition, seen: Features, _: int) -> Verdict:
     count = seen["nonfinite"]
     condition.x = count
+    overflows = seen.get("overflows", 0.0)
+    if overflows:
+        if overflows < OVERFLOWS:
+            return unchanged(condition)
+        message = f"gradient norms have been NaN or infinite for {overflows:.0f} steps, the losses were finite"
+        return Verdict("False", "NonFinite", message, {"nonfinite": count, "overflows": overflows})
     if count:
         message = f"{count:.0f} losses or gradient norms are NaN or infinite"
         return Verdict("False", "NonFinite", message, {"nonfinite": count})
@@ -56,17 +69,24 @@ def finite(condition: Condition, seen: Features, _: int) -> Verdict:
 
 def stable(condition: Condition, seen: Features, onset: int) -> Verdict:
     x = _most(seen, INSTABILITIES)
-    if x is None:
+    if x is None or (x < judge.STABLE.enter and _waits_for_loss(condition, seen)):
         return unchanged(condition)
     if judge.hysteresis(condition, judge.STABLE, x) == "True":
         return WITHIN_BASELINE
     if x < judge.STABLE.enter:
         return unchanged(condition)  # on its way back
-    return _unstable(seen, x, onset)
+    return _unstable(condition, seen, x, onset)
 
 
-def _unstable(seen: Features, x: float, onset: int) -> Verdict:
-    """By what has reached furthest into its alarm; `x` is how far."""
+def _waits_for_loss(condition: Condition, seen: Features) -> bool:
+    """A row without a loss says nothing of one that was too high."""
+    return condition.status == "False" and condition.reason in OF_THE_LOSS and "instability" not in seen
+
+
+def _unstable(condition: Condition, seen: Features, x: float, onset: int) -> Verdict:
+    """By what was told already, while it is an alarm, else by what has reached furthest; `x` is how far."""
+    if (by := OF_THE_LOSS.get(condition.reason)) is not None and seen.get(by, 0.0) >= judge.STABLE.enter:
+        x = seen[by]
     if seen.get("broken_start") == x:
         return _broken_start(seen)
     if seen.get("instability") != x:

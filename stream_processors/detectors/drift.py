@@ -23,6 +23,8 @@ LEAST_CLIMB = 0.05
 LEAST_NOISES = 2.0
 """... and so many times the noise of a single step."""
 CALM_BLOCKS = 2
+MOST_SHARE = 9.0
+"""How often a climb stood says nothing of how far it went: it alone is never so much that a run counts as diverged."""
 SUSPECT = 0.5
 """From this share of the bound on, a climb counts as evidence."""
 
@@ -58,7 +60,7 @@ class Drift(msgspec.Struct):
         location = median([known.median for known in newer])
         z = (block.median - location) / self._scale(recent, noise)
         self.rise = block.median - location
-        self.total = max(0.0, min(self.total + min(z, MOST_Z) - SLACK, 10.0 * BOUND))
+        self.total = max(0.0, min(self.total + min(z, MOST_Z) - SLACK, MOST_SHARE * BOUND))
         self.calm = self.calm + 1 if z < 1.0 else 0
         if self.calm >= CALM_BLOCKS:
             self.total = 0.0

@@ -37,6 +37,10 @@ class GradientState(msgspec.Struct):
     standing: int = 0
 
 
+STILL = 0.5
+"""An explosion is over under this share: noise about a new level is the same level."""
+
+
 def observe(state: GradientState, sample: StepSample, *, learning: bool) -> dict[str, float]:
     """The features of the norm, once there is a baseline. One that is zero or not finite has no logarithm and says
     nothing here.
@@ -68,7 +72,7 @@ def _follow_excursion(state: GradientState, step: int, share: float, explosion: 
         state.calm += 1
         if state.calm >= CALM_STEPS:
             state.since, state.calm = -1, 0
-    state.standing = state.standing + 1 if explosion >= 1.0 else 0
+    state.standing = state.standing + 1 if explosion >= STILL else 0
     if state.standing <= ACCEPTED:
         return explosion
     restart(state)

@@ -117,7 +117,7 @@ def drift(state: InputState) -> Drift | None:
 def psi(counts: list[int], reference: list[int]) -> float:
     """The population stability index of two histograms over the same bins."""
     p, q = _shares(counts, SMOOTHING), _shares(reference, SMOOTHING)
-    return sum((mine - its) * math.log(mine / its) for mine, its in zip(p, q, strict=True))
+    return math.fsum((mine - its) * math.log(mine / its) for mine, its in zip(p, q, strict=True))
 
 
 def ks(counts: list[int], reference: list[int]) -> float:

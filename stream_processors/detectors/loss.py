@@ -87,8 +87,8 @@ def onset(state: LossState) -> int:
 
 
 def _features(state: LossState, sample: StepSample, grad_z: float, *, learning: bool) -> dict[str, float]:
-    if sample.loss is None or not math.isfinite(sample.loss):
-        return {}
+    if sample.loss is None or not math.isfinite(sample.loss) or (state.positive and sample.loss == 0.0):
+        return {}  # a zero among positive ones (rounded, or a batch without a pair) has no logarithm, and is no rise
     loss = max(-HUGE, min(sample.loss, HUGE))
     if state.positive and loss <= 0.0:
         _leave_logarithms(state)

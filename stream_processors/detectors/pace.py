@@ -260,7 +260,9 @@ def _sum(column: Told) -> float | None:
     """Of a column that every row has and whose values can be times, as nearly always; None where it is not so."""
     if None in column:
         return None
-    total = sum(column)  # type: ignore[arg-type]  # none is None
+    total = 0.0
+    for value in column:  # one after the other, as in `gathering`
+        total += value or 0.0
     return total if total < MOST and min(column) >= 0.0 else None  # type: ignore[type-var,operator]
 
 

@@ -118,9 +118,9 @@ def _expected_fall(falling: list[Block]) -> float:
     ratio, less = min(1.0, math.sqrt(last / first)), max(0.0, (first - last) / 2.0)
     quarters = range(2, FLAT // QUARTER + 1)  # the first of them lies half before the flat window
     if falling[0].rate is None:
-        expected = 0.5 * sum(max(0.0, last - less * number) for number in quarters)
+        expected = 0.5 * math.fsum(max(0.0, last - less * number) for number in quarters)
     else:
-        expected = sum(last * ratio**number for number in quarters)
+        expected = math.fsum(last * ratio**number for number in quarters)
     return expected if expected >= SURE * _noise(falling) else 0.0
 
 

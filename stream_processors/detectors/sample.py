@@ -6,10 +6,10 @@ from .spread import Spread
 
 
 class StepSample(msgspec.Struct, frozen=True):
-    """One step of the whole run. `loss` and `grad_norm` are means over the ranks with the lowest numbers, None where
-    nobody logged them; `nonfinite` counts the NaNs and infinities among them over all ranks. `told` is what rank 0 said
-    beside, under the names of `events.metric_names.TOLD`; `spreads` what the ranks say side by side, where there are
-    several, by what is compared (`spread.OWN` and the others).
+    """One step of the whole run. `loss` and `grad_norm` are means over the lowest ranks that logged them, None where
+    nobody did; `nonfinite` counts the NaNs and infinities among them over all ranks, `nonfinite_losses` those of the
+    losses alone. `told` is what rank 0 said beside, under the names of `events.metric_names.TOLD`; `spreads` what the
+    ranks say side by side, where there are several, by what is compared (`spread.OWN` and the others).
     """
 
     step: int
@@ -20,3 +20,4 @@ class StepSample(msgspec.Struct, frozen=True):
     nonfinite: int
     told: dict[str, float] = {}
     spreads: dict[int, Spread] = {}
+    nonfinite_losses: int = 0

@@ -102,4 +102,4 @@ def rewind(state: StartState, step: int) -> None:
         for name in StartState.__struct_fields__:
             setattr(state, name, getattr(fresh, name))
     else:
-        state.values = []
+        state.values, state.high, state.share = [], 0, 0.0

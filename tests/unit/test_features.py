@@ -13,7 +13,14 @@ from pilothouse.stream_processors.detectors.usual import BLOCK, MAX_WARMUP, MIN_
 from pilothouse.stream_processors.features import FeatureState, evaluate, observe, onset, restart, rewind
 
 Loss = Callable[[int], float]
-NOT_OF_A_STEP = {"steps_since_good_checkpoint", "input_drift", "input_psi", "input_ks", "inefficient_since"}
+NOT_OF_A_STEP = {
+    "steps_since_good_checkpoint",
+    "overflows",
+    "input_drift",
+    "input_psi",
+    "input_ks",
+    "inefficient_since",
+}
 """Features that are known of the run, or only while something is suspect."""
 
 
@@ -228,6 +235,6 @@ def test_every_feature_is_declared_for_expressions() -> None:
         told = dict.fromkeys(TOLD, 0.1) | {"data_wait_s": 0.02}
         seen |= set(observe(state, StepSample(step, step * 1_000_000, 4, loss, 1.0, 0, told, spreads)))
         if step % 50 == 49:
-            evaluate(state, step, loss)
+            evaluate(state, step, loss, "validation")
     assert seen <= set(FEATURES)
     assert set(FEATURES) - seen <= NOT_OF_A_STEP
