@@ -6,6 +6,9 @@ from collections.abc import Callable, Sequence
 from pilothouse.events.decisions import ConditionChanged, IncidentOpened, IncidentResolved, PhaseChanged
 from pilothouse.events.telemetry import EvalCompleted, RunStarted, StepBatch
 from pilothouse.events.union import AnyDecision
+from pilothouse.stream_processors.detectors import start
+from pilothouse.stream_processors.detectors.sample import StepSample
+from pilothouse.stream_processors.detectors.start import StartState
 from pilothouse.stream_processors.fold import fold
 from pilothouse.stream_processors.run_state import new_state
 from pilothouse.tests.run_builder import SECOND, START, Rank, log, quiet_loss
@@ -114,3 +117,23 @@ def test_another_split_is_no_rise_of_the_validation_loss() -> None:
     first = [(step, "validation", quiet_loss(step) + 0.05) for step in range(20, 800, 20)]
     harder = [(step, "hard", 2.0 * quiet_loss(step)) for step in range(400, 800, 20)]
     assert reasons(decided(says, 800, evaluated=[*first, *harder])) == []
+
+
+def test_a_gradient_norm_that_is_noisy_at_its_new_level_is_usual_there_in_the_end() -> None:
+    def says(step: int, _: int) -> Row:
+        level = 6.0 if step >= 300 else 1.0
+        return {"loss": quiet_loss(step), "grad_norm": level * math.exp(15.0 * noisy(step))}
+
+    changed = [one for one in decided(says, 900) if isinstance(one, ConditionChanged) and one.condition == "Stable"]
+    assert [one.status for one in changed] == ["True", "False", "True"]
+    assert changed[-1].step < 600
+
+
+def test_what_a_start_was_blamed_for_is_forgotten_where_the_run_goes_back() -> None:
+    state = StartState()
+    for step in range(40):
+        start.observe(state, StepSample(step, 0, 1, 2.0 if step < 8 else 4.0, None, 0))
+    assert start.onset(state) == 0
+    start.rewind(state, 10)
+    assert start.onset(state) == -1
+    assert start.observe(state, StepSample(11, 0, 1, 1.9, None, 0))["broken_start"] == 0.0
