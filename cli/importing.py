@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..events.commands import PolicyActivated
 from ..events.decisions import IncidentOpened, PhaseChanged
 from ..events.errors import FileRefused
+from ..events.redaction import redacted, redacted_text
 from ..events.telemetry import RunStarted, StepBatch
 from ..governance.policy import default_policy_text
-from ..producers.redaction import redacted, redacted_text
 from ..storage.imports.arranging import arranged
 from ..storage.imports.finding import Exported
 from ..storage.imports.keeping import Begun, Keeper

@@ -71,7 +71,7 @@ def fact_of(run_id: str, said: Mapping[str, object], at: int, once: str) -> "Pip
 
     from ..events.commands import PIPELINE_FACTS, PipelineReported
     from ..events.errors import UserMistake
-    from ..producers.redaction import redacted_text
+    from ..events.redaction import redacted_text
 
     if said["fact"] not in PIPELINE_FACTS:
         raise UserMistake(f"no fact is called {said['fact']!r}; there are {', '.join(sorted(PIPELINE_FACTS))}")

@@ -3,7 +3,7 @@
 Called by `producers.start`. What can only be a slip in the call is refused at once (`refuse_mistakes`). What
 stands inside a configuration may be anything (a dict, a dataclass, argparse's Namespace, a pydantic model, OmegaConf);
 people read it later, so `producers.plain` makes it text, cuts what is too long, and marks what cannot be read: all that
-is said in one line of the log, and the run goes on. What looks like a secret is redacted (`producers.redaction`).
+is said in one line of the log, and the run goes on. What looks like a secret is redacted (`events.redaction`).
 """
 
 import logging
@@ -15,10 +15,10 @@ from typing import Any, Literal, TypedDict
 import msgspec
 
 from ..events.errors import UserMistake
+from ..events.redaction import redacted, redacted_text
 from ..settings import Settings
 from .bad_calls import caller
 from .plain import NAME_CHARS, Reading, shown
-from .redaction import redacted, redacted_text
 
 logger = logging.getLogger("pilothouse")
 

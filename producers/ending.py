@@ -3,9 +3,9 @@
 import traceback
 from typing import NamedTuple
 
+from ..events.redaction import redacted_text
 from ..events.telemetry import Outcome
 from .plain import safe_text
-from .redaction import redacted_text
 
 ERROR_CHARS = 16_000
 

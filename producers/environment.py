@@ -13,10 +13,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ..events.redaction import redacted, redacted_arguments
 from .context import host, script_folder
 from .git_state import git_state
 from .plain import Reading
-from .redaction import redacted, redacted_arguments
 
 ARGUMENTS, ARGUMENT_CHARS = 200, 1_000
 SEEDS = 50

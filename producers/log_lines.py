@@ -13,10 +13,10 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from ..events.redaction import redacted_text
 from ..events.telemetry import LogLevel
 from .context import Identity
 from .plain import safe_text
-from .redaction import redacted_text
 
 LINES_PER_SECOND, BYTES_PER_SECOND = 100.0, 65_536.0
 BURST_SECONDS = 10.0

@@ -12,10 +12,10 @@ from pydantic import ValidationError
 
 from ..events.codec import first_fault
 from ..events.commands import PipelineReported
+from ..events.redaction import redacted_text
 from ..events.telemetry import AttemptReason, InterventionReceipt, Outcome, RunEnded, Stage
 from .batching import Draft, Told, encoded
 from .plain import why
-from .redaction import redacted_text
 
 STAGES: tuple[Stage, ...] = ("prepare", "compile", "warmup", "train", "evaluate", "checkpoint", "paused", "stop")
 OUTCOMES: tuple[Outcome, ...] = ("completed", "stopped", "crashed", "out_of_memory", "preempted", "diverged")

@@ -11,11 +11,7 @@ from hypothesis import strategies as st
 
 from pilothouse.cli.report_fact import fact_of
 from pilothouse.events.commands import PipelineReported
-from pilothouse.events.telemetry import RunEnded
-from pilothouse.producers.batching import Told
-from pilothouse.producers.description import described
-from pilothouse.producers.ending import last_words
-from pilothouse.producers.redaction import (
+from pilothouse.events.redaction import (
     _KEY_OF_DATA,
     _KINDS,
     _TOKENS_OF_MODELS,
@@ -25,6 +21,10 @@ from pilothouse.producers.redaction import (
     redacted_arguments,
     redacted_text,
 )
+from pilothouse.events.telemetry import RunEnded
+from pilothouse.producers.batching import Told
+from pilothouse.producers.description import described
+from pilothouse.producers.ending import last_words
 from pilothouse.producers.telling import FREE_TEXTS, without_secrets
 from pilothouse.tests.outbox_bench import WHO, MemoryLog, open_run
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from pilothouse.events.redaction import MARK
 from pilothouse.producers import environment
 from pilothouse.producers.context import Place, local_rank
 from pilothouse.producers.environment import (
@@ -21,7 +22,6 @@ from pilothouse.producers.environment import (
     seeds,
 )
 from pilothouse.producers.git_state import git_state, is_dirty
-from pilothouse.producers.redaction import MARK
 
 
 def git(folder: Path, *words: str) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from pilothouse.events.redaction import MARK
 from pilothouse.events.telemetry import LogLines
 from pilothouse.producers.batching import Told
 from pilothouse.producers.context import Identity
 from pilothouse.producers.log_lines import BATCH_LINES, LINE_CHARS, Allowance, LogCapture
-from pilothouse.producers.redaction import MARK
 from pilothouse.producers.telling import refusal
 from pilothouse.tests.outbox_bench import WHO
 
