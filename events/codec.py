@@ -29,7 +29,14 @@ Upcasts = Mapping[tuple[str, int], Upcast]
 
 UPCASTS: Upcasts = {
     # The next schema only added fields that may be absent.
+    ("advice_given", 1): dict,
+    ("advice_requested", 1): dict,
+    ("checkpoint_restored", 1): dict,
     ("data_profiled", 1): dict,
+    ("incident_resolved", 1): dict,
+    ("intervention_issued", 1): dict,
+    ("intervention_proposed", 1): dict,
+    ("operator_command", 1): dict,
     ("run_assessed", 1): dict,
     ("run_started", 1): dict,
     ("telemetry_gap", 1): dict,

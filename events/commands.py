@@ -6,12 +6,13 @@ who and why, the whole text of a policy, an advisor's answer, and time itself.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
 from .actions import Action
-from .envelope import Event, Fact, Name, Numbers, Text
+from .decisions import ConditionType
+from .envelope import Count, Event, Fact, Name, Numbers, Text
 
 CommandVerb = Literal["approve", "decline", "pause", "resume", "stop", "intervene", "silence"]
 PipelineFact = Literal[
@@ -57,8 +58,11 @@ and the `delta` that was declared. `data_freshness`: hours from capture to train
 
 class OperatorCommand(Fact):
     """A person's order, always with who and why. `approve`/`decline` name an intervention, `intervene` brings an
-    action.
+    action, and `pause`/`stop` may bring theirs. `silence` is about a rule, about the rules that name a condition, or
+    about all, for so many judged steps or seconds; for 0 it ends what was silenced.
     """
+
+    schema_version: ClassVar[int] = 2
 
     kind: Literal["operator_command"] = "operator_command"
     verb: CommandVerb
@@ -66,6 +70,10 @@ class OperatorCommand(Fact):
     why: Text
     intervention_id: str = ""
     action: Action | None = None
+    rule: Annotated[str, Field(max_length=64)] = ""
+    condition: ConditionType | None = None
+    steps: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
+    seconds: Annotated[int, Field(ge=0, le=100_000_000)] | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -88,8 +96,13 @@ class PolicyActivated(Fact):
 
 class AdviceGiven(Fact):
     """An advisor's answer to an `AdviceRequested`: what it was given, what it said, how long it took. It can only
-    propose.
+    propose: `action` is absent where it proposes nothing, and then `error` or `why` says the reason.
+
+    `answer` is what it said, as it said it; `retried_answer` and `retried_error` are of a first answer that was sent
+    back. `evidence` and `runs` are what the archive knows of the action. `cost_usd` is absent where it is not known.
     """
+
+    schema_version: ClassVar[int] = 2
 
     kind: Literal["advice_given"] = "advice_given"
     request_id: Name
@@ -97,8 +110,19 @@ class AdviceGiven(Fact):
     input: Text = ""
     answer: Text = ""
     action: Action | None = None
+    why: Text = ""
     error: Text = ""
+    retried_answer: Text = ""
+    retried_error: Text = ""
     latency_s: Annotated[float, Field(ge=0.0)] = 0.0
+    evidence: Numbers = {}
+    runs: Annotated[tuple[Name, ...], Field(max_length=32)] = ()
+    model: str = ""
+    temperature: float | None = None
+    prompt_sha256: str = ""
+    tokens_in: Count = 0
+    tokens_out: Count = 0
+    cost_usd: Annotated[float, Field(ge=0.0)] | None = 0.0
 
 
 class RunAnnotated(Fact):

@@ -8,7 +8,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from .action_surface import Choices
 from .actions import Action, CheckpointRef, Pause, Resume, Stop
+from .bounds import Bound, Quantity
 from .envelope import Count, Decision, Name, Numbers, Text
 
 ConditionType = Literal[
@@ -30,6 +32,9 @@ Mode = Literal["observe", "propose", "enforce"]
 OPERATOR = "operator"
 """What stands as the rule of a person's own order; no rule of a policy may be called so."""
 VerificationOutcome = Literal["recovered", "ineffective", "inconclusive", "reverted"]
+AdviceOutcome = Literal[
+    "proposed", "nothing", "out_of_bounds", "refused", "unanswered", "stale", "abandoned", "not_asked"
+]
 
 
 class ConditionChanged(Decision):
@@ -71,7 +76,11 @@ class RunAssessed(Decision):
 
 
 class InterventionProposed(Decision):
-    """A rule fired and its action passed the bounds. In mode `observe` it goes no further than this."""
+    """A rule fired and its action passed the bounds. In mode `observe` it goes no further than this. Who is asked has
+    `timeout_seconds`; nobody's answer is `default`.
+    """
+
+    schema_version: ClassVar[int] = 2
 
     kind: Literal["intervention_proposed"] = "intervention_proposed"
     intervention_id: Name
@@ -82,6 +91,8 @@ class InterventionProposed(Decision):
     action: Action
     reason: Text
     needs_approval: bool = False
+    timeout_seconds: Count = 0
+    default: Literal["approve", "decline"] = "decline"
     evidence: Numbers = {}
 
 
@@ -104,7 +115,11 @@ class InterventionDeclined(Decision):
 
 
 class InterventionIssued(Decision):
-    """The command itself: trainers of this attempt apply it at one agreed step, not later than `expires_step`."""
+    """The command itself: trainers of this attempt apply it at one agreed step, not later than `expires_step`, and not
+    beyond `bounds`, the policy's for what it changes.
+    """
+
+    schema_version: ClassVar[int] = 2
 
     kind: Literal["intervention_issued"] = "intervention_issued"
     intervention_id: Name
@@ -112,11 +127,26 @@ class InterventionIssued(Decision):
     action: Action
     expires_step: Annotated[int, Field(ge=0)]
     who: Name = "policy"
+    bounds: dict[Quantity, Bound] = {}
 
     @property
     def concerns_the_run(self) -> bool:
         """Whether it is a person's order about the run itself, which holds whatever attempt has begun meanwhile."""
         return self.rule == OPERATOR and isinstance(self.action, Pause | Resume | Stop)
+
+
+class OrderAnswered(Decision):
+    """What a person's order came to: it stands, or it is refused for `reason`. `order_id` is the order's event id;
+    where it is about an intervention, what follows under `intervention_id` tells the rest.
+    """
+
+    kind: Literal["order_answered"] = "order_answered"
+    order_id: Text
+    verb: Name
+    who: Name
+    accepted: bool
+    reason: Text
+    intervention_id: str = ""
 
 
 class InterventionExpired(Decision):
@@ -158,19 +188,60 @@ class IncidentOpened(Decision):
 
 
 class IncidentResolved(Decision):
-    """The run is well again, or over."""
+    """The run is well again, or over. Its rollbacks undid `steps_lost` steps and took `seconds_lost` of the run;
+    `rank_hours_lost` is that for every rank: GPU-hours, where a rank has one GPU.
+    """
+
+    schema_version: ClassVar[int] = 2
 
     kind: Literal["incident_resolved"] = "incident_resolved"
     incident_id: Name
     outcome: Literal["recovered", "ended"]
     onset_step: int
     steps_lost: Count = 0
+    seconds_lost: float = 0.0
+    rank_hours_lost: float = 0.0
 
 
 class AdviceRequested(Decision):
-    """An advisor is asked, with all the evidence; nothing waits for the answer."""
+    """An advisor is asked, with all the evidence and all that it may choose from; nothing waits for the answer.
+
+    `condition` and `reason` are the signature of what is wrong, `conditions` are status and reason by type, `evidence`
+    the features of the last judged step. What comes later than `within_seconds` (Ticks of the governor) is stale.
+    """
+
+    schema_version: ClassVar[int] = 2
 
     kind: Literal["advice_requested"] = "advice_requested"
     request_id: Name
     question: Text
     evidence: Numbers = {}
+    advisor: str = ""
+    rule: str = ""
+    runbook: Text = ""
+    incident_id: str = ""
+    condition: str = ""
+    reason: str = ""
+    onset_step: int = -1
+    phase: Phase = "Unknown"
+    margin: float | None = None
+    conditions: dict[str, str] = {}
+    choices: Choices = ()
+    within_seconds: Count = 0
+
+
+class AdviceJudged(Decision):
+    """What became of a question to an advisor, or of an answer that nobody waited for.
+
+    proposed: the answer became the intervention `intervention_id`, and goes the way of any other. nothing: it proposes
+    nothing. out_of_bounds, refused: it was held against the choices, and against what the rule may do now. unanswered,
+    stale, abandoned: none came in time; it came too late or to nothing; the run went on without it. not_asked: the
+    budget is spent.
+    """
+
+    kind: Literal["advice_judged"] = "advice_judged"
+    request_id: Name
+    advisor: Name
+    outcome: AdviceOutcome
+    reason: Text = ""
+    intervention_id: str = ""

@@ -16,6 +16,8 @@ Stage = Literal["prepare", "compile", "warmup", "train", "evaluate", "checkpoint
 AttemptReason = Literal["start", "restart", "rollback"]
 Outcome = Literal["completed", "stopped", "crashed", "out_of_memory", "preempted", "diverged"]
 ReceiptOutcome = Literal["applied", "rejected", "expired", "failed"]
+LR_RAMP = "lr_ramp"
+"""A `RecipeChanged` of the pilot's own: the learning rate that a rollback had cut is back where it was."""
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 Seconds = Annotated[float, Field(ge=0.0)]
 Labels = Annotated[dict[Name, Annotated[str, Field(max_length=2_000)]], Field(max_length=100)]
@@ -149,12 +151,34 @@ class CheckpointSaved(TrainerFact):
 
 
 class CheckpointRestored(TrainerFact):
-    """A rank now runs from this checkpoint."""
+    """A rank now runs from this checkpoint.
+
+    Of a rollback: `steps_lost` were undone, in `seconds_lost` of training and restoring, of which restoring `took_s`.
+    A restart does not know how far the process before it had come.
+    """
+
+    schema_version: ClassVar[int] = 2
 
     kind: Literal["checkpoint_restored"] = "checkpoint_restored"
     step: Step
     checkpoint_id: Name
     path: Text
+    steps_lost: Count = 0
+    seconds_lost: Seconds = 0.0
+    took_s: Seconds = 0.0
+
+
+class CheckpointUnavailable(TrainerFact):
+    """There is no going back to this checkpoint: the disk did not take it, it failed its verification and was passed
+    over, or rotation removed it.
+    """
+
+    kind: Literal["checkpoint_unavailable"] = "checkpoint_unavailable"
+    step: Step
+    checkpoint_id: Name
+    path: Text
+    how: Literal["not_saved", "unusable", "rotated"]
+    reason: Text = ""
 
 
 class DataWindowSkipped(TrainerFact):
@@ -206,7 +230,9 @@ class Heartbeat(TrainerFact):
 
 
 class RecipeChanged(TrainerFact):
-    """The trainer itself changed how it trains: schedule phase, batch size, data mix. Detector windows restart."""
+    """The trainer itself changed how it trains: schedule phase, batch size, data mix. Detector windows restart, but for
+    `LR_RAMP`: what came back in small steps is no other recipe.
+    """
 
     kind: Literal["recipe_changed"] = "recipe_changed"
     step: Step

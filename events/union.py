@@ -10,6 +10,7 @@ from pydantic import Field, TypeAdapter
 
 from .commands import AdviceGiven, OperatorCommand, PipelineReported, PolicyActivated, RunAnnotated, Tick
 from .decisions import (
+    AdviceJudged,
     AdviceRequested,
     CheckpointRejected,
     ConditionChanged,
@@ -21,6 +22,7 @@ from .decisions import (
     InterventionIssued,
     InterventionProposed,
     InterventionVerified,
+    OrderAnswered,
     PhaseChanged,
     RunAssessed,
 )
@@ -28,6 +30,7 @@ from .envelope import Event, LogPlace
 from .telemetry import (
     CheckpointRestored,
     CheckpointSaved,
+    CheckpointUnavailable,
     DataProfiled,
     DataWindowSkipped,
     EvalCompleted,
@@ -52,6 +55,7 @@ AnyTelemetry = (
     | ResourcesSampled
     | CheckpointSaved
     | CheckpointRestored
+    | CheckpointUnavailable
     | DataWindowSkipped
     | TelemetryGap
     | StageChanged
@@ -73,10 +77,12 @@ AnyDecision = (
     | InterventionIssued
     | InterventionExpired
     | InterventionVerified
+    | OrderAnswered
     | CheckpointRejected
     | IncidentOpened
     | IncidentResolved
     | AdviceRequested
+    | AdviceJudged
 )
 AnyInput = AnyTelemetry | AnyCommand
 """All that the governor reads: the telemetry topic."""
