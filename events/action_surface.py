@@ -20,8 +20,8 @@ CLOSE = 1e-9
 
 
 class NumberChoice(BaseModel):
-    """What one number of an action may be: from `min` to `max`, in multiples of `step` above `min` where there is one, or `one_of`
-    some values. In a policy a bare number is the one value there is.
+    """What one number of an action may be: from `min` to `max`, in multiples of `step` above `min` where there is one,
+    or `one_of` some values. In a policy a bare number is the one value there is.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -132,7 +132,9 @@ def _faults(kind: type[BaseModel], bounds: Mapping[str, NumberChoice]) -> Iterat
     )
     for name, field in kind.model_fields.items():
         if field.is_required() and name not in bounds:
-            yield f"{name!r} needs bounds" if name in numbers else f"{name!r} is no number, so that nobody can choose it"
+            yield (
+                f"{name!r} needs bounds" if name in numbers else f"{name!r} is no number, so that nobody can choose it"
+            )
     if not bounds.keys() - numbers.keys():
         yield from _beyond(kind, bounds)
 
