@@ -39,7 +39,9 @@ class Settings(BaseModel):
     http(s)://user:password@host:port/database.
     `log_epoch` counts how often the log was lost and begun anew. `slot` names this worker among its equals. A trainer
     samples its machine every `resources_seconds`; 0 is never. It keeps up to `spool_bytes` on disk; below one folder
-    all of them, the dead too, keep `spool_total_bytes`.
+    all of them, the dead too, keep `spool_total_bytes`. `llm_model` is what the advisor `llm` asks, `provider:name` as
+    pydantic-ai has them, or the bare name at an endpoint of OpenAI's kind (`llm_base_url`); without one it is off.
+    Prices are in USD for a million tokens; without a temperature the provider's own counts.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
@@ -69,6 +71,13 @@ class Settings(BaseModel):
     spool_total_bytes: Annotated[int, Field(ge=0)] = 2 * 1024 * 1024 * 1024
     close_seconds: Annotated[float, Field(gt=0)] = 10.0
     resources_seconds: Annotated[float, Field(ge=0)] = 10.0
+    llm_model: Annotated[str, Field(max_length=200)] = ""
+    llm_base_url: str = ""
+    llm_api_key: SecretStr = SecretStr("")
+    llm_temperature: Annotated[float, Field(ge=0, le=2)] | None = 0.0
+    llm_max_tokens: Annotated[int, Field(ge=1, le=100_000)] = 1_000
+    llm_usd_per_million_in: Annotated[float, Field(ge=0)] | None = None
+    llm_usd_per_million_out: Annotated[float, Field(ge=0)] | None = None
 
     @field_validator("data_dir", "spool_dir", "policy_file", "kafka_ca", mode="after")
     @classmethod
@@ -86,13 +95,15 @@ class Settings(BaseModel):
     @field_validator("clickhouse_url")
     @classmethod
     def _is_url(cls, value: str) -> str:
-        try:
-            parts = urlsplit(value)
-            right = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-        except ValueError:
-            right = False
-        if not right:
+        if not _is_http(value):
             raise ValueError("must look like http://user:password@host:8123/database")
+        return value
+
+    @field_validator("llm_base_url")
+    @classmethod
+    def _is_endpoint(cls, value: str) -> str:
+        if value and not _is_http(value):
+            raise ValueError("must look like http://host:8000/v1")
         return value
 
     @property
@@ -113,6 +124,14 @@ class Settings(BaseModel):
     def spool(self) -> Path:
         """Where telemetry waits on disk while the broker is away."""
         return self.spool_dir if self.spool_dir is not None else self.data_dir / "spool"
+
+
+def _is_http(value: str) -> bool:
+    try:
+        parts = urlsplit(value)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 class Given(NamedTuple):

@@ -39,12 +39,12 @@ class _Part(BaseModel):
 
 
 class AdviceBudget(_Part):
-    """What each advisor of a run may be asked, over the run's whole life. One answer may cost more than what is left:
-    it is counted when it has come.
+    """What each advisor of a run may be asked, over the run's whole life; without `cost_usd` only calls are counted.
+    One answer may cost more than what is left: it is counted when it has come.
     """
 
     calls: Annotated[int, Field(ge=1, le=10_000)] = 20
-    cost_usd: Annotated[float, Field(ge=0.0, le=100_000.0)] = 1.0
+    cost_usd: Annotated[float, Field(gt=0.0, le=100_000.0)] | None = None
 
 
 class Advise(_Part):
@@ -233,10 +233,12 @@ def _obstacle(advice: Advice, advise: Advise, advisor: Advisor) -> str | None:
         return f"{MAX_OPEN} questions of this run are open already"
     if spent.calls >= budget.calls:
         return f"it was asked {spent.calls} times in this run, as often as its budget allows"
-    if spent.cost_usd > 0.0 and spent.cost_usd >= budget.cost_usd:
-        return f"its answers in this run have cost {spent.cost_usd:.4f} USD; the budget is {budget.cost_usd:g}"
+    if budget.cost_usd is None:
+        return None
     if spent.unpriced:
-        return "what its last answer cost is not known, so that the budget cannot be kept: set the price of the model"
+        return "what an answer cost is not known, so that the budget cannot be kept: set the model's price"
+    if spent.cost_usd >= budget.cost_usd:
+        return f"its answers in this run have cost {spent.cost_usd:.4f} USD; the budget is {budget.cost_usd:g}"
     return None
 
 

@@ -1,4 +1,4 @@
-"""The composition of a worker: a Faust app whose one agent feeds the governor or the archiver.
+"""The composition of a worker: a Faust app whose one agent feeds the governor, the archiver or the advisor.
 
 `process` runs what `build_app` makes. Nothing else in the house composes Faust. Names are explicit, because Faust
 derives its own from module paths.
@@ -14,6 +14,7 @@ import faust
 from ..access import KafkaAccess
 from ..events.topics import CONTROL, DEADLETTER, TELEMETRY
 from ..settings import Settings
+from .advisor import Advisor
 from .archiver import Archiver
 from .faust_log import FaustLog
 from .foreign_batches import read_foreign_batches
@@ -45,7 +46,7 @@ class Worker:
     """A composed worker. `failed` is done, with the reason, when the process must end."""
 
     app: faust.App
-    shell: Governor | Archiver
+    shell: Governor | Archiver | Advisor
     failed: asyncio.Future[None]
     background: list[Callable[[], Coroutine[Any, Any, None]]] = field(default_factory=list)
     finish: Callable[[], Coroutine[Any, Any, None]] | None = None
@@ -81,7 +82,13 @@ def build_app(settings: Settings, role: Role, layout: Layout, parts: Parts) -> W
         PolicyInvalid: the policies that runs are to be given cannot be used.
     """
     app = _faust_app(settings, role, layout)
-    return _governor(app, settings, layout, parts) if role == "governor" else _archiver(app, settings, layout, parts)
+    match role:
+        case "governor":
+            return _governor(app, settings, layout, parts)
+        case "archiver":
+            return _archiver(app, settings, layout, parts)
+        case "advisor":
+            return _advisor(app, layout, parts)
 
 
 def _faust_app(settings: Settings, role: Role, layout: Layout) -> faust.App:
@@ -114,7 +121,7 @@ def _faust_app(settings: Settings, role: Role, layout: Layout) -> faust.App:
         stream_wait_empty=False,
     )
     transport = Transport(app.conf.broker_consumer, app)
-    is_prompt = role == "governor" and settings.embedded_broker  # an archiver gathers before it inserts anyway
+    is_prompt = role == "governor" and settings.embedded_broker  # an archiver gathers, an advisor takes its time
     transport.fetch_wait_ms = PROMPT_FETCH_MS if is_prompt else IDLE_FETCH_MS
     app.transport = transport
     return app
@@ -158,6 +165,15 @@ def _archiver(app: faust.App, settings: Settings, layout: Layout, parts: Parts) 
     worker = Worker(app, archiver, asyncio.get_running_loop().create_future())
     topics = (TELEMETRY.name, CONTROL.name)
     _attach(worker, _Feed(topics, settings.archive_linger_seconds, settings.archive_batch, archiver.assign))
+    return worker
+
+
+def _advisor(app: faust.App, layout: Layout, parts: Parts) -> Worker:
+    log = parts.around(FaustLog(app))
+    advisor = Advisor(log, parts.advisors, layout)
+    worker = Worker(app, advisor, asyncio.get_running_loop().create_future())
+    worker.background = [advisor.run]
+    _attach(worker, _Feed((CONTROL.name,), GOVERNOR_WITHIN, TAKE_RECORDS, advisor.assign))
     return worker
 
 
@@ -209,6 +225,8 @@ def _delivered(events: Sequence[Any], generation: int) -> list[Delivered]:
     """The events' records; those fetched before a rebalance are left out, they are fetched again after it."""
     messages = [event.message for event in events if event.message.generation_id == generation]
     return [
-        Delivered(one.topic, one.partition, one.offset, one.key, tuple(one.headers or ()), one.value)
+        Delivered(
+            one.topic, one.partition, one.offset, one.key, tuple(one.headers or ()), one.value, one.timestamp or 0.0
+        )
         for one in messages
     ]

@@ -21,6 +21,8 @@ class Delivered(NamedTuple):
     key: bytes | None
     headers: tuple[tuple[str, bytes], ...]
     body: bytes | None
+    sent_at: float = 0.0
+    """By the sender's clock, in seconds since the epoch; 0 where the broker does not say."""
 
 
 class Outgoing(NamedTuple):

@@ -1,10 +1,10 @@
-"""What a worker is made of beside Faust: the fold and the archive, real in production, others in tests.
+"""What a worker is made of beside Faust: the fold, the archive, the advisors; real in production, others in tests.
 
 `app` puts them together; `production_parts` connects nothing yet: the archive may come up after its workers.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from ..events.union import AnyDecision, Record
@@ -13,12 +13,14 @@ from ..storage.archive import Archive, Archived, Poison
 from ..storage.connect import connect
 from ..storage.history import open_runs, read_decisions, read_log
 from . import fold, run_state
+from .advisor_opinion import Advise
+from .advisors import advisors_of
 from .archiver import Insert
 from .history import History
 from .live_runs import Core
 from .log import Log
 
-Role = Literal["governor", "archiver"]
+Role = Literal["governor", "archiver", "advisor"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +30,16 @@ class Parts:
     core: Core | None = None
     insert: Insert | None = None
     history: History | None = None
+    advisors: Mapping[str, Advise] = field(default_factory=dict)
     around: Callable[[Log], Log] = lambda log: log
 
 
 def production_parts(settings: Settings, role: Role) -> Parts:
-    """The real fold, the real archive."""
+    """The real fold, the real archive, the advisors that there are."""
     if role == "archiver":
         return Parts(insert=_archive_insert(settings))
+    if role == "advisor":
+        return Parts(advisors=advisors_of(settings))
     core = Core(run_state.new_state, run_state.dump_state, run_state.load_state, fold.fold)
     return Parts(core=core, history=_Archive(settings))
 

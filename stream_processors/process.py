@@ -1,8 +1,8 @@
 """The life of a worker process: wait for the broker, run the app, watch it, end with a status that says why.
 
-`pilothouse worker governor|archiver` calls `run_worker`. Exit statuses: 0 told to stop; 2 a person's mistake, or the
-broker never came; 69 it is gone; 70 a bug; 75 a fresh process will do better (EX_TEMPFAIL). Faust runs under plain
-asyncio: its own worker redirects stdout and takes a minute to stop when the broker is gone.
+`pilothouse worker governor|archiver|advisor` calls `run_worker`. Exit statuses: 0 told to stop; 2 a person's mistake,
+or the broker never came; 69 it is gone; 70 a bug; 75 a fresh process will do better (EX_TEMPFAIL). Faust runs under
+plain asyncio: its own worker redirects stdout and takes a minute to stop when the broker is gone.
 """
 
 import asyncio
