@@ -31,6 +31,8 @@ Severity = Literal["page", "ticket", "info"]
 Mode = Literal["observe", "propose", "enforce"]
 OPERATOR = "operator"
 """What stands as the rule of a person's own order; no rule of a policy may be called so."""
+SINCE_GOOD = "steps_since_good_checkpoint"
+"""The feature of `RunAssessed` by which trainers know what must not be removed."""
 VerificationOutcome = Literal["recovered", "ineffective", "inconclusive", "reverted"]
 AdviceOutcome = Literal[
     "proposed", "nothing", "out_of_bounds", "refused", "unanswered", "stale", "abandoned", "not_asked"
@@ -207,7 +209,9 @@ class AdviceRequested(Decision):
     """An advisor is asked, with all the evidence and all that it may choose from; nothing waits for the answer.
 
     `condition` and `reason` are the signature of what is wrong, `conditions` are status and reason by type, `evidence`
-    the features of the last judged step. What comes later than `within_seconds` (Ticks of the governor) is stale.
+    the features of the last judged step, `values` those in force as far as receipts told them. An answer is held
+    against `choices` and, with all else that a rule's action is, against `bounds`. What comes later than
+    `within_seconds` (Ticks of the governor) is stale.
     """
 
     schema_version: ClassVar[int] = 2
@@ -227,6 +231,8 @@ class AdviceRequested(Decision):
     margin: float | None = None
     conditions: dict[str, str] = {}
     choices: Choices = ()
+    bounds: dict[Quantity, Bound] = {}
+    values: Numbers = {}
     within_seconds: Count = 0
 
 

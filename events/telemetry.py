@@ -18,6 +18,7 @@ Outcome = Literal["completed", "stopped", "crashed", "out_of_memory", "preempted
 ReceiptOutcome = Literal["applied", "rejected", "expired", "failed"]
 LR_RAMP = "lr_ramp"
 """A `RecipeChanged` of the pilot's own: the learning rate that a rollback had cut is back where it was."""
+Unavailable = Literal["not_saved", "unusable", "rotated"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 Seconds = Annotated[float, Field(ge=0.0)]
 Labels = Annotated[dict[Name, Annotated[str, Field(max_length=2_000)]], Field(max_length=100)]
@@ -177,7 +178,7 @@ class CheckpointUnavailable(TrainerFact):
     step: Step
     checkpoint_id: Name
     path: Text
-    how: Literal["not_saved", "unusable", "rotated"]
+    how: Unavailable
     reason: Text = ""
 
 

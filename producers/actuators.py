@@ -13,6 +13,7 @@ from ..events.actions import (
     Action,
     ActionKind,
     CheckpointNow,
+    CheckpointRef,
     Notify,
     Pause,
     Resume,
@@ -20,6 +21,7 @@ from ..events.actions import (
     ScaleLr,
     SetClip,
     SetDropout,
+    SetKnob,
     SetWeightDecay,
     SkipBatches,
     Stop,
@@ -30,9 +32,11 @@ from .effects import Effect
 from .knobs import CLIP, DROPOUT, WEIGHT_DECAY
 from .learning_rate import MULTIPLIER_MAX, MULTIPLIER_MIN
 from .rollback import Trainer, remembered, roll_back
+from .saving import Saving
 from .transaction import all_or_none
 
 KNOB_SECONDS = 60.0
+SAVE_SECONDS = 600.0
 TURNED_BY: tuple[tuple[str, ActionKind], ...] = (
     (CLIP, "set_clip"),
     (WEIGHT_DECAY, "set_weight_decay"),
@@ -41,6 +45,17 @@ TURNED_BY: tuple[tuple[str, ActionKind], ...] = (
 """By the knob that must be there."""
 
 log = logging.getLogger(__name__)
+
+
+def is_risky(action: Action) -> bool:
+    """Whether it may do harm that only an older state can heal: another recipe, and not just a gentler rate."""
+    match action:
+        case ScaleLr(factor=factor):
+            return factor > 1.0
+        case SetKnob():
+            return True
+        case _:
+            return False
 
 
 class Actuators:
@@ -100,6 +115,8 @@ class Actuators:
             RestartRequired: this rank is left in a state that must not be trained on.
         """
         trainer, action = self._trainer, command.action
+        if is_risky(action) and (why := self._not_saved_before(command, step)):
+            return Effect("failed", f"nothing was saved before it: {why}")
         match action:
             case ScaleLr():
                 return self._scale_lr(action)
@@ -132,9 +149,20 @@ class Actuators:
         own = saving.checkpoints.at_step(action.checkpoint.step)
         return action if own is None else action.model_copy(update={"checkpoint": own})
 
+    def _not_saved_before(self, command: InterventionIssued, step: int) -> str:
+        """One more checkpoint before what may go wrong, on all ranks; why there is none. Where one is due at this very
+        safe point, that is it.
+        """
+        saving = self._trainer.saving
+        if saving is None or saving.checkpoints.due(step):
+            return ""
+        verdict = all_or_none(
+            self._trainer.ballots, f"s/{command.intervention_id}", lambda: self._save(saving, step), SAVE_SECONDS
+        )
+        return "" if verdict.commit else verdict.reason
+
     def _beyond(self, factor: float) -> str | None:
-        product = self._trainer.lr.value * factor
-        if MULTIPLIER_MIN <= product <= MULTIPLIER_MAX:
+        if not self._trainer.lr.beyond(factor):
             return None
         return (
             f"OutOfBounds: the learning rate's multiplier is {self._trainer.lr.value:g}; times {factor:g} "
@@ -142,13 +170,9 @@ class Actuators:
         )
 
     def _scale_lr(self, action: ScaleLr) -> Effect:
-        before = self._lr_numbers()
+        before = self._trainer.lr.numbers
         self._trainer.lr.value *= action.factor
-        return Effect("applied", before=before, after=self._lr_numbers())
-
-    def _lr_numbers(self) -> dict[str, float]:
-        rate = self._trainer.lr.learning_rate
-        return {"lr_multiplier": self._trainer.lr.value} | ({"lr": rate} if rate is not None else {})
+        return Effect("applied", before=before, after=self._trainer.lr.numbers)
 
     def _turn(self, command: InterventionIssued, name: str, value: float) -> Effect:
         """A setter is somebody else's code and may raise on one rank: then it is set back on all."""
@@ -171,14 +195,18 @@ class Actuators:
         return Effect("applied", before={} if was is None else {name: was}, after={name: value})
 
     def _checkpoint(self, step: int) -> Effect:
-        saving, trainer = self._trainer.saving, self._trainer
+        saving = self._trainer.saving
         assert saving is not None  # `refusal` has seen to it
         try:
-            trainer.lr.settle()
-            ref = saving.save(step, trainer.course.position, remembered(trainer))
+            ref = self._save(saving, step)
         except CheckpointError as error:
             return Effect("failed", str(error))
         return Effect("applied", f"saved {ref.checkpoint_id}" if ref is not None else "")
+
+    def _save(self, saving: Saving, step: int) -> CheckpointRef | None:
+        trainer = self._trainer
+        trainer.lr.settle()
+        return saving.save(step, trainer.course.position, remembered(trainer))
 
     def _stop(self, action: Stop, step: int) -> Effect:
         trainer = self._trainer

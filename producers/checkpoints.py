@@ -6,9 +6,8 @@ come again), written under a temporary name and renamed when every file, its `ma
 on the disk. The manifest holds size and sha256 of every file and where the run stood; its own sha256 travels in
 `CheckpointSaved` and comes back in the governor's order.
 
-The newest `keep` are kept, and while an incident is open the newest from before it, however long that takes: the one
-that a rollback would go back to. (One that a rollback names and rotation has taken all the same is refused as
-`CheckpointMissing`, on all ranks alike.)
+`producers.retention` says which are removed when another was saved: never the one that a rollback would go back to.
+(One that a rollback names and somebody has taken all the same is refused as `CheckpointMissing`, on all ranks alike.)
 """
 
 import hashlib
@@ -28,6 +27,7 @@ from pydantic import ValidationError
 from ..events.actions import CheckpointRef
 from ..events.errors import CheckpointCorrupt, CheckpointError, CheckpointMissing, UserMistake
 from .manifest import MANIFEST, FileSum, Manifest, Part, Standing, sync_folder, write_file
+from .retention import Judgement, Kept, Retention
 
 ABANDONED = "abandoned.json"
 _FOLDER = re.compile(r"step-\d{8,}-[0-9a-zA-Z]{1,16}")
@@ -39,41 +39,52 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """A complete checkpoint on disk."""
+    """A complete checkpoint on disk, and those that made room for it."""
 
     ref: CheckpointRef
     size_bytes: int
+    removed: tuple[CheckpointRef, ...] = ()
 
 
 class Checkpoints:
     """A folder of checkpoints. `every`: save each so many steps; None: only when asked, by `pilot.checkpoint(step)`.
 
-    `suspect_since` is asked before anything is removed: the step from which on the run is suspect, None while it is
-    not.
+    The newest `keep` are kept, and those whose step `keep_every` divides; in all at most `max_bytes`, but for the
+    newest and those that a rollback may want. `judged` is asked for these before anything is removed.
 
     Raises:
-        UserMistake: `keep` or `every` is no count.
+        UserMistake: a number is no count.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], every: int | None = None, keep: int = 5) -> None:
-        if keep < 1 or (every is not None and every < 1):
-            raise UserMistake(f"Checkpoints: keep and every count from 1; got keep={keep}, every={every}")
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        every: int | None = None,
+        keep: int = 5,
+        *,
+        keep_every: int | None = None,
+        max_bytes: int | None = None,
+    ) -> None:
+        counts = {"every": every, "keep": keep, "keep_every": keep_every, "max_bytes": max_bytes}
+        if any(count is not None and count < 1 for count in counts.values()):
+            got = ", ".join(f"{name}={count}" for name, count in counts.items() if count is not None)
+            raise UserMistake(f"Checkpoints: all numbers count from 1; got {got}")
         self.directory = Path(directory).expanduser().absolute()
         self.every = every
-        self.keep = keep
-        self.suspect_since: Callable[[], int | None] = lambda: None
+        self.retention = Retention(keep, keep_every, max_bytes)
+        self.judged: Callable[[], Judgement] = Judgement
 
     def due(self, step: int) -> bool:
         return self.every is not None and step > 0 and step % self.every == 0
 
     def save(self, parts: Mapping[str, Part], standing: Standing) -> Saved:
-        """Write a checkpoint, whole or not at all, and drop the oldest. Saving the same step of an attempt again
-        changes nothing.
+        """Write a checkpoint, whole or not at all, and remove what retention says. Saving the same step of an attempt
+        again changes nothing.
 
         Raises:
             CheckpointError: the disk did not take it; nothing of it is left.
         """
-        name = f"step-{standing.step:08d}-{_NOT_PLAIN.sub('', standing.attempt_id)[:8] or 'x'}"
+        name = name_of(standing)
         final = self.directory / name
         if final.exists():
             return self._as_saved(final, self.read_manifest(name)[0])
@@ -87,8 +98,7 @@ class Checkpoints:
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
             raise CheckpointError(f"checkpoint {name} could not be written to {self.directory}: {error}") from error
-        self._rotate()
-        return self._as_saved(final, manifest)
+        return self._as_saved(final, manifest, self._rotate())
 
     def load(self, ref: CheckpointRef) -> tuple[Manifest, dict[str, bytes]]:
         """Every file of a checkpoint, in memory: the very bytes that were verified.
@@ -121,6 +131,15 @@ class Checkpoints:
             if not self._is_abandoned(name):
                 yield self._ref(name, manifest.step, digest)
 
+    def damaged(self) -> Iterator[tuple[str, str]]:
+        """The checkpoints whose manifest cannot be read, by name, and why."""
+        for folder in sorted(self.directory.glob("step-*")):
+            if _FOLDER.fullmatch(folder.name):
+                try:
+                    self.read_manifest(folder.name)
+                except CheckpointError as error:
+                    yield folder.name, f"{type(error).__name__}: {error}"
+
     def at_step(self, step: int) -> CheckpointRef | None:
         """The newest of those of this step; None where none of them may be gone back to."""
         return next((ref for ref in self.newest_first() if ref.step == step), None)
@@ -149,27 +168,27 @@ class Checkpoints:
     def _next_serial(self) -> int:
         return max((manifest.serial for _, manifest, _ in self._readable()), default=0) + 1
 
-    def _rotate(self) -> None:
-        known = self._readable()
-        spared = self._last_before(self.suspect_since(), known)
-        for name, _, _ in known[: -self.keep]:
-            if name == spared:
-                continue
-            # Renamed first: a folder that is only half removed must not look like a checkpoint.
-            doomed = self.directory / f"{name}.tmp-{socket.gethostname()}-{os.getpid()}"
-            try:
-                (self.directory / name).rename(doomed)
-            except OSError as error:
-                log.warning("pilothouse: old checkpoint %s cannot be removed: %s", name, error)
-            else:
-                shutil.rmtree(doomed, ignore_errors=True)
+    def _rotate(self) -> tuple[CheckpointRef, ...]:
+        known = {name: (manifest, digest) for name, manifest, digest in self._readable()}
+        kept = [self._kept(name, manifest) for name, (manifest, _) in known.items()]
+        gone = [one.name for one in self.retention.doomed(kept, self.judged()) if self._remove(one.name)]
+        return tuple(self._ref(name, known[name][0].step, known[name][1]) for name in gone)
 
-    def _last_before(self, step: int | None, known: list[tuple[str, Manifest, str]]) -> str:
-        """The newest from before `step` that no rollback gave up; empty where there is none, or nothing is suspect."""
-        if step is None:
-            return ""
-        good = [name for name, manifest, _ in known if manifest.step < step and not self._is_abandoned(name)]
-        return good[-1] if good else ""
+    def _kept(self, name: str, manifest: Manifest) -> Kept:
+        size = sum(file.size for file in manifest.files.values())
+        whole = all(_size_of(self.directory / name / part) == file.size for part, file in manifest.files.items())
+        return Kept(name, manifest.step, size, whole, self._is_abandoned(name))
+
+    def _remove(self, name: str) -> bool:
+        # Renamed first: a folder that is only half removed must not look like a checkpoint.
+        doomed = self.directory / f"{name}.tmp-{socket.gethostname()}-{os.getpid()}"
+        try:
+            (self.directory / name).rename(doomed)
+        except OSError as error:
+            log.warning("pilothouse: old checkpoint %s cannot be removed: %s", name, error)
+            return False
+        shutil.rmtree(doomed, ignore_errors=True)
+        return True
 
     def _is_abandoned(self, name: str) -> bool:
         return (self.directory / name / ABANDONED).exists()
@@ -211,12 +230,30 @@ class Checkpoints:
         except OSError as error:
             raise CheckpointCorrupt(f"{checkpoint_id}/{name} cannot be read: {error}") from error
 
-    def _as_saved(self, folder: Path, manifest: Manifest) -> Saved:
+    def _as_saved(self, folder: Path, manifest: Manifest, removed: tuple[CheckpointRef, ...] = ()) -> Saved:
         digest = self.read_manifest(folder.name)[1]
-        return Saved(self._ref(folder.name, manifest.step, digest), sum(file.size for file in manifest.files.values()))
+        size = sum(file.size for file in manifest.files.values())
+        return Saved(self._ref(folder.name, manifest.step, digest), size, removed)
 
     def _ref(self, name: str, step: int, digest: str) -> CheckpointRef:
         return CheckpointRef(checkpoint_id=name, step=step, path=str(self.directory / name), manifest_sha256=digest)
+
+
+def name_of(standing: Standing) -> str:
+    """What a checkpoint is called, on disk and in every event."""
+    return f"step-{standing.step:08d}-{_NOT_PLAIN.sub('', standing.attempt_id)[:8] or 'x'}"
+
+
+def step_of(name: str) -> int:
+    """The step in such a name."""
+    return int(name.split("-")[1])
+
+
+def _size_of(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return -1
 
 
 def _is_gone(pid: int) -> bool:

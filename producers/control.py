@@ -11,6 +11,7 @@ anew), it reads from the beginning. Reading again is harmless: what was heard be
 """
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -21,18 +22,21 @@ from typing import Any, NamedTuple, Protocol
 from ..access import Address, access_of
 from ..events.actions import Resume
 from ..events.codec import KIND_HEADER, Malformed, decode
-from ..events.decisions import IncidentOpened, IncidentResolved, InterventionIssued
+from ..events.decisions import SINCE_GOOD, IncidentOpened, IncidentResolved, InterventionIssued, RunAssessed
 from ..events.envelope import LogPlace
 from ..events.telemetry import ReceiptOutcome
 from ..events.topics import CONTROL, partition_of
 from .context import Identity
 from .quiet import CLIENT_ID, quiet_clients
+from .retention import Judgement
 
 CLOCK_SLACK_SECONDS = 3_600.0
 REFRESH_MS = 3_000
 RETRY_SECONDS = 1.0
 CLOSE_SECONDS = 2.0
-HEARD = (b"intervention_issued", b"incident_opened", b"incident_resolved")
+HEARD = (b"intervention_issued", b"incident_opened", b"incident_resolved", b"run_assessed")
+GOOD_KEPT = 2
+"""Good checkpoints that are remembered: one, and the one before it, should the first turn out to be damaged."""
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +60,8 @@ class Commands(Protocol):
     def take(self) -> InterventionIssued | None:
         """The next command, if one has come; never waits."""
 
-    def suspect_since(self) -> int | None:
-        """The step from which on the run is suspect: the onset of the incident that is open, None without one."""
+    def judged(self) -> Judgement:
+        """What the governor thinks of the run, as far as it was heard."""
 
     def close(self, within: float = CLOSE_SECONDS) -> None:
         """Nothing more will be taken. Takes `within` seconds at most."""
@@ -72,7 +76,7 @@ class Inbox:
         self._places: dict[str, tuple[str, int]] = {}
         self._waiting: deque[InterventionIssued] = deque()
         self.malformed = 0
-        self.suspect_since: int | None = None
+        self.judged = Judgement()
 
     def offer(self, log_id: str, record: LogRecord) -> None:
         """One record of the partition, out of the log of this identity. Never raises, whatever its bytes are."""
@@ -84,10 +88,21 @@ class Inbox:
         elif isinstance(event, InterventionIssued) and event.run_id == self._run_id:
             self._accept(event, (log_id, record.offset))
         elif isinstance(event, IncidentOpened | IncidentResolved) and event.run_id == self._run_id:
-            self.suspect_since = event.onset_step if isinstance(event, IncidentOpened) else None
+            onset = event.onset_step if isinstance(event, IncidentOpened) else None
+            self.judged = self.judged._replace(suspect_since=onset)
+        elif isinstance(event, RunAssessed) and event.run_id == self._run_id:
+            self._hear_of_good(event)
 
     def take(self) -> InterventionIssued | None:
         return self._waiting.popleft() if self._waiting else None
+
+    def _hear_of_good(self, event: RunAssessed) -> None:
+        """How far back the last good checkpoint lies. One that lies before those that were heard of takes them back."""
+        ago = event.features.get(SINCE_GOOD, math.nan)
+        if math.isfinite(ago):
+            step = event.step - round(ago)
+            good = (*(known for known in self.judged.good if known < step), step)
+            self.judged = self.judged._replace(good=good[-GOOD_KEPT:])
 
     def _accept(self, command: InterventionIssued, place: tuple[str, int]) -> None:
         # The same place again is our own reading again; a copy at another place is `Orders`' to refuse.
@@ -185,8 +200,8 @@ class Follower:
         """How many commands could not be read."""
         return self._inbox.malformed
 
-    def suspect_since(self) -> int | None:
-        return self._inbox.suspect_since
+    def judged(self) -> Judgement:
+        return self._inbox.judged
 
     def close(self, within: float = CLOSE_SECONDS) -> None:
         self._closed.set()

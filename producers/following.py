@@ -13,6 +13,7 @@ from ..events.decisions import InterventionIssued
 from ..events.envelope import LogPlace, derived_id
 from .context import Identity
 from .plan import Plan, Planned
+from .retention import Judgement
 from .teller import Teller
 
 LEFT_TO_PEOPLE: tuple[ActionKind, ...] = ("pause", "resume", "stop", "notify")
@@ -93,13 +94,11 @@ class Following:
             self.fault = why
             log.error("pilothouse: run %s is followed no more: %s", self.plan.run_id, why)
 
-    def suspect_since(self) -> int | None:
-        """For the rotation of checkpoints: the one that the next rollback wants must not be removed."""
+    def judged(self) -> Judgement:
+        """For the rotation of checkpoints: those that rollbacks will want must not be removed."""
         left: Sequence[Planned] = () if self.fault else self.plan.interventions[self.done :]
-        for planned in left:
-            if isinstance(planned.action, Rollback) and planned.action.checkpoint is not None:
-                return planned.action.checkpoint.step + 1
-        return None
+        back = [planned.action for planned in left if isinstance(planned.action, Rollback)]
+        return Judgement(good=tuple(action.checkpoint.step for action in back if action.checkpoint is not None))
 
     def standing(self) -> dict[str, int]:
         """What a checkpoint must remember of it."""

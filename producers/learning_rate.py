@@ -4,20 +4,38 @@ again.
 A learning rate that is merely set lasts until the scheduler's next step. So `producers.actuators` steers a factor: a
 hook multiplies every group's `lr` when `optimizer.step()` begins, another puts the very value back when it ends;
 schedulers, loggers and checkpoints never see it. At a multiplier of 1 nothing is touched.
+
+What a rollback cuts may come back by a ramp: a second factor, a function of the step alone, so that all ranks step with
+the same rate without another word.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 MULTIPLIER_MIN = 1e-4
 MULTIPLIER_MAX = 10.0
 
 
-class LrMultiplier:
-    """One factor over the learning rates of some optimizers."""
+@dataclass(frozen=True, slots=True)
+class Ramp:
+    """Back from a cut in equal parts: `factor` at the safe point after step `first`, 1 after `steps` more."""
 
-    def __init__(self, optimizers: Sequence[Any], value: float = 1.0) -> None:
-        self.value = value
+    factor: float
+    first: int
+    steps: int
+
+    def at(self, step: int) -> float:
+        return self.factor + (1.0 - self.factor) * min(max(step - self.first, 0) / self.steps, 1.0)
+
+
+class LrMultiplier:
+    """One factor over the learning rates of some optimizers: what commands `steered`, times what a ramp holds back."""
+
+    def __init__(self, optimizers: Sequence[Any], steered: float = 1.0) -> None:
+        self.steered = steered
+        self.ramp: Ramp | None = None
+        self._eased = 1.0
         self._optimizers: list[Any] = []
         self._lent: dict[int, list[tuple[dict[str, Any], Any, Any]]] = {}
         self._hooks: list[Any] = []
@@ -39,6 +57,45 @@ class LrMultiplier:
             self._give_back(optimizer)
             return float(optimizer.param_groups[0]["lr"]) * self.value
         return None
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """What a receipt says of it."""
+        rate = self.learning_rate
+        return {"lr_multiplier": self.value} | ({"lr": rate} if rate is not None else {})
+
+    @property
+    def value(self) -> float:
+        """What is in force now."""
+        return self.steered * self._eased
+
+    @value.setter
+    def value(self, value: float) -> None:
+        self.steered = value / self._eased
+
+    def beyond(self, factor: float) -> bool:
+        """Whether a change by `factor` would leave the bounds, now or at the end of a ramp."""
+        return any(not MULTIPLIER_MIN <= known * factor <= MULTIPLIER_MAX for known in (self.value, self.steered))
+
+    def cut(self, factor: float, ramp_steps: int, step: int) -> None:
+        """Multiply what is in force by `factor`; over `ramp_steps` steps from `step` on it comes back, where any."""
+        if not ramp_steps:
+            self.value *= factor
+            return
+        self.go_on(Ramp(self._eased * factor, step, ramp_steps), step)
+
+    def go_on(self, ramp: Ramp | None, step: int) -> None:
+        """Be where this ramp is at `step`."""
+        self.ramp = ramp
+        self._eased = 1.0 if ramp is None else ramp.at(step)
+
+    def reached(self, step: int) -> bool:
+        """The safe point after `step`; whether a ramp ended here."""
+        if self.ramp is None:
+            return False
+        over = step >= self.ramp.first + self.ramp.steps
+        self.go_on(None if over else self.ramp, step)
+        return over
 
     def settle(self) -> None:
         """Put back what a step that raised left multiplied; before anybody reads or saves the optimizers."""

@@ -15,6 +15,7 @@ from typing import Any
 
 from ..events.actions import ActionKind
 from ..events.errors import CheckpointError, RestartRequired
+from ..events.telemetry import LR_RAMP, RecipeChanged
 from ..settings import Settings
 from .actuators import Actuators
 from .ballots import BallotsLost, LocalBallots, find_ballots
@@ -93,9 +94,9 @@ class Pilot:
         elif checkpoints is not None:
             folder = checkpoints if isinstance(checkpoints, Checkpoints) else Checkpoints(checkpoints)
             if following is not None:
-                folder.suspect_since = following.suspect_since
+                folder.judged = following.judged
             elif self._links.commands is not None:
-                folder.suspect_since = self._links.commands.suspect_since
+                folder.judged = self._links.commands.judged
             state = TrainerState(model, optimizers, schedulers, scaler)
             saving = Saving(run, self._links.ballots, folder, state)
         self._trainer = Trainer(
@@ -157,6 +158,8 @@ class Pilot:
             RestartRequired: a rollback went wrong half-way on this rank, which must not train on.
         """
         self._last_step = step
+        if self._trainer.lr.reached(step):
+            self._tell_the_rate_is_back(step)
         course = self._trainer.course
         if self._open and not self._lonely:
             self._steer(step)
@@ -236,6 +239,10 @@ class Pilot:
         except Exception as error:  # the training must go on as if we were absent, whatever we did wrong
             log.exception("pilothouse: steering is over for this attempt after a fault of its own")
             self._steering.give_up(f"{type(error).__name__}: {error}")
+
+    def _tell_the_rate_is_back(self, step: int) -> None:
+        if self._links.ballots.rank == 0:
+            self._run.tell(RecipeChanged, step=step, what=LR_RAMP, numbers=self._trainer.lr.numbers)
 
     def _remind(self) -> None:
         if self._trainer.saving is None or self._unsaved_steps < 0:

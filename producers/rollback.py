@@ -6,7 +6,9 @@ does (`producers.transaction`).
 """
 
 import logging
-from dataclasses import dataclass
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from ..events.actions import CheckpointRef, Rollback
 from ..events.decisions import InterventionIssued
@@ -14,16 +16,18 @@ from ..events.envelope import derived_attempt_id
 from ..events.errors import CheckpointError
 from ..events.telemetry import CheckpointRestored
 from .ballots import Ballots
+from .checkpoints import step_of
 from .course import Course
 from .effects import Effect, tell_receipt
 from .following import Following
 from .knobs import Knobs
-from .learning_rate import LrMultiplier
+from .learning_rate import LrMultiplier, Ramp
 from .manifest import Manifest
 from .saving import Saving
 from .teller import Teller
 from .trainer_state import Loaded
 from .transaction import all_or_none
+from .work_clock import WorkClock
 
 RESTORE_SECONDS = 600.0
 _NOTHING = "nothing"
@@ -42,11 +46,27 @@ class Trainer:
     course: Course
     saving: Saving | None
     following: Following | None = None
+    clock: WorkClock = field(default_factory=WorkClock)
+
+
+@dataclass(frozen=True, slots=True)
+class _Price:
+    """What going back cost: steps undone, seconds of training and restoring, and of these the restoring."""
+
+    steps_lost: int
+    seconds_lost: float
+    took_s: float
 
 
 def remembered(trainer: Trainer) -> dict[str, object]:
     """What the pilot itself keeps in a checkpoint."""
-    kept: dict[str, object] = {"lr_multiplier": trainer.lr.value, "knobs": dict(trainer.knobs.turned)}
+    ramp = trainer.lr.ramp
+    kept: dict[str, object] = {
+        "lr_multiplier": trainer.lr.steered,
+        "lr_ramp": [ramp.factor, ramp.first, ramp.steps] if ramp is not None else None,
+        "knobs": dict(trainer.knobs.turned),
+        "worth_s": trainer.clock.seconds,
+    }
     return kept if trainer.following is None else kept | {"followed": trainer.following.standing()}
 
 
@@ -59,45 +79,49 @@ def roll_back(trainer: Trainer, saving: Saving, command: InterventionIssued, act
         RestartRequired: this rank could not swap in what it had prepared.
     """
     assert action.checkpoint is not None  # `refusal` has seen to it
-    ref, before = action.checkpoint, trainer.lr.value
+    ref, before, began = action.checkpoint, trainer.lr.value, time.monotonic()
     prepared: list[tuple[Manifest, Loaded]] = []
     verdict = all_or_none(
         trainer.ballots, f"t/{command.intervention_id}", lambda: prepared.append(saving.prepare(ref)), RESTORE_SECONDS
     )
     if not verdict.commit:
         return Effect("failed", verdict.reason)
+    loaded = prepared[0][1]
     trainer.lr.settle()
-    saving.install(prepared[0][1])
+    _give_up_what_came_after(trainer, saving, ref)
+    saving.install(loaded)
     trainer.knobs.turn_again()
-    trainer.lr.value = before * action.lr_factor
+    trainer.lr.cut(action.lr_factor, action.lr_ramp_steps, ref.step)
+    lost = trainer.clock.go_back_to(float(loaded.pilot["worth_s"]))
     effect = Effect(
         "applied",
         f"restored {ref.checkpoint_id}",
         before={"step": step, "lr_multiplier": before},
-        after={"step": ref.step, "lr_multiplier": trainer.lr.value},
+        after={"step": ref.step, "lr_multiplier": trainer.lr.value, **_ramp_numbers(action)},
         told=True,
     )
     # Before the attempt ends that it was issued for: in the next one its step is still to come.
     tell_receipt(trainer.run, command, effect, step)
-    _begin_attempt(trainer, saving, ref, command)
+    parent = trainer.run.identity.attempt_id
+    saving.parent_attempt_id = parent
+    attempt_id = derived_attempt_id(parent, command.intervention_id)
+    trainer.run.begin_attempt("rollback", first_step=ref.step + 1, parent=parent, attempt_id=attempt_id)
+    _tell_restored(trainer, ref, _Price(max(0, step - ref.step), lost, time.monotonic() - began))
     trainer.course.go_back_to(ref.step)
     trainer.course.skip(action.skip_batches, command.intervention_id)
     return effect
 
 
-def _begin_attempt(trainer: Trainer, saving: Saving, ref: CheckpointRef, command: InterventionIssued) -> None:
-    parent = trainer.run.identity.attempt_id
-    if trainer.ballots.rank == 0:
-        try:
-            saving.checkpoints.abandon_after(ref, parent)
-        except (CheckpointError, OSError) as error:
-            log.warning(
-                "pilothouse: the checkpoints after %s could not be marked as given up: %s", ref.checkpoint_id, error
-            )
-    saving.parent_attempt_id = parent
-    attempt_id = derived_attempt_id(parent, command.intervention_id)
-    trainer.run.begin_attempt("rollback", first_step=ref.step + 1, parent=parent, attempt_id=attempt_id)
-    _tell_restored(trainer, ref)
+def _give_up_what_came_after(trainer: Trainer, saving: Saving, ref: CheckpointRef) -> None:
+    """Marked before anything is swapped in: a process that dies in the midst of it must not be restarted from them."""
+    if trainer.ballots.rank != 0:
+        return
+    try:
+        saving.checkpoints.abandon_after(ref, trainer.run.identity.attempt_id)
+    except (CheckpointError, OSError) as error:
+        log.warning(
+            "pilothouse: the checkpoints after %s could not be marked as given up: %s", ref.checkpoint_id, error
+        )
 
 
 def restore_latest(trainer: Trainer, saving: Saving) -> int | None:
@@ -107,6 +131,9 @@ def restore_latest(trainer: Trainer, saving: Saving) -> int | None:
         BallotsLost: the ranks cannot agree.
         RestartRequired: as `roll_back`.
     """
+    if trainer.ballots.rank == 0:
+        for name, reason in saving.checkpoints.damaged():
+            saving.tell_unavailable(step_of(name), name, "unusable", reason)
     candidates = saving.checkpoints.newest_first() if trainer.ballots.rank == 0 else iter(())
     for number in range(1_000):
         mine = next(candidates, None)
@@ -126,6 +153,8 @@ def restore_latest(trainer: Trainer, saving: Saving) -> int | None:
             _continue(trainer, saving, ref, *prepared[0])
             return ref.step
         log.warning("pilothouse: %s is passed over for an older one: %s", ref.checkpoint_id, verdict.reason)
+        if trainer.ballots.rank == 0 and verdict.kind == "refused":
+            saving.tell_unavailable(ref.step, ref.checkpoint_id, "unusable", verdict.reason)
     return None
 
 
@@ -138,7 +167,9 @@ def _from_rank_zero(ballots: Ballots, key: str, word: str) -> str:
 
 def _continue(trainer: Trainer, saving: Saving, ref: CheckpointRef, manifest: Manifest, loaded: Loaded) -> None:
     saving.install(loaded)
-    trainer.lr.value = float(loaded.pilot["lr_multiplier"])
+    trainer.lr.steered = float(loaded.pilot["lr_multiplier"])
+    trainer.lr.go_on(_ramp_of(loaded.pilot), ref.step)
+    trainer.clock.go_back_to(float(loaded.pilot["worth_s"]))
     for name, value in loaded.pilot["knobs"].items():
         if trainer.knobs.refusal(name, value) is None:
             trainer.knobs.turn(name, value)
@@ -151,5 +182,14 @@ def _continue(trainer: Trainer, saving: Saving, ref: CheckpointRef, manifest: Ma
     _tell_restored(trainer, ref)
 
 
-def _tell_restored(trainer: Trainer, ref: CheckpointRef) -> None:
-    trainer.run.tell(CheckpointRestored, step=ref.step, checkpoint_id=ref.checkpoint_id, path=ref.path)
+def _ramp_numbers(action: Rollback) -> dict[str, float]:
+    return {"lr_ramp_steps": action.lr_ramp_steps} if action.lr_ramp_steps else {}
+
+
+def _ramp_of(pilot: dict[str, Any]) -> Ramp | None:
+    return Ramp(*pilot["lr_ramp"]) if pilot["lr_ramp"] is not None else None
+
+
+def _tell_restored(trainer: Trainer, ref: CheckpointRef, price: _Price | None = None) -> None:
+    cost = asdict(price) if price is not None else {}
+    trainer.run.tell(CheckpointRestored, step=ref.step, checkpoint_id=ref.checkpoint_id, path=ref.path, **cost)

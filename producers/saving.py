@@ -12,15 +12,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..events.actions import CheckpointRef
-from ..events.errors import RestartRequired
-from ..events.telemetry import CheckpointSaved
+from ..events.errors import CheckpointError, RestartRequired
+from ..events.telemetry import CheckpointSaved, CheckpointUnavailable, Unavailable
 from .ballots import Ballots, BallotsLost
-from .checkpoints import Checkpoints
+from .checkpoints import Checkpoints, name_of
 from .manifest import Manifest, Standing
 from .teller import Teller
 from .trainer_state import Loaded, TrainerState, rng_letter
 
 LETTER_SECONDS = 10.0
+REASON_CHARS = 4_000
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +91,11 @@ class Saving:
             data_position=position,
             torch_version=str(torch.__version__),
         )
-        saved = self.checkpoints.save(self._state.parts(pilot, self._gather_letters()), standing)
+        try:
+            saved = self.checkpoints.save(self._state.parts(pilot, self._gather_letters()), standing)
+        except CheckpointError as error:
+            self.tell_unavailable(step, name_of(standing), "not_saved", str(error))
+            raise
         self._run.tell(
             CheckpointSaved,
             step=step,
@@ -100,7 +105,16 @@ class Saving:
             size_bytes=saved.size_bytes,
             took_s=time.monotonic() - began,
         )
+        for ref in saved.removed:
+            self.tell_unavailable(ref.step, ref.checkpoint_id, "rotated", f"for {saved.ref.checkpoint_id}")
         return saved.ref
+
+    def tell_unavailable(self, step: int, name: str, how: Unavailable, reason: str) -> None:
+        """Say that nobody can go back to it (rank 0)."""
+        path = str(self.checkpoints.directory / name)
+        self._run.tell(
+            CheckpointUnavailable, step=step, checkpoint_id=name, path=path, how=how, reason=reason[:REASON_CHARS]
+        )
 
     def _gather_letters(self) -> dict[int, str]:
         """The generators of all ranks that answer in time; a checkpoint without some of them is better than none."""

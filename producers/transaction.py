@@ -11,7 +11,7 @@ from .agreement import Verdict, read_verdict
 from .ballots import Ballots
 
 
-def all_or_none(ballots: Ballots, key: str, prepare: Callable[[], None], within: float) -> Verdict:
+def all_or_none(ballots: Ballots, key: str, prepare: Callable[[], object], within: float) -> Verdict:
     """Prepare here and hear whether every rank could; blocks up to `within` seconds for the slowest rank.
 
     The reason of a refusal begins with the error's class and ends with its rank. Every rank that gets an answer gets
@@ -31,7 +31,7 @@ def all_or_none(ballots: Ballots, key: str, prepare: Callable[[], None], within:
     return read_verdict(word)
 
 
-def _attempt(prepare: Callable[[], None], rank: int) -> Verdict | None:
+def _attempt(prepare: Callable[[], object], rank: int) -> Verdict | None:
     try:
         prepare()
     except Exception as error:  # noqa: BLE001  # whatever goes wrong here is this rank's no, told to all ranks and in the receipt

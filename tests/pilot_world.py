@@ -15,6 +15,7 @@ from pilothouse.events.envelope import LogPlace, TrainerFact
 from pilothouse.events.telemetry import AttemptReason, Outcome, Stage
 from pilothouse.producers.ballots import Ballots, LocalBallots
 from pilothouse.producers.context import Identity
+from pilothouse.producers.retention import Judgement
 from pilothouse.producers.steering import Links
 from pilothouse.producers.teller import Teller
 from pilothouse.settings import Settings
@@ -128,8 +129,8 @@ class Script:
         told: dict[str, Any] = {"attempt_id": self._tape.identity.attempt_id, "number": next(self._numbers)}
         return issued(action, **(told | order.other))
 
-    def suspect_since(self) -> None:
-        return None
+    def judged(self) -> Judgement:
+        return Judgement()
 
     def close(self, within: float = 0.0) -> None:
         pass

@@ -16,6 +16,7 @@ from pilothouse.producers.actuators import Actuators
 from pilothouse.producers.course import Course
 from pilothouse.producers.knobs import Knobs
 from pilothouse.producers.learning_rate import LrMultiplier
+from pilothouse.producers.retention import Judgement
 from pilothouse.producers.rollback import Trainer
 from pilothouse.producers.steering import Links, Steering
 from pilothouse.tests.pilot_world import Tape, issued
@@ -31,11 +32,18 @@ class Heard:
     def take(self) -> InterventionIssued | None:
         return self.waiting.pop(0) if self.waiting else None
 
-    def suspect_since(self) -> None:
-        return None
+    def judged(self) -> Judgement:
+        return Judgement()
 
     def close(self, within: float = 0.0) -> None:
         pass
+
+
+@dataclass(frozen=True)
+class Read:
+    """What stands for a checkpoint in memory."""
+
+    pilot: dict[str, float] = field(default_factory=lambda: {"worth_s": 0.0})
 
 
 class Shelf:
@@ -48,12 +56,12 @@ class Shelf:
         self.installed = 0
         self.checkpoints = self
 
-    def prepare(self, ref: CheckpointRef) -> tuple[None, CheckpointRef]:
+    def prepare(self, ref: CheckpointRef) -> tuple[None, Read]:  # noqa: ARG002  # its shape
         if not self.readable:
             raise CheckpointError("one byte of it is another")
-        return None, ref
+        return None, Read()
 
-    def install(self, loaded: CheckpointRef) -> None:  # noqa: ARG002  # its shape
+    def install(self, loaded: Read) -> None:  # noqa: ARG002  # its shape
         self.installed += 1
 
     def abandon_after(self, ref: CheckpointRef, attempt_id: str) -> None:

@@ -16,6 +16,7 @@ from pilothouse.events.errors import CheckpointCorrupt, CheckpointError, Checkpo
 from pilothouse.producers.checkpoints import Checkpoints
 from pilothouse.producers.context import Lineage, read_lineage
 from pilothouse.producers.manifest import Standing
+from pilothouse.producers.retention import Judgement
 
 
 def standing(step: int, attempt_id: str = "0123456789abcdef") -> Standing:
@@ -107,11 +108,11 @@ def test_while_a_run_is_suspect_the_last_one_from_before_is_kept_however_long_th
     checkpoints = Checkpoints(tmp_path, keep=2)
     for step in (10, 20, 30):
         save(checkpoints, step)
-    checkpoints.suspect_since = lambda: 25
+    checkpoints.judged = lambda: Judgement(suspect_since=25)
     for step in (40, 50, 60):
         save(checkpoints, step)
     assert [name[:13] for name in names(tmp_path)] == ["step-00000020", "step-00000050", "step-00000060"]
-    checkpoints.suspect_since = lambda: None
+    checkpoints.judged = Judgement
     save(checkpoints, 70)
     assert [name[:13] for name in names(tmp_path)] == ["step-00000060", "step-00000070"]
 
@@ -120,7 +121,7 @@ def test_what_a_rollback_gave_up_is_not_spared(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep=2)
     first, _ = save(checkpoints, 10), save(checkpoints, 20)
     checkpoints.abandon_after(first, "0123456789abcdef")
-    checkpoints.suspect_since = lambda: 25
+    checkpoints.judged = lambda: Judgement(suspect_since=25)
     for step in (30, 40):
         save(checkpoints, step, attempt_id="ffff0000")
     assert [name[:13] for name in names(tmp_path)] == ["step-00000010", "step-00000030", "step-00000040"]

@@ -1,6 +1,7 @@
 """Which commands rank 0 hears, and which it may obey."""
 
 import logging
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -10,7 +11,15 @@ from hypothesis import strategies as st
 
 from pilothouse.events.actions import Action, Pause, Resume, ScaleLr, SkipBatches, Stop
 from pilothouse.events.codec import encode
-from pilothouse.events.decisions import OPERATOR, IncidentOpened, IncidentResolved, InterventionIssued, PhaseChanged
+from pilothouse.events.decisions import (
+    OPERATOR,
+    SINCE_GOOD,
+    IncidentOpened,
+    IncidentResolved,
+    InterventionIssued,
+    PhaseChanged,
+    RunAssessed,
+)
 from pilothouse.events.envelope import LogPlace
 from pilothouse.events.union import AnyDecision
 from pilothouse.producers.context import Identity
@@ -66,11 +75,24 @@ def test_from_when_on_a_run_is_suspect_is_heard() -> None:
             **common, run_id=run_id, decision_id="d", incident_id="i", onset_step=onset, condition="Stable", reason="r"
         )
         inbox.offer("log", wire(1, opened))
-    heard = [inbox.suspect_since]
+    heard = [inbox.judged.suspect_since]
     inbox.offer("log", wire(2, IncidentResolved(
         **common, run_id="run-1", decision_id="e", incident_id="i", outcome="recovered", onset_step=71, steps_lost=0
     )))  # fmt: skip
-    assert [*heard, inbox.suspect_since] == [71, None]
+    assert [*heard, inbox.judged.suspect_since] == [71, None]
+    assert inbox.take() is None
+
+
+def test_which_checkpoints_are_good_is_heard_and_what_a_rollback_gave_up_is_good_no_more() -> None:
+    inbox, heard = Inbox("run-1"), []
+    for step, ago in ((15, 5.0), (18, 8.0), (24, 4.0), (33, 3.0), (34, math.nan), (25, 5.0), (26, None), (16, 6.0)):
+        assessed = RunAssessed(
+            at=0, run_id="run-1", attempt_id="a", attempt=1, basis=LogPlace(0, 0, 1), step=step, policy_hash="h",
+            decision_id="d", phase="Normal", features={} if ago is None else {SINCE_GOOD: ago},
+        )  # fmt: skip
+        inbox.offer("log", wire(step, assessed))
+        heard.append(inbox.judged.good)
+    assert heard == [(10,), (10,), (10, 20), (20, 30), (20, 30), (20,), (20,), (10,)]
     assert inbox.take() is None
 
 

@@ -28,6 +28,7 @@ from pilothouse.producers.departure import refuse_mistakes as refuse_wrong_toler
 from pilothouse.producers.following import Following
 from pilothouse.producers.pilot import Pilot
 from pilothouse.producers.plan import Plan, Planned, Stretch, plan_file, read_plan
+from pilothouse.producers.retention import Judgement
 from pilothouse.producers.steering import Links
 from pilothouse.settings import Settings
 from pilothouse.stream_processors.fold import fold
@@ -98,8 +99,8 @@ class GovernedTape(Tape):
     def take(self) -> InterventionIssued | None:
         return self._commands.popleft() if self._commands else None
 
-    def suspect_since(self) -> int | None:
-        return None
+    def judged(self) -> Judgement:
+        return Judgement()
 
     def close(self, within: float = 0.0) -> None:
         pass

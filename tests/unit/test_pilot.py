@@ -28,58 +28,11 @@ from pilothouse.events.errors import CheckpointError, RestartRequired, UserMista
 from pilothouse.producers.ballots import StoreBallots
 from pilothouse.producers.checkpoints import Checkpoints
 from pilothouse.producers.data import BatchStream
-from pilothouse.producers.pilot import REMIND_STEPS, Pilot
+from pilothouse.producers.pilot import REMIND_STEPS
 from pilothouse.producers.steering import Links
 from pilothouse.producers.trainer_state import TrainerState
-from pilothouse.settings import Settings
-from pilothouse.tests.pilot_world import Order, Script, Tape, links_of
-
-
-class World:
-    """A small training of one process under a script of commands."""
-
-    def __init__(self, orders: list[Order], folder: Path | None = None, every: int | None = None, **parts: Any) -> None:
-        self.tape = Tape()
-        self.script = Script(self.tape, orders)
-        self.model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout(0.5))
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1, momentum=0.9)
-        self.scheduler = torch.optim.lr_scheduler.StepLR(self.optimizer, 10)
-        self.pilot = Pilot(
-            self.tape,
-            self.model,
-            self.optimizer,
-            settings=Settings(),
-            scheduler=self.scheduler,
-            checkpoints=Checkpoints(folder, every) if folder is not None else None,
-            links=links_of(self.script),
-            **parts,
-        )
-        self.seen: list[tuple[int, int]] = []
-
-    def train(self, steps: int, loader: Any = range(1_000)) -> "World":
-        for step, batch in self.pilot.batches(loader, steps):
-            self.seen.append((step, batch))
-            self.step(step)
-        return self
-
-    def step(self, step: int) -> Any:
-        self.script.step = step
-        self.optimizer.zero_grad()
-        self.model(torch.ones(1, 2)).sum().backward()
-        self.optimizer.step()
-        self.scheduler.step()
-        return self.pilot.safe_point(step)
-
-    def weights(self) -> list[float]:
-        return [float(value) for parameter in self.model.parameters() for value in parameter.detach().flatten()]
-
-    @property
-    def steps(self) -> list[int]:
-        return [step for step, _ in self.seen]
-
-
-def good_rollback(tape: Tape) -> Rollback:
-    return Rollback(checkpoint=tape.saved()[-1], skip_batches=2, lr_factor=0.5)
+from pilothouse.tests.pilot_world import Order, Script, Tape
+from pilothouse.tests.small_training import World, good_rollback
 
 
 def test_without_commands_a_loop_sees_its_data_and_nothing_is_told() -> None:
