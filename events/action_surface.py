@@ -19,6 +19,11 @@ NOT_CHOSEN = ("notify", "resume", "revert")
 CLOSE = 1e-9
 
 
+def _as_tuple(value: object) -> object:
+    """Behind a validator of ours even pydantic's JSON mode wants a tuple, where it is strict."""
+    return tuple(value) if isinstance(value, list) else value
+
+
 class NumberChoice(BaseModel):
     """What one number of an action may be: from `min` to `max`, in multiples of `step` above `min` where there is one,
     or `one_of` some values. In a policy a bare number is the one value there is.
@@ -29,7 +34,7 @@ class NumberChoice(BaseModel):
     min: float | None = None
     max: float | None = None
     step: Annotated[float, Field(gt=0.0)] | None = None
-    one_of: Annotated[tuple[float, ...], Field(max_length=64)] = ()
+    one_of: Annotated[tuple[float, ...], Field(max_length=64), BeforeValidator(_as_tuple)] = ()
 
     @model_validator(mode="after")
     def _is_one_or_the_other(self) -> "NumberChoice":
@@ -78,7 +83,7 @@ class ActionChoice(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
 
     __pydantic_extra__: dict[str, Drawn] = Field(init=False)
-    action: str
+    action: Annotated[str, Field(json_schema_extra={"enum": [kind for kind in KINDS if kind not in NOT_CHOSEN]})]
 
     @model_validator(mode="after")
     def _is_of_the_action(self) -> "ActionChoice":

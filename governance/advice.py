@@ -266,6 +266,8 @@ def _request(  # noqa: PLR0913, PLR0917  # what a question is made of
         margin=facts["margin"],
         conditions={name: f"{known.status} {known.reason}".strip() for name, known in conditions.items()},
         choices=choices,
+        bounds=situation.policy.bounds,
+        values=situation.values,
         within_seconds=rule.advise.within_seconds,
     )
 

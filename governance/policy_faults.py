@@ -149,7 +149,8 @@ def _model_at(model: type[BaseModel] | None, path: Path) -> type[BaseModel] | No
             model = ACTIONS[str(step)]
         elif model is not None and isinstance(step, str):
             annotations = {field.alias or name: field.annotation for name, field in model.model_fields.items()}
-            model = next(_models(annotations.get(step)), model)
+            others = model.__dict__.get("__annotations__", {}).get("__pydantic_extra__")  # where any key may stand
+            model = next(_models(annotations.get(step, others)), model)
     return model
 
 
