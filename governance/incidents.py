@@ -16,12 +16,21 @@ GRAVE: tuple[ConditionType, ...] = ("Finite", "Stable", "Progressing")
 
 
 class Incident(msgspec.Struct):
-    """The incident that is open now. `steps_lost` counts the steps that rollbacks undid."""
+    """The incident that is open now. `steps_lost` counts the steps that rollbacks undid, `seconds_lost` what they and
+    their undone training took, `rank_hours_lost` that for every rank.
+    """
 
     incident_id: str
     onset_step: int
     opened_step: int
     steps_lost: int = 0
+    seconds_lost: float = 0.0
+    rank_hours_lost: float = 0.0
+
+    def cost(self, seconds: float, ranks: int) -> None:
+        """A rollback of so many ranks threw away so much of the run."""
+        self.seconds_lost += seconds
+        self.rank_hours_lost += seconds * ranks / 3_600
 
 
 def advance(
@@ -74,4 +83,6 @@ def _resolve(incident: Incident, outcome: str, desk: Desk) -> None:
         outcome=outcome,
         onset_step=incident.onset_step,
         steps_lost=incident.steps_lost,
+        seconds_lost=incident.seconds_lost,
+        rank_hours_lost=incident.rank_hours_lost,
     )

@@ -8,6 +8,8 @@ checkpoints are announced, and by `decide` when a rollback is proposed.
 import msgspec
 
 from ..events.actions import CheckpointRef
+from ..events.decisions import CheckpointRejected
+from .desk import Desk
 
 KEPT = 16
 KEPT_BYTES = 12_000
@@ -48,9 +50,32 @@ def last_good(candidates: list[Candidate], before: int | None) -> Candidate | No
     return newest
 
 
+def good_before(candidates: list[Candidate], onset: int, back: int) -> Candidate | None:
+    """The last good one from at least `back` steps before an incident's onset; where all are younger, the oldest."""
+    far = last_good(candidates, before=onset - back)
+    if far is not None or back == 0:
+        return far
+    good = [known for known in candidates if known.stable and not known.rejected and known.step < onset]
+    return min(good, key=lambda known: known.step, default=None)
+
+
 def rewound(candidates: list[Candidate], step: int) -> list[Candidate]:
     """What is left of the candidates once the run went back to `step`: newer ones belong to an abandoned lineage."""
     return [known for known in candidates if known.step <= step]
+
+
+def forget(candidates: list[Candidate], checkpoint_id: str) -> None:
+    """It was removed in its time."""
+    candidates[:] = [known for known in candidates if known.checkpoint_id != checkpoint_id]
+
+
+def pass_over(candidates: list[Candidate], checkpoint_id: str, reason: str, desk: Desk) -> bool:
+    """Never offer this checkpoint again, and say so; whether it was a candidate until now."""
+    unusable = reject(candidates, checkpoint_id)
+    if unusable is None:
+        return False
+    desk.decide(CheckpointRejected, checkpoint_id, checkpoint=unusable.ref(), reason=reason)
+    return True
 
 
 def reject(candidates: list[Candidate], checkpoint_id: str) -> Candidate | None:
