@@ -24,7 +24,7 @@ from ..events.union import KINDS, AnyDecision, AnyInput, Record
 from .connect import refusals
 from .imports.telling import PARTITION as IMPORTED
 from .named import Row, ask, statements
-from .rows import StepRow, step_batch
+from .rows import StepColumn, batch_of
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -131,20 +131,20 @@ def _partition_in(span: Span, epoch: int) -> int:
 
 def _batches(client: "Client", asked: dict[str, Any]) -> Iterator[Record]:
     judged: set[tuple[str, int]] = set()
-    for place, group in groupby(_step_rows(client, asked), key=lambda row: row.place):
-        rows = list(group)
-        identity = rows[0].writer_id, rows[0].seq
+    for place, group in groupby(_columns(client, asked), key=lambda column: column.place):
+        columns = list(group)
+        identity = columns[0].writer_id, columns[0].seq
         # Rows that differ do not replace each other: of a second record that claims this identity some may be left.
         # It was never judged.
         if identity not in judged:
             judged.add(identity)
-            yield Record(place, step_batch(asked["run"], rows))
+            yield Record(place, batch_of(asked["run"], columns))
 
 
-def _step_rows(client: "Client", asked: dict[str, Any]) -> Iterator[StepRow]:
-    with refusals(), client.query_rows_stream(statements()["batch_rows"], parameters=asked) as rows:
+def _columns(client: "Client", asked: dict[str, Any]) -> Iterator[StepColumn]:
+    with refusals(), client.query_rows_stream(statements()["batch_columns"], parameters=asked) as rows:
         for row in rows:
-            yield StepRow._make(row)
+            yield StepColumn._make(row)
 
 
 def _input(body: str) -> AnyInput:

@@ -15,10 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from ..events.codec import encode
 from ..events.envelope import LogPlace
 from ..events.telemetry import StepBatch
-from ..events.topics import TELEMETRY
 from ..events.union import AnyDecision, AnyInput
 from .imports.telling import PARTITION
-from .rows import STEP_LOG, Archived, rows_of
+from .step_rows import StepRow, step_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -87,8 +86,7 @@ def schema(columns: dict[str, str]) -> "pa.Schema":
 
 
 def step_columns(batch: StepBatch, offset: int) -> list[list[Any]]:
-    """A batch as columns of `steps.parquet`: its rows in the archive, less what every row of the file shares."""
-    names = [{"offset": "log_offset"}.get(name, name) for name in STEP_COLUMNS]
-    places = [list(STEP_LOG.columns).index(name) for name in names]
-    rows = rows_of([Archived(TELEMETRY.name, place(offset), batch)]).steps
+    """A batch as columns of `steps.parquet`: a row per value, less what every row of the file shares."""
+    places = [StepRow._fields.index({"offset": "log_offset"}.get(name, name)) for name in STEP_COLUMNS]
+    rows = list(step_rows(batch, place(offset)))
     return [[row[index] for row in rows] for index in places]

@@ -43,7 +43,8 @@ from .portable_format import (
     place,
     schema,
 )
-from .rows import Archived, StepRow, step_batch
+from .rows import Archived
+from .step_rows import StepRow, step_batch
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq

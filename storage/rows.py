@@ -1,9 +1,13 @@
 """Events as rows of ClickHouse, and StepBatches back from theirs. Pure.
 
-`archive` inserts what `rows_of` returns; `history` rebuilds batches with `step_batch`. The columns and their types are
+`archive` inserts what `rows_of` returns; `history` rebuilds batches with `batch_of`. The columns and their types are
 those of `migrations/0001_log.sql`, named here so that an insert needs not ask for them.
+
+A batch is a row for each of its metrics, with arrays of what was logged: as columnar as it was on the wire. So the
+lineage, the place and the identity cost once a batch, and a long run is few rows.
 """
 
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, assert_never
@@ -44,16 +48,17 @@ EVENT_LOG = Table(
 )
 STEP_LOG = Table(
     "step_log",
-    {"run_id": "String", "metric": _WORD, "step": "Int64", "writer_id": _WORD, "seq": "UInt64"}
-    | {"row_index": "UInt16", "column_index": "UInt16", "attempt_id": _WORD, "attempt": "Int64", "rank": "Int32"}
-    | {"at": _TIME, "value": "Float64", "logged": "Bool", "batch_at": _TIME}
+    {"run_id": "String", "metric": _WORD, "first_step": "Int64", "writer_id": _WORD, "seq": "UInt64"}
+    | {"column_index": "UInt16", "attempt_id": _WORD, "attempt": "Int64", "rank": "Int32"}
+    | {"rows": "Array(UInt16)", "steps": "Array(Int64)", "times": f"Array({_TIME})", "values": "Array(Float64)"}
+    | {"batch_at": _TIME}
     | _PLACE,
 )
 TICK_LOG = Table("tick_log", {"partition": "UInt32", "writer_id": _WORD, "seq": "UInt64", "at": _TIME} | _PLACE)
 
 Row = tuple[Any, ...]
 NO_METRIC = ""
-"""The metric of the row that stands for a step of which nothing was logged. (A metric's name is never empty.)"""
+"""The metric of the row that keeps the steps of which nothing was logged. (A metric's name is never empty.)"""
 
 
 @dataclass(slots=True)
@@ -110,26 +115,49 @@ def _step(event: AnyEvent) -> int | None:
 
 
 def _step_rows(batch: StepBatch, place: LogPlace) -> Iterator[Row]:
-    """A row per value; a None is no row, unless without it the batch could not be told from a smaller one."""
+    """A row per metric; where nothing at all was logged of some steps, one more that keeps them."""
     lineage = (batch.attempt_id, batch.attempt, batch.rank)
-    told = (batch.at, *place)
+    first_step = min(batch.steps)
 
-    def row(metric: str, column: int, index: int, value: float | None) -> Row:
-        identity = (batch.run_id, metric, batch.steps[index], batch.writer_id, batch.seq, index, column)
-        return (*identity, *lineage, batch.times[index], 0.0 if value is None else value, value is not None, *told)
+    def row(metric: str, column: int, kept: Sequence[int], values: Sequence[float]) -> Row:
+        steps, times = _picked(batch, kept) if kept else ((), ())
+        identity = (batch.run_id, metric, min(steps, default=first_step), batch.writer_id, batch.seq, column)
+        return (*identity, *lineage, kept, steps, times, values, batch.at, *place)
 
-    silent = set(range(len(batch.steps)))
+    def whole(metric: str, column: int, values: Sequence[float]) -> Row:
+        identity = (batch.run_id, metric, first_step, batch.writer_id, batch.seq, column)
+        return (*identity, *lineage, (), batch.steps, batch.times, values, batch.at, *place)
+
+    silent: set[int] | None = None
     for column, (metric, values) in enumerate(batch.metrics.items()):
+        dense = _without_holes(values)
+        if dense is not None:
+            silent = set()
+            yield whole(metric, column, dense)
+            continue
         logged = [index for index, value in enumerate(values) if value is not None]
-        silent.difference_update(logged)
-        for index in logged or (0,):
-            yield row(metric, column, index, values[index])
-    for index in sorted(silent):
-        yield row(NO_METRIC, 0, index, None)
+        silent = (set(range(len(values))) if silent is None else silent).difference(logged)
+        yield row(metric, column, logged, [value for value in values if value is not None])
+    if silent:
+        yield row(NO_METRIC, 0, sorted(silent), [0.0] * len(silent))
 
 
-class StepRow(NamedTuple):
-    """A row of the query `batch_rows`."""
+def _without_holes(values: Sequence[float | None]) -> Sequence[float] | None:
+    """The values, where there is one for every step. (An array of doubles refuses None faster than Python finds it.)"""
+    try:
+        return array("d", values)  # type: ignore[arg-type]  # a None is what is asked for
+    except TypeError:
+        return None
+
+
+def _picked(batch: StepBatch, kept: Sequence[int]) -> tuple[list[int], list[int]]:
+    return [batch.steps[index] for index in kept], [batch.times[index] for index in kept]
+
+
+class StepColumn(NamedTuple):
+    """A row of the query `batch_columns`: one metric of one batch. `rows` is empty where every row of the batch has a
+    value, and where none has; `values` tells which.
+    """
 
     log_epoch: int
     log_partition: int
@@ -140,29 +168,35 @@ class StepRow(NamedTuple):
     writer_id: str
     seq: int
     batch_at: int
-    row_index: int
     column_index: int
     metric: str
-    step: int
-    at: int
-    value: float
-    logged: bool
+    rows: Sequence[int]
+    steps: Sequence[int]
+    times: Sequence[int]
+    values: Sequence[float]
 
     @property
     def place(self) -> LogPlace:
         return LogPlace(self.log_epoch, self.log_partition, self.log_offset)
 
+    @property
+    def indices(self) -> Sequence[int]:
+        """Of the rows of the batch that have a value here."""
+        return self.rows or range(len(self.values))
 
-def step_batch(run_id: str, rows: Sequence[StepRow]) -> StepBatch:
+
+def batch_of(run_id: str, columns: Sequence[StepColumn]) -> StepBatch:
     """The batch that `_step_rows` took apart, equal to the last bit."""
-    first = rows[0]
-    lines = {row.row_index: (row.step, row.at) for row in rows}
-    names = {row.column_index: row.metric for row in rows if row.metric != NO_METRIC}
-    columns: dict[str, list[float | None]] = {names[column]: [None] * len(lines) for column in sorted(names)}
-    for row in rows:
-        if row.logged:
-            columns[row.metric][row.row_index] = row.value
+    first = columns[0]
+    lines: dict[int, tuple[int, int]] = {}
+    for column in columns:
+        lines.update(zip(column.indices, zip(column.steps, column.times, strict=True), strict=True))
     ordered = [lines[index] for index in sorted(lines)]
+    metrics = {
+        column.metric: _spread(column, len(ordered))
+        for column in sorted(columns, key=lambda column: column.column_index)
+        if column.metric != NO_METRIC
+    }
     return StepBatch(
         run_id=run_id,
         attempt_id=first.attempt_id,
@@ -173,5 +207,14 @@ def step_batch(run_id: str, rows: Sequence[StepRow]) -> StepBatch:
         at=first.batch_at,
         steps=tuple(step for step, _ in ordered),
         times=tuple(at for _, at in ordered),
-        metrics={metric: tuple(values) for metric, values in columns.items()},
+        metrics=metrics,
     )
+
+
+def _spread(column: StepColumn, length: int) -> tuple[float | None, ...]:
+    if len(column.values) == length:
+        return tuple(column.values)
+    spread: list[float | None] = [None] * length
+    for index, value in zip(column.indices, column.values, strict=True):
+        spread[index] = value
+    return tuple(spread)

@@ -2,7 +2,14 @@
 --
 -- `precedence` is the version of ReplacingMergeTree, which keeps the greatest. It falls with the place in the log (epoch 14 bits,
 -- offset 40, partition 10), so that of an event which stands at two places the first survives: the one at which it was judged.
+--
+-- Partitions are months of the event's own time, which is the same for every copy of an event; what says an impossible time stands
+-- in partition 0. How long each class of data is kept is a setting (`storage.retention`), counted from `archived_at`: an event's own
+-- time is data, never a clock.
 
+-- Facts and decisions. `body` is the event; the columns below it are taken out of it when it arrives, for the kinds that are asked about
+-- across runs. Kinds come first in the key, so each is a table of its own within this one (evaluations, resources, checkpoints, phases,
+-- conditions, interventions, incidents, policies), and an empty column costs nothing.
 CREATE TABLE IF NOT EXISTS event_log
 (
     run_id        String CODEC(ZSTD(1)),
@@ -22,28 +29,66 @@ CREATE TABLE IF NOT EXISTS event_log
     body          String CODEC(ZSTD(3)),
     archived_at   DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta, ZSTD(1)),
     precedence    UInt64 MATERIALIZED 18446744073709551615
-        - (bitShiftLeft(toUInt64(log_epoch), 50) + bitShiftLeft(log_offset, 10) + log_partition) CODEC(ZSTD(1))
+        - (bitShiftLeft(toUInt64(log_epoch), 50) + bitShiftLeft(log_offset, 10) + log_partition) CODEC(ZSTD(1)),
+
+    phase           LowCardinality(String) MATERIALIZED if(kind IN ('phase_changed', 'run_assessed'), JSONExtractString(body, 'phase'), ''),
+    margin          Nullable(Float64)
+        MATERIALIZED if(kind IN ('phase_changed', 'run_assessed'), JSONExtract(body, 'margin', 'Nullable(Float64)'), NULL) CODEC(ZSTD(1)),
+    stability_score Nullable(Float64)
+        MATERIALIZED if(kind = 'run_assessed', JSONExtract(body, 'stability_score', 'Nullable(Float64)'), NULL) CODEC(ZSTD(1)),
+    condition       LowCardinality(String)
+        MATERIALIZED if(kind IN ('condition_changed', 'incident_opened'), JSONExtractString(body, 'condition'), ''),
+    incident_id     String
+        MATERIALIZED if(kind IN ('incident_opened', 'incident_resolved', 'intervention_proposed'), JSONExtractString(body,
+            'incident_id'), '') CODEC(ZSTD(1)),
+    onset_step      Int64
+        MATERIALIZED if(kind IN ('incident_opened', 'incident_resolved'), JSONExtractInt(body, 'onset_step'), 0) CODEC(ZSTD(1)),
+    steps_lost      Nullable(Int64)
+        MATERIALIZED if(kind = 'incident_resolved', JSONExtract(body, 'steps_lost', 'Nullable(Int64)'), NULL) CODEC(ZSTD(1)),
+    intervention_id String
+        MATERIALIZED if(startsWith(kind, 'intervention_'), JSONExtractString(body, 'intervention_id'), '') CODEC(ZSTD(1)),
+    action          LowCardinality(String)
+        MATERIALIZED if(kind IN ('intervention_proposed', 'intervention_issued'), JSONExtractString(body, 'action', 'action'), ''),
+    outcome         LowCardinality(String)
+        MATERIALIZED if(kind IN ('run_ended', 'incident_resolved', 'intervention_verified', 'intervention_receipt'),
+            JSONExtractString(body, 'outcome'), ''),
+    reason          String MATERIALIZED JSONExtractString(body, 'reason') CODEC(ZSTD(1)),
+    world_size      Int64 MATERIALIZED if(kind = 'run_started', JSONExtractInt(body, 'world_size'), 0) CODEC(ZSTD(1)),
+    model           LowCardinality(String) MATERIALIZED if(kind = 'run_started', JSONExtractString(body, 'model'), ''),
+    team            LowCardinality(String) MATERIALIZED if(kind = 'run_started', JSONExtractString(body, 'team'), ''),
+    numbers         Map(String, Float64)
+        MATERIALIZED JSONExtract(body, multiIf(kind = 'run_assessed', 'features', kind = 'eval_completed', 'metrics',
+            kind = 'resources_sampled', 'values',
+        kind IN ('annotated', 'data_profiled', 'pipeline_reported', 'recipe_changed'), 'numbers', 'evidence'),
+        'Map(String, Float64)') CODEC(ZSTD(1))
 )
 ENGINE = ReplacingMergeTree(precedence)
-ORDER BY (run_id, kind, event_id);
+PARTITION BY if(at >= '2000-01-01' AND at < '2100-01-01', toYYYYMM(at), 0)
+ORDER BY (kind, run_id, event_id)
+SETTINGS index_granularity_bytes = 131072;
 
--- One row per value logged. A batch is rebuilt from its rows: `row_index` is the row within it, `column_index` the metric's.
--- Where a step has no value at all, or a metric no step, a row with `logged` false keeps the batch's shape.
+-- One row per metric of a batch, with arrays of what was logged: a run of a million steps is some thousands of rows. `rows` says
+-- which rows of the batch have a value, and is empty where all have (and where none has: `values` is empty as well, and the row
+-- keeps the metric's name). The metric '' keeps the steps of which nothing was logged.
+--
+-- Stretches of steps come before metrics in the key, so that the times of a step, which every metric repeats, stand close to each
+-- other: they cost their bytes once. Large blocks for them, small granules for the values, of which one metric is read at a time.
 CREATE TABLE IF NOT EXISTS step_log
 (
     run_id        String CODEC(ZSTD(1)),
     metric        LowCardinality(String),
-    step          Int64 CODEC(Delta, ZSTD(1)),
+    first_step    Int64 CODEC(Delta, ZSTD(1)),
     writer_id     LowCardinality(String),
     seq           UInt64 CODEC(Delta, ZSTD(1)),
-    row_index     UInt16 CODEC(ZSTD(1)),
     column_index  UInt16 CODEC(ZSTD(1)),
     attempt_id    LowCardinality(String),
     attempt       Int64 CODEC(ZSTD(1)),
     rank          Int32 CODEC(ZSTD(1)),
-    at            DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)),
-    value         Float64 CODEC(ZSTD(1)),
-    logged        Bool CODEC(ZSTD(1)),
+    rows          Array(UInt16) CODEC(Delta, ZSTD(1)),
+    steps         Array(Int64) CODEC(Delta, ZSTD(1)),
+    times         Array(DateTime64(6, 'UTC')) CODEC(Delta, ZSTD(3))
+        SETTINGS (min_compress_block_size = 1048576, max_compress_block_size = 1048576),
+    values        Array(Float64) CODEC(Gorilla, ZSTD(1)),
     batch_at      DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)),
     log_epoch     UInt32 CODEC(ZSTD(1)),
     log_partition UInt32 CODEC(ZSTD(1)),
@@ -53,11 +98,12 @@ CREATE TABLE IF NOT EXISTS step_log
         - (bitShiftLeft(toUInt64(log_epoch), 50) + bitShiftLeft(log_offset, 10) + log_partition) CODEC(ZSTD(1))
 )
 ENGINE = ReplacingMergeTree(precedence)
-PRIMARY KEY (run_id, metric, step)
-ORDER BY (run_id, metric, step, writer_id, seq, row_index, column_index);
+PARTITION BY if(batch_at >= '2000-01-01' AND batch_at < '2100-01-01', toYYYYMM(batch_at), 0)
+PRIMARY KEY (run_id, intDiv(first_step, 8192), metric)
+ORDER BY (run_id, intDiv(first_step, 8192), metric, first_step, writer_id, seq, column_index)
+SETTINGS index_granularity_bytes = 262144;
 
--- Time is a record of the log like any other, but there is one a second and partition: kept bare, and for half a year after it
--- was archived. (Counted from `archived_at`: an event's own `at` is data, never a clock.)
+-- Time is a record of the log like any other, but there is one a second and partition: kept bare.
 CREATE TABLE IF NOT EXISTS tick_log
 (
     partition     UInt32 CODEC(ZSTD(1)),
@@ -73,18 +119,5 @@ CREATE TABLE IF NOT EXISTS tick_log
     INDEX by_offset log_offset TYPE minmax GRANULARITY 1
 )
 ENGINE = ReplacingMergeTree(precedence)
-ORDER BY (partition, writer_id, seq)
-TTL toDateTime(archived_at) + INTERVAL 180 DAY;
-
-CREATE OR REPLACE VIEW events AS
-SELECT run_id, attempt_id, attempt, rank, kind, event_id, at, step, topic, log_epoch, log_partition, log_offset, writer_id, seq, body
-FROM event_log FINAL;
-
-CREATE OR REPLACE VIEW steps AS
-SELECT run_id, attempt_id, attempt, rank, metric, step, at, value, writer_id, seq, row_index, log_epoch, log_partition, log_offset
-FROM step_log FINAL
-WHERE logged;
-
-CREATE OR REPLACE VIEW ticks AS
-SELECT partition, at, writer_id, seq, log_epoch, log_partition, log_offset
-FROM tick_log FINAL;
+PARTITION BY if(at >= '2000-01-01' AND at < '2100-01-01', toYYYYMM(at), 0)
+ORDER BY (partition, writer_id, seq);

@@ -15,8 +15,10 @@ ENGINE = AggregatingMergeTree
 ORDER BY (run_id, attempt_id, attempt, rank);
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS run_progress_of_steps TO run_progress AS
-SELECT run_id, attempt_id, attempt, rank, min(s.at) AS first_at, max(s.at) AS last_at, max(s.step) AS last_step
-FROM step_log AS s
+SELECT run_id, attempt_id, attempt, rank, min(arrayMin(times)) AS first_at, max(arrayMax(times)) AS last_at,
+    max(arrayMax(steps)) AS last_step
+FROM step_log
+WHERE notEmpty(steps)
 GROUP BY run_id, attempt_id, attempt, rank;
 
 -- A step counts as reached when its telemetry says so; what an event says about steps is not progress (-1 is none).
@@ -55,21 +57,31 @@ SELECT 'pilothouse.telemetry' AS topic, log_partition, max((t.log_epoch, t.log_o
 FROM tick_log AS t
 GROUP BY topic, log_partition;
 
--- How each run stands by the last word on it. The same word twice changes nothing.
-CREATE TABLE IF NOT EXISTS run_standing
+-- How each run stands by the last word on it, and what can be counted without minding repeats.
+CREATE TABLE IF NOT EXISTS run_summary
 (
-    run_id   String,
-    standing AggregateFunction(argMax, Tuple(phase String, margin Nullable(Float64), step Nullable(Int64)), Tuple(UInt32, UInt64))
+    run_id        String,
+    standing      AggregateFunction(argMax, Tuple(phase String, margin Nullable(Float64), step Nullable(Int64)), Tuple(UInt32, UInt64)),
+    score         AggregateFunction(argMax, Tuple(stability_score Nullable(Float64)), Tuple(UInt32, UInt64)),
+    interventions AggregateFunction(uniqExact, String),
+    opened        AggregateFunction(uniqExact, String),
+    resolved      AggregateFunction(uniqExact, String)
 )
 ENGINE = AggregatingMergeTree
 ORDER BY run_id;
 
-CREATE MATERIALIZED VIEW IF NOT EXISTS run_standing_of_events TO run_standing AS
+CREATE MATERIALIZED VIEW IF NOT EXISTS run_summary_of_events TO run_summary AS
 SELECT run_id,
-    argMaxState(
+    argMaxStateIf(
         CAST((JSONExtractString(body, 'phase'), JSONExtract(body, 'margin', 'Nullable(Float64)'), step),
             'Tuple(phase String, margin Nullable(Float64), step Nullable(Int64))'),
-        (log_epoch, log_offset)) AS standing
+        (log_epoch, log_offset), kind IN ('phase_changed', 'run_assessed')) AS standing,
+    argMaxStateIf(
+        CAST(tuple(JSONExtract(body, 'stability_score', 'Nullable(Float64)')), 'Tuple(stability_score Nullable(Float64))'),
+        (log_epoch, log_offset), kind = 'run_assessed') AS score,
+    uniqExactStateIf(event_id, kind = 'intervention_issued') AS interventions,
+    uniqExactStateIf(event_id, kind = 'incident_opened') AS opened,
+    uniqExactStateIf(event_id, kind = 'incident_resolved') AS resolved
 FROM event_log
-WHERE kind IN ('phase_changed', 'run_assessed')
+WHERE kind IN ('phase_changed', 'run_assessed', 'intervention_issued', 'incident_opened', 'incident_resolved')
 GROUP BY run_id;

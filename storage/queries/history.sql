@@ -12,13 +12,13 @@ FROM events
 WHERE run_id = {run:String} AND kind IN {decisions:Array(String)}
 ORDER BY log_partition != {imported:UInt32}, log_epoch, log_offset, log_partition;
 
--- Rows of a StepBatch, batch after batch. Where two records claim one identity, only the earlier was judged.
--- name: batch_rows
+-- Columns of a StepBatch, batch after batch. Where two records claim one identity, only the earlier was judged.
+-- name: batch_columns
 SELECT log_epoch, log_partition, log_offset, attempt_id, attempt, rank, writer_id, seq, toUnixTimestamp64Micro(batch_at) AS batch_at,
-    row_index, column_index, metric, step, toUnixTimestamp64Micro(at) AS at, value, logged
+    column_index, metric, rows, steps, arrayMap(at -> toUnixTimestamp64Micro(at), times) AS times, values
 FROM step_log FINAL
 WHERE run_id = {run:String} AND log_epoch < {before_epoch:UInt64}
-ORDER BY log_partition != {imported:UInt32}, log_epoch, log_offset, log_partition, row_index, column_index;
+ORDER BY log_partition != {imported:UInt32}, log_epoch, log_offset, log_partition, column_index;
 
 -- name: span
 SELECT log_epoch, log_partition, min(log_offset) AS first_offset, max(log_offset) AS last_offset

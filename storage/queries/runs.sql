@@ -49,10 +49,9 @@ GROUP BY rank, attempt_id, attempt
 ORDER BY attempt, rank;
 
 -- name: last_metrics
-SELECT metric, rank, argMax(step, (log_epoch, log_offset, row_index)) AS step,
-    argMax(value, (log_epoch, log_offset, row_index)) AS value
-FROM steps
-WHERE run_id = {run:String} AND rank = {rank:Int64}
+SELECT metric, rank, argMax(steps[-1], (log_epoch, log_offset)) AS step, argMax(values[-1], (log_epoch, log_offset)) AS value
+FROM step_log FINAL
+WHERE run_id = {run:String} AND rank = {rank:Int64} AND metric != '' AND notEmpty(values)
 GROUP BY metric, rank
 ORDER BY metric;
 
@@ -174,9 +173,9 @@ GROUP BY attempt_id, attempt, rank, from_step
 ORDER BY attempt, attempt_id, rank, from_step;
 
 -- name: metric_names
-SELECT metric, min(step) AS first_step, max(step) AS last_step, count() AS values
-FROM steps
-WHERE run_id = {run:String}
+SELECT metric, min(arrayMin(steps)) AS first_step, max(arrayMax(steps)) AS last_step, sum(length(values)) AS values
+FROM step_log FINAL
+WHERE run_id = {run:String} AND metric != '' AND notEmpty(values)
 GROUP BY metric
 ORDER BY metric;
 

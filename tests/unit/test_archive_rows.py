@@ -1,5 +1,7 @@
 """Events as rows: what becomes a row, what does not, and what its columns say."""
 
+from typing import Any
+
 import pytest
 
 from pilothouse.events.commands import Tick
@@ -12,36 +14,35 @@ from pilothouse.tests.archive_events import NAN, Writer, decided, logged, story
 PLACE = LogPlace(2, 1, 7)
 
 
-def named(table: Table, row: Row) -> dict[str, object]:
+def named(table: Table, row: Row) -> dict[str, Any]:
     return dict(zip(table.columns, row, strict=True))
 
 
-def test_a_step_is_a_row_for_each_metric_that_was_logged() -> None:
+def test_a_batch_is_a_row_for_each_metric_with_what_was_logged() -> None:
     batch = Writer("r", rank=3).steps([5, 4], loss=[1.0, None], lr=[-0.0, NAN])
     rows = [named(STEP_LOG, row) for row in rows_of([Archived(TELEMETRY.name, PLACE, batch)]).steps]
-    assert [(row["metric"], row["step"], row["row_index"], str(row["value"])) for row in rows] == [
-        ("loss", 5, 0, "1.0"),
-        ("lr", 5, 0, "-0.0"),
-        ("lr", 4, 1, "nan"),
+    assert [(row["metric"], row["first_step"], list(row["rows"]), list(row["steps"])) for row in rows] == [
+        ("loss", 5, [0], [5]),
+        ("lr", 4, [], [5, 4]),
     ]
-    assert all(row["logged"] for row in rows)
+    assert [str(list(row["values"])) for row in rows] == ["[1.0]", "[-0.0, nan]"]
     assert {(row["rank"], row["log_epoch"], row["log_partition"], row["log_offset"]) for row in rows} == {(3, 2, 1, 7)}
 
 
 @pytest.mark.parametrize(
     "columns, kept",
     [
-        ({"loss": [1.0, None]}, [("", 1)]),
-        ({"loss": [1.0, 2.0], "lr": [None, None]}, [("lr", 0)]),
-        ({"loss": [None, None]}, [("loss", 0), ("", 0), ("", 1)]),
+        ({"loss": [1.0, None]}, [("loss", [0]), ("", [1])]),
+        ({"loss": [1.0, 2.0], "lr": [None, None]}, [("loss", []), ("lr", [])]),
+        ({"loss": [None, None]}, [("loss", []), ("", [0, 1])]),
+        ({"loss": [1.0, None], "lr": [None, 1.0]}, [("loss", [0]), ("lr", [1])]),
     ],
 )
-def test_only_where_nothing_was_logged_a_row_keeps_the_shape(
-    columns: dict[str, list[float | None]], kept: list[tuple[str, int]]
+def test_only_where_nothing_was_logged_a_row_keeps_the_steps(
+    columns: dict[str, list[float | None]], kept: list[tuple[str, list[int]]]
 ) -> None:
-    rows = rows_of(logged([Writer("r").steps([1, 2], **columns)])).steps
-    silent = [row for row in (named(STEP_LOG, row) for row in rows) if not row["logged"]]
-    assert [(row["metric"], row["row_index"]) for row in silent] == kept
+    rows = [named(STEP_LOG, row) for row in rows_of(logged([Writer("r").steps([1, 2], **columns)])).steps]
+    assert [(row["metric"], list(row["rows"])) for row in rows] == kept
 
 
 def test_a_tick_is_nothing_but_its_time_and_place() -> None:

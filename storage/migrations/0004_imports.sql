@@ -29,6 +29,17 @@ ORDER BY (run_id, log_offset);
 
 -- `digest` is of what the log said, `recipe` of how it was taken over, `began_at` the run's first moment. What is not finished was
 -- cut off, and goes on when the same command is given again.
-CREATE OR REPLACE VIEW imports AS
+CREATE OR REPLACE VIEW imports
+(
+    run_id      String COMMENT 'the run',
+    format      LowCardinality(String) COMMENT 'what wrote the log',
+    digest      String COMMENT 'of what the log said',
+    recipe      String COMMENT 'how it was taken over',
+    path        String COMMENT 'where the log was',
+    began_at    DateTime64(6, 'UTC') COMMENT 'the first moment of the run',
+    finished    Bool COMMENT 'whether all of it is here',
+    imported_at DateTime64(3, 'UTC') COMMENT 'when it was brought in'
+)
+AS
 SELECT run_id, format, digest, recipe, path, began_at, toBool(finished) AS finished, imported_at
 FROM import_log FINAL;
