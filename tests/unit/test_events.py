@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from pydantic import ValidationError
 
+from pilothouse.events.action_surface import NumberChoice
 from pilothouse.events.actions import Action, CheckpointRef
 from pilothouse.events.codec import KIND_HEADER, SCHEMA_HEADER, decode
 from pilothouse.events.commands import PIPELINE_FACTS, OperatorCommand, PipelineFact, PipelineReported, Tick
@@ -32,7 +33,7 @@ def fields_now() -> dict[str, dict[str, object]]:
         kind: {"schema_version": model.schema_version, "fields": sorted(model.model_fields)}
         for kind, model in sorted(KINDS.items())
     }
-    carried = {CheckpointRef, LogLine, *get_args(get_args(Action)[0])}
+    carried = {CheckpointRef, LogLine, NumberChoice, *get_args(get_args(Action)[0])}
     return events | {part.__name__: {"fields": sorted(part.model_fields)} for part in carried}
 
 
