@@ -21,7 +21,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*##  *(.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name what; do \
-	  printf '  make %-19s %s\n' "$$name" "$$what"; done
+	  printf '  make %-22s %s\n' "$$name" "$$what"; done
 
 demo: $(STAMP)  ## start the stack and train three small GPTs: healthy, broken, broken and governed
 	$(BIN)/pilothouse demo $(ARGS)

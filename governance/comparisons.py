@@ -80,7 +80,9 @@ class _Operand(NamedTuple):
 
 
 class _Reader:
-    """Reads tokens by recursive descent, in CEL's order of precedence: `||`, `&&`, `!`, comparisons."""
+    """Reads tokens by recursive descent, in CEL's order of precedence: `||`, `&&`, then comparisons and what `!`
+    negates (parentheses, `has()`).
+    """
 
     def __init__(self, tokens: list[_Token]) -> None:
         self._tokens = tokens
@@ -106,6 +108,8 @@ class _Reader:
         if depth > MAX_DEPTH:
             raise _NotPlain
         if self._takes("!"):
+            if not self.is_done and self._tokens[self._at].text not in ("!", "(", "has"):
+                raise _NotPlain  # `!a == b` is `(!a) == b`
             return _not(self._one(depth + 1))
         if self._takes("("):
             inner = self.either(depth + 1)

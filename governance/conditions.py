@@ -1,20 +1,20 @@
 """Conditions: typed statements about a run, each True, False or Unknown, with the evidence they were judged by.
 
-`judge` is a small hysteresis machine: a condition becomes False when its statistic has reached `enter` for
+`hysteresis` is a small machine: a condition becomes False when its statistic has reached `enter` for
 `for_steps` judgements in a row, and True again when it has stayed under `exit` for `keep_for`. Called by
-`stream_processors.judging` once per judged step (and per Tick for what only time can tell); `state` derives the phase
+`stream_processors.verdicts` once per judged step; `state` derives the phase
 from the result.
 """
+
+from collections.abc import Iterable, Mapping
+from typing import get_args
 
 import msgspec
 
 from ..events.decisions import ConditionType, Status
 
-JUDGED: tuple[ConditionType, ...] = (
-    "Finite", "Stable", "Progressing", "Generalizing", "Efficient", "Synchronized", "TelemetryFresh", "Recoverable",
-    "InDistribution",
-)  # fmt: skip
-"""The conditions judged so far, in the order in which they are reported."""
+JUDGED: tuple[ConditionType, ...] = get_args(ConditionType)
+"""All conditions, in the order in which they are reported."""
 NO_STEP_ENDED = "NoStepEnded"
 """The reason for which `Progressing` is grave: the others are about what a run learns, not about whether it runs."""
 
@@ -59,7 +59,7 @@ EFFICIENT = Threshold(enter=1.0, exit=0.5, for_steps=1, keep_for=1)
 """On what makes a run slow, each in units of what it takes to alarm, and judged by blocks."""
 
 DRIFT = Threshold(enter=1.0, exit=0.4, for_steps=1, keep_for=1)
-"""On the population stability index of an input, in units of 0.25: under 0.1 nothing has changed."""
+"""On how far an input has drifted (`detectors.inputs`), in units of what it takes to say so."""
 
 ASIDE: frozenset[ConditionType] = frozenset({"InDistribution"})
 """Conditions that only people look at: no phase, no margin and no incident does."""
@@ -93,6 +93,16 @@ def hysteresis(condition: Condition, threshold: Threshold, x: float) -> Status:
     if condition.status == "False" and condition.below < threshold.keep_for:
         return "False"
     return "True"
+
+
+def unchanged(condition: Condition) -> Verdict:
+    """What is known already."""
+    return Verdict(condition.status, condition.reason, condition.message, condition.evidence)
+
+
+def evidence(seen: Mapping[str, float], names: Iterable[str], threshold: Threshold) -> dict[str, float]:
+    """Those of the features that are known, and the bound that they were held against."""
+    return {name: seen[name] for name in names if name in seen} | {"enter": threshold.enter}
 
 
 def forget(condition: Condition, reason: str) -> None:

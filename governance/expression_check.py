@@ -34,6 +34,7 @@ _TRUTH = re.compile(r"(?<![\w.])conditions(?:\.\w+|\[[\s§]*\])\s*[!=]=\s*(true|
 _INTEGER = re.compile(r"(?<![\w.'\"])(\d+)(?![\w.'\"])")
 _POSITION = re.compile(r"<input>:(\d+):(\d+): (.*)")
 _SPLITS = ("&&", "||", "?", ":")
+_RELATIONS = ("==", "!=", "<", ">")
 
 
 FEW = 12
@@ -191,11 +192,11 @@ def _parts(masked: str, first: int, last: int) -> Iterator[tuple[int, int]]:
         first += 1
     while last > first and masked[last - 1].isspace():
         last -= 1
-    cuts = list(_cuts(masked, first, last))
+    cuts = list(_cuts(masked, first, last, _SPLITS))
     if cuts:
         for begin, end in zip([first, *(end for _, end in cuts)], [*(begin for begin, _ in cuts), last], strict=True):
             yield from _parts(masked, begin, end)
-    elif masked[first:last].startswith("!"):
+    elif masked[first:last].startswith("!") and not any(_cuts(masked, first + 1, last, _RELATIONS)):
         yield from _parts(masked, first + 1, last)
     elif masked[first:last].startswith("(") and _closes(masked, first) == last - 1:
         yield from _parts(masked, first + 1, last - 1)
@@ -203,11 +204,11 @@ def _parts(masked: str, first: int, last: int) -> Iterator[tuple[int, int]]:
         yield first, last
 
 
-def _cuts(masked: str, first: int, last: int) -> Iterator[tuple[int, int]]:
+def _cuts(masked: str, first: int, last: int, signs: Sequence[str]) -> Iterator[tuple[int, int]]:
     depth = 0
     for offset in range(first, last):
         depth += (masked[offset] in "([{") - (masked[offset] in ")]}")
-        sign = next((sign for sign in _SPLITS if depth == 0 and masked.startswith(sign, offset, last)), None)
+        sign = next((sign for sign in signs if depth == 0 and masked.startswith(sign, offset, last)), None)
         if sign is not None:
             yield offset, offset + len(sign)
 

@@ -29,7 +29,7 @@ WORTH: dict[Phase, int] = {
 }
 WHOLE = 4
 INCIDENT_STEPS = 20
-"""As many as the shipped policy verifies a recovery for."""
+"""As many as `autonomous` verifies a recovery for."""
 
 
 class Score(msgspec.Struct):

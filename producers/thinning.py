@@ -3,8 +3,9 @@
 A thousand ranks that log what one does tell the same thing a thousand times. So, by the last part of a metric's name
 (of `train/data_wait_s`, `data_wait_s`):
 
-1. What a run is judged by (`events.metric_names.JUDGED`) is never left out, on no rank and at no step: thinning neither
-   changes a judgement nor hides a NaN.
+1. Loss, gradient norm and learning rate (`events.metric_names.JUDGED`) are never left out, on no rank and at no step:
+   thinning hides no NaN and changes neither `Finite` nor `Stable`; blocks of time and comparisons of ranks see fewer
+   rows.
 2. What a pattern of `every` names (`{"layer/*": 100}`, the whole name, the first that fits) is kept on all ranks, at
    the steps that its number divides.
 3. Everything else is kept by rank 0; by the other ranks only what differs from rank to rank by its nature: times,

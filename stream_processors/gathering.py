@@ -254,7 +254,7 @@ def _mean(values: list[float]) -> float | None:
         total += value
     mean = total / len(values)
     if math.isinf(mean) and all(map(math.isfinite, values)):  # the sum overflowed, the mean need not
-        return sum(value / len(values) for value in values)
+        return math.fsum(value / len(values) for value in values)
     return mean
 
 

@@ -22,17 +22,17 @@ def synchronized(condition: Condition, seen: Mapping[str, float], _: int) -> Ver
     disagree, apart = seen.get("ranks_disagree"), seen.get("rank_apart")
     known = [x for x in (disagree, apart) if x is not None]
     if not known:
-        return Verdict(condition.status, condition.reason, condition.message, condition.evidence)
+        return judge.unchanged(condition)
     x = max(known)
     if judge.hysteresis(condition, judge.SYNCHRONIZED, x) == "True":
         return IN_STEP
     if x < judge.SYNCHRONIZED.enter:  # on its way back
-        return Verdict(condition.status, condition.reason, condition.message, condition.evidence)
-    return _ranks_disagree(seen) if disagree is not None and disagree >= 1.0 else _rank_apart(seen)
+        return judge.unchanged(condition)
+    return _ranks_disagree(seen) if disagree is not None and disagree >= judge.SYNCHRONIZED.enter else _rank_apart(seen)
 
 
 def _ranks_disagree(seen: Mapping[str, float]) -> Verdict:
-    evidence = _evidence(seen, DISAGREE_EVIDENCE) | {"tolerance": TOLERANCE / FINE}
+    evidence = judge.evidence(seen, DISAGREE_EVIDENCE, judge.SYNCHRONIZED) | {"tolerance": TOLERANCE / FINE}
     width = max(seen.get("weights_spread", 0.0), seen.get("grads_spread", 0.0))
     rank, ranks = seen["disagreeing_rank"], seen["disagreeing_ranks"]
     if rank < 0:
@@ -53,8 +53,4 @@ def _rank_apart(seen: Mapping[str, float]) -> Verdict:
         f"the last time by a factor of {seen['apart_factor']:.3g}, and no other rank as often: its arithmetic or its "
         "data may be corrupt"
     )
-    return Verdict("False", "RankApart", message, _evidence(seen, APART_EVIDENCE))
-
-
-def _evidence(seen: Mapping[str, float], names: tuple[str, ...]) -> dict[str, float]:
-    return {name: seen[name] for name in names if name in seen} | {"enter": judge.SYNCHRONIZED.enter}
+    return Verdict("False", "RankApart", message, judge.evidence(seen, APART_EVIDENCE, judge.SYNCHRONIZED))

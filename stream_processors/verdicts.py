@@ -45,36 +45,31 @@ ALL_FINITE = Verdict("True", "AllFinite", "losses and gradient norms are finite"
 WITHIN_BASELINE = Verdict("True", "WithinBaseline", "the loss is within its recent range")
 
 
-def unchanged(condition: Condition) -> Verdict:
-    """What is known already."""
-    return Verdict(condition.status, condition.reason, condition.message, condition.evidence)
-
-
 def finite(condition: Condition, seen: Features, _: int) -> Verdict:
     count = seen["nonfinite"]
     condition.x = count
     overflows = seen.get("overflows", 0.0)
     if overflows:
         if overflows < OVERFLOWS:
-            return unchanged(condition)
+            return judge.unchanged(condition)
         message = f"gradient norms have been NaN or infinite for {overflows:.0f} steps, the losses were finite"
         return Verdict("False", "NonFinite", message, {"nonfinite": count, "overflows": overflows})
     if count:
         message = f"{count:.0f} losses or gradient norms are NaN or infinite"
         return Verdict("False", "NonFinite", message, {"nonfinite": count})
     if "loss" not in seen and "grad_norm" not in seen:
-        return unchanged(condition)
+        return judge.unchanged(condition)
     return ALL_FINITE
 
 
 def stable(condition: Condition, seen: Features, onset: int) -> Verdict:
     x = _most(seen, INSTABILITIES)
     if x is None or (x < judge.STABLE.enter and _waits_for_loss(condition, seen)):
-        return unchanged(condition)
+        return judge.unchanged(condition)
     if judge.hysteresis(condition, judge.STABLE, x) == "True":
         return WITHIN_BASELINE
     if x < judge.STABLE.enter:
-        return unchanged(condition)  # on its way back
+        return judge.unchanged(condition)  # on its way back
     return _unstable(condition, seen, x, onset)
 
 
@@ -91,7 +86,7 @@ def _unstable(condition: Condition, seen: Features, x: float, onset: int) -> Ver
         return _broken_start(seen)
     if seen.get("instability") != x:
         return _gradient_exploding(seen, onset)
-    evidence = _evidence(seen, STABLE_EVIDENCE, judge.STABLE)
+    evidence = judge.evidence(seen, STABLE_EVIDENCE, judge.STABLE)
     if seen["loss_drift"] >= x:
         message = f"the loss has climbed to {seen['loss']:.4g} since step {onset}"
         return Verdict("False", "LossClimbing", message, evidence)
@@ -101,11 +96,11 @@ def _unstable(condition: Condition, seen: Features, x: float, onset: int) -> Ver
 
 def _broken_start(seen: Features) -> Verdict:
     message = f"the loss has not been lower than at its first steps, where it was {seen['loss_at_start']:.4g}"
-    return Verdict("False", "BrokenStart", message, _evidence(seen, START_EVIDENCE, judge.STABLE))
+    return Verdict("False", "BrokenStart", message, judge.evidence(seen, START_EVIDENCE, judge.STABLE))
 
 
 def _gradient_exploding(seen: Features, onset: int) -> Verdict:
-    evidence = _evidence(seen, GRADIENT_EVIDENCE, judge.STABLE)
+    evidence = judge.evidence(seen, GRADIENT_EVIDENCE, judge.STABLE)
     if seen.get("grad_explosion", 0.0) >= seen.get("update_excess", 0.0):
         message = f"gradient norm {seen['grad_norm']:.4g}, usually {seen['grad_baseline']:.4g}, since step {onset}"
     else:
@@ -117,12 +112,12 @@ def progressing(condition: Condition, seen: Features, _: int) -> Verdict:
     """Steps end, or none of this would be asked; whether they lead anywhere."""
     condition.x = 0.0
     if seen.get("grad_vanishing", 0.0) >= _bound(condition, "GradientVanishing"):
-        evidence = _evidence(seen, VANISHING_EVIDENCE, judge.LEARNING)
+        evidence = judge.evidence(seen, VANISHING_EVIDENCE, judge.LEARNING)
         message = "gradient norm or update fell to a hundredth of what it was, and the loss has stood still since"
         return Verdict("False", "GradientVanishing", message, evidence)
     if seen.get("plateau", 0.0) >= judge.LEARNING.enter:
         stuck = f"has stood at {seen['plateau_level']:.4g} since step {seen['plateau_since']:.0f}"
-        evidence = _evidence(seen, PLATEAU_EVIDENCE, judge.LEARNING)
+        evidence = judge.evidence(seen, PLATEAU_EVIDENCE, judge.LEARNING)
         return Verdict("False", "Plateau", f"the loss fell steadily and {stuck}", evidence)
     return STEPS_ENDING
 
@@ -130,14 +125,14 @@ def progressing(condition: Condition, seen: Features, _: int) -> Verdict:
 def generalizing(condition: Condition, seen: Features, _: int) -> Verdict:
     x = condition.x = seen.get("overfitting")
     if x is None:
-        return unchanged(condition)
-    if x < _bound(condition, condition.reason):
+        return judge.unchanged(condition)
+    if judge.hysteresis(condition, judge.LEARNING, x) == "True":
         return Verdict("True", "ValidationFollows", "the validation loss has not risen from its lowest")
     message = (
         f"validation loss {seen['val_loss']:.4g}, at its lowest {seen['val_best']:.4g} "
         f"at step {seen['val_best_step']:.0f}"
     )
-    evidence = _evidence(seen, GENERALIZING_EVIDENCE, judge.LEARNING)
+    evidence = judge.evidence(seen, GENERALIZING_EVIDENCE, judge.LEARNING)
     if seen["train_fall"] >= LEAST_TRAIN_FALL:
         return Verdict("False", "Overfitting", f"{message}; the training loss goes on falling", evidence)
     return Verdict("False", "ValidationRising", f"{message}; the training loss stands still", evidence)
@@ -147,10 +142,6 @@ def _bound(condition: Condition, reason: str) -> float:
     """Where a condition fails for a reason, or, failing for it already, holds again."""
     holds_on = condition.status == "False" and condition.reason == reason
     return judge.LEARNING.exit if holds_on else judge.LEARNING.enter
-
-
-def _evidence(seen: Features, names: tuple[str, ...], threshold: judge.Threshold) -> dict[str, float]:
-    return {name: seen[name] for name in names if name in seen} | {"enter": threshold.enter}
 
 
 # -------------------------------------------------------------------------------------------------- where time goes
@@ -181,12 +172,12 @@ EFFICIENT_EVIDENCE = (
 def efficient(condition: Condition, seen: Features, _: int) -> Verdict:
     known = [(reason, seen[name]) for name, reason in CAUSES if name in seen]
     if not known:
-        return unchanged(condition)
+        return judge.unchanged(condition)
     x = max(value for _, value in known)
     if judge.hysteresis(condition, judge.EFFICIENT, x) == "True":
         return AS_EFFICIENT
     reason = next((reason for reason, value in known if value >= judge.EFFICIENT.enter), condition.reason)
-    return Verdict("False", reason, _slow(reason, seen), _evidence(seen, EFFICIENT_EVIDENCE, judge.EFFICIENT))
+    return Verdict("False", reason, _slow(reason, seen), judge.evidence(seen, EFFICIENT_EVIDENCE, judge.EFFICIENT))
 
 
 def _slow(reason: str, seen: Features) -> str:

@@ -20,13 +20,11 @@ from pilothouse.stream_processors.admission import Verdict
 from pilothouse.stream_processors.fold import fold
 from pilothouse.stream_processors.run_state import RunState, new_state
 
-from .training import ROWS, RUN, STEPS_A_SECOND, Training
+from .training import ROWS, RUN, STEPS_A_SECOND, WARM_STEPS, Training
 
 RANKS = (1, 4, 8, 64, 512, 1_000)
 METRICS = (3, 12, 100, 1_000)
 POLICIES = ("none", "default")
-WARM_STEPS = 704
-"""Until every window of the detectors is full."""
 LEAST_ROUNDS = 4
 MICROS = 1e6
 WANTED = 50_000

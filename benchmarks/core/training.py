@@ -20,6 +20,8 @@ ROWS = 32
 """Steps in a batch."""
 SECOND = 1_000_000
 STEPS_A_SECOND = 64
+WARM_STEPS = 704
+"""Until every window of the detectors is full."""
 BEGAN = 1_790_000_000 * SECOND
 BESIDE = {
     "lr": 3e-4, "step_s": 0.0156, "tokens_per_s": 1e6, "data_wait_s": 0.0004, "compute_s": 0.0124, "comm_s": 0.0028,

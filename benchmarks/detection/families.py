@@ -8,7 +8,7 @@ import numpy as np
 from .draft import RANKS, ROWS, Change, Draft, draft
 from .healthy import HEALTHY
 from .learning_families import LEARNING_FAULTS
-from .pace_families import PACE_FAULTS
+from .pace_families import PACE_FAULTS, cut
 from .rank_families import RANK_FAULTS
 from .series import Column, Series
 
@@ -79,7 +79,7 @@ def vanishing_gradient(made: Draft) -> None:
 
 
 def plateau(made: Draft) -> None:
-    """The loss stops falling a tenth of the way, long before it is done."""
+    """The loss stops falling an eighth of the way, long before it is done."""
     first = made.rows // 8
     made.loss[first:] = made.loss[first]
     made.wrong("plateau", first, made.rows)
@@ -122,11 +122,9 @@ def straggler(made: Draft) -> None:
 
 def hang(made: Draft) -> None:
     """No step ends any more."""
-    rows = made.onset()
-    for name in ("loss", "noise", "norm", "rate", "throughput", "step_seconds"):
-        setattr(made, name, getattr(made, name)[:rows])
-    made.rows, made.steps, made.silence = rows, made.steps[:rows], 900.0
-    made.wrong("hang", rows - 1, rows)
+    cut(made, made.onset())
+    made.silence = 900.0
+    made.wrong("hang", made.rows - 1, made.rows)
 
 
 def desynchronised_rank(made: Draft) -> None:

@@ -12,13 +12,11 @@ from itertools import chain, groupby, zip_longest
 from pathlib import Path
 from typing import Any
 
-from .score import WITHIN, Mistake
+from .score import SEEN_AS, WITHIN, Mistake
 from .series import Alarm, Series
 
 LOSS = ("loss", "grad_norm")
 ABOUT: dict[str, tuple[str, ...]] = {
-    "overfitting": ("loss", "val_loss"),
-    "overfit": ("loss", "val_loss"),
     "Generalizing": ("loss", "val_loss"),
     "throughput_sag": ("throughput", "tokens_per_second"),
     "throughput_drop": ("throughput", "tokens_per_second"),
@@ -26,7 +24,6 @@ ABOUT: dict[str, tuple[str, ...]] = {
     "data_starved": ("data_wait_s", "compute_s"),
     "comm_bound": ("comm_s", "compute_s"),
     "straggler": ("compute_s", "comm_s"),
-    "desynchronised_rank": ("param_norm",),
     "silent_corruption": ("local_grad_norm",),
     "Synchronized": ("param_norm", "local_grad_norm"),
 }
@@ -112,7 +109,8 @@ def _view(case: Case) -> tuple[int, int]:
 
 def _metrics(case: Case) -> list[str]:
     """Those of the case that the series has; its loss, if it has none of them."""
-    wanted = ABOUT.get(case.mistake.what.split(" ")[0], LOSS)
+    what = case.mistake.what.split(" ")[0]
+    wanted = ABOUT.get(what) or ABOUT.get(SEEN_AS.get(what, ("",))[0], LOSS)
     has = {"val_loss"} if case.series.evaluations else set()
     has |= set(chain.from_iterable(case.series.ranks))
     return [name for name in wanted if name in has] or ["loss"]

@@ -98,7 +98,7 @@ def slow_loader(made: Draft) -> None:
 
 
 def one_of_many_struck(made: Draft) -> None:
-    """One of sixteen ranks computes wrong gradients at every tenth step."""
+    """One of sixteen ranks computes wrong gradients at every eighth step."""
     _ranks(made, MANY)
     first, bad = made.onset(), int(made.rng.integers(MANY))
     made.own[bad]["local_grad_norm"][first::8] *= 10.0 ** made.rng.uniform(1.0, 4.0)

@@ -9,7 +9,7 @@ Pure, but for the bounds of `drift`, which are set while a trace is recorded. Ca
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ from pilothouse.stream_processors import features
 from pilothouse.stream_processors.detectors import drift, loss
 from pilothouse.stream_processors.detectors.sample import StepSample
 from pilothouse.stream_processors.features import FeatureState
+from pilothouse.stream_processors.verdicts import OVERFLOWS
 
 from .series import Alarm, Series
 
@@ -41,9 +42,6 @@ class Bounds:
     LONE_Z: float = loss.LONE_Z
     LONE_RISE: float = loss.LONE_RISE
     LEAST_RISE: float = loss.LEAST_RISE
-
-
-NAMES = tuple(bound.name for bound in fields(Bounds))
 
 
 class Seen(NamedTuple):
@@ -102,7 +100,7 @@ def record(data: str, series: Series) -> Trace:
             features.restart(state)
         before = (*state.loss.zs, state.loss.joint)
         told = features.observe(state, sample, learning=stable.status != "False")
-        if sample.nonfinite:
+        if sample.nonfinite and told.get("overflows", OVERFLOWS) >= OVERFLOWS:
             nonfinite.append(row)
         if "loss_z" in told:
             seen.append(_seen(row, told, before, state))
@@ -115,7 +113,10 @@ def _samples(series: Series) -> Iterator[StepSample]:
     for step, loss_, norm, rate in columns:
         told = {} if rate is None else {"lr": rate}
         bad = sum(1 for value in (loss_, norm) if value is not None and not math.isfinite(value))
-        yield StepSample(step=step, at=0, ranks=1, loss=loss_, grad_norm=norm, nonfinite=bad, told=told)
+        lost = int(loss_ is not None and not math.isfinite(loss_))
+        yield StepSample(
+            step=step, at=0, ranks=1, loss=loss_, grad_norm=norm, nonfinite=bad, nonfinite_losses=lost, told=told
+        )
 
 
 def _seen(row: int, told: Mapping[str, float], before: tuple[float, float, float], state: FeatureState) -> Seen:

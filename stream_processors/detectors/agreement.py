@@ -75,6 +75,7 @@ class Equality(msgspec.Struct):
         """Another attempt. What was never equal may be now, and what was must be, if most ranks are."""
         self.equal, self.unequal = max(self.equal, 0), 0
         self.unproven, self.apart, self.since = True, 0, -1
+        self.width, self.rank, self.ranks = 0.0, -1, 0
 
 
 class AgreementState(msgspec.Struct):

@@ -2,14 +2,16 @@
 
 Page's CUSUM (1954) of the blocks' z scores against the blocks before, among which a block counts only while nothing
 climbs. The bound is for the false-alarm budget: `make bench-detection` shows what it costs and finds. Called by
-`features` for each step.
+`loss` for each step.
 """
 
 import math
+from statistics import median
 
 import msgspec
 
-from .usual import BLOCK, BLOCK_NOISE, MIN_BLOCKS, Block, median, scatter_of_rises
+from .bounds import ABSTAINING, MOST_SHARE
+from .usual import BLOCK, BLOCK_NOISE, MIN_BLOCKS, Block, scatter_of_rises
 
 REFERENCE = 12
 SLACK = 0.75
@@ -23,8 +25,6 @@ LEAST_CLIMB = 0.05
 LEAST_NOISES = 2.0
 """... and so many times the noise of a single step."""
 CALM_BLOCKS = 2
-MOST_SHARE = 9.0
-"""How often a climb stood says nothing of how far it went: it alone is never so much that a run counts as diverged."""
 SUSPECT = 0.5
 """From this share of the bound on, a climb counts as evidence."""
 
@@ -73,7 +73,7 @@ class Drift(msgspec.Struct):
         """How much of its bound the sum has reached; under 1 unless the rise is large enough to matter."""
         share = self.total / BOUND
         matters = self.rise >= max(least, LEAST_NOISES * noise)
-        return share if matters else min(share, 0.99)
+        return share if matters else min(share, ABSTAINING)
 
     def rewind(self, step: int) -> None:
         self.reference = [block for block in self.reference if block.last <= step]

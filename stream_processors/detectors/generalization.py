@@ -13,11 +13,12 @@ and a slow rise is seen in time. A loss that is not positive is left alone.
 
 import math
 from itertools import pairwise
-from statistics import fmean
+from statistics import fmean, median
 
 import msgspec
 
-from .usual import MAD_TO_SIGMA, median
+from .bounds import MOST_LOG, MOST_SHARE
+from .usual import MAD_TO_SIGMA
 
 MOST = 48
 AROUND = 3
@@ -34,7 +35,6 @@ LEAST_LOST = 0.1
 """... and a tenth of what it had gained since the first evaluation."""
 ONCE_MORE = 1.5
 """... and so many times what it rose by before and came back from."""
-MOST_SHARE = 9.0
 
 
 class Point(msgspec.Struct, frozen=True, array_like=True):
@@ -70,7 +70,7 @@ def observe(state: GeneralizationState, step: int, val_loss: float, train: float
         return
     val = math.log(val_loss)
     state.open.append(Point(val, train, step, step))
-    gap = {"val_gap": val_loss - math.exp(min(train, 700.0))}
+    gap = {"val_gap": val_loss - math.exp(min(train, MOST_LOG))}
     if len(state.open) < state.size:
         state.seen |= gap
         return

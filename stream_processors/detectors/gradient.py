@@ -9,6 +9,7 @@ import math
 
 import msgspec
 
+from .bounds import MOST_LOG, MOST_SHARE
 from .sample import StepSample
 from .usual import Recent
 
@@ -16,10 +17,6 @@ FLOOR = 0.05
 """The least noise: five percent of the norm."""
 RISE, Z = math.log(5.0), 6.0
 """Each of these steps has five times the usual norm, and this z score."""
-MOST_SHARE = 9.0
-"""A norm alone never counts as a loss past its bound."""
-MOST_LOG = 700.0
-"""A logarithm within this has an exponential."""
 ACCEPTED = 128
 CALM_STEPS = 3
 

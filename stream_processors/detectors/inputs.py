@@ -23,8 +23,8 @@ import msgspec
 
 from ...events.telemetry import DataProfiled
 
-SHIFTED, DRIFTED = 0.1, 0.25
-"""The index at which an input has drifted, and the one under which it has not any more."""
+DRIFTED = 0.25
+"""The index at which an input has drifted; `conditions.DRIFT` says when it has not any more."""
 ALPHA = 0.001
 NOISES = 3.0
 FIRST_WINDOWS = 5

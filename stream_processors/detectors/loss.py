@@ -14,6 +14,7 @@ import math
 
 import msgspec
 
+from .bounds import ABSTAINING, HUGE
 from .drift import BOUND, LEAST_CLIMB, SUSPECT, Drift
 from .sample import StepSample
 from .usual import Recent
@@ -41,8 +42,6 @@ Loshchilov and Hutter 2017, arXiv 1608.03983): for so many steps no lesser rise 
 SUSPECT_Z = 3.0
 """From this z score on a step counts as evidence of an incident, though not yet as one."""
 CALM_STEPS = 3
-HUGE = 1e150
-"""Losses enter the features within this, so that no difference or quotient of them overflows."""
 FLOOR = 0.005
 """The least noise: half a percent of the loss."""
 RAW_FLOOR = 1e-9
@@ -130,7 +129,7 @@ def _jump(state: LossState, z: float, rise: float, grad_z: float) -> float:
         shares.append(z / LONE_Z)
     jump = max(0.0, *shares)
     least = SETTLING_RISE if state.settling else LEAST_RISE
-    return jump if rise >= least or not state.positive else min(jump, 0.99)
+    return jump if rise >= least or not state.positive else min(jump, ABSTAINING)
 
 
 def _follow_rate(state: LossState, rate: float | None) -> None:

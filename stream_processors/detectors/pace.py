@@ -16,10 +16,13 @@ attempt may have other machines.
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from statistics import median_high
 
 import msgspec
 
+from .bounds import MOST_LOG
 from .sample import StepSample
+from .usual import MAD_TO_SIGMA
 
 ROWS = 16
 SECONDS = 10.0
@@ -29,7 +32,6 @@ MIN_BLOCKS = 4
 """Blocks that were seen before anything can be compared with them."""
 EARLY_BLOCKS, LEARNED_EACH = 8, 4
 """What is usual is looked at anew with each of the first blocks, then with every fourth: it moves slowly."""
-MAD_TO_SIGMA = 1.4826
 SCATTERS = 4.0
 """No deviation counts that is under so many standard deviations of the blocks among each other."""
 SAG = math.log(1.0 / 0.8)
@@ -47,16 +49,15 @@ STRIDE_RATIO = 1.5
 MICROSECONDS = 1e6
 MOST = 1e15
 """Numbers enter within this, so that no sum of them overflows."""
-MOST_LOG = 700.0
 
 CLOCK, DURATION, THROUGHPUT = 1, 2, 3
 """What speed is taken from; the greatest that was ever told in the attempt counts."""
 
 
 Row = tuple[int, int, float | None, float | None, float | None, float | None, float | None]
-"""What a step says of time: its number, its stamp (microseconds), and the columns of `TOLD`."""
-TOLD = ("throughput", "step_s", "data_wait_s", "compute_s", "comm_s")
-SILENT = (None, None, None, None, None)
+"""What a step says of time: its number, its stamp (microseconds), and what rank 0 told of `throughput`, `step_s`,
+`data_wait_s`, `compute_s` and `comm_s`.
+"""
 Told = Sequence[float | None]
 """One column of a block."""
 
@@ -99,8 +100,8 @@ class Followed(msgspec.Struct):
         if len(self.usual) > USUAL_BLOCKS:
             del self.usual[0]
         if len(self.usual) >= MIN_BLOCKS and (self.learned <= EARLY_BLOCKS or self.learned % LEARNED_EACH == 0):
-            self.location = location = median(self.usual)
-            self.scatter = MAD_TO_SIGMA * median([abs(known - location) for known in self.usual])
+            self.location = location = median_high(self.usual)
+            self.scatter = MAD_TO_SIGMA * median_high([abs(known - location) for known in self.usual])
 
 
 class PaceState(msgspec.Struct):
@@ -129,14 +130,9 @@ def observe(state: PaceState, sample: StepSample) -> dict[str, float]:
     if state.skipped < state.every:
         return state.seen
     state.skipped = 0
-    told = sample.told
-    rows = state.rows
-    if told:
-        get = told.get
-        said = (get("throughput"), get("step_s"), get("data_wait_s"), get("compute_s"), get("comm_s"))
-        rows.append((sample.step, sample.at, *said))
-    else:
-        rows.append((sample.step, sample.at, *SILENT))
+    rows, get = state.rows, sample.told.get
+    said = (get("throughput"), get("step_s"), get("data_wait_s"), get("compute_s"), get("comm_s"))
+    rows.append((sample.step, sample.at, *said))
     if len(rows) > ROWS:
         _fill(state, sample.at - rows[0][1])
     return state.seen
@@ -204,9 +200,9 @@ def _follow_speed(state: PaceState, block: list[Row], throughputs: list[float], 
     if source > state.source:
         state.source, state.speed = source, Followed()
     if source == THROUGHPUT:
-        slowness: float | None = -math.log(median(throughputs))
+        slowness: float | None = -math.log(median_high(throughputs))
     elif source == DURATION:
-        slowness = math.log(median(durations))
+        slowness = math.log(median_high(durations))
     else:
         slowness = _by_clock(state, block)
     if slowness is not None:
@@ -222,7 +218,7 @@ def _by_clock(state: PaceState, block: list[Row]) -> float | None:
     if state.stride and not 1.0 / STRIDE_RATIO < stride / state.stride < STRIDE_RATIO:
         state.speed = Followed()
     state.stride = stride
-    return math.log(median(taken) / MICROSECONDS)
+    return math.log(median_high(taken) / MICROSECONDS)
 
 
 def _waiting_share(wait: Told, compute: Told, step_s: Told, clock: float) -> float | None:
@@ -263,7 +259,7 @@ def _sum(column: Told) -> float | None:
     total = 0.0
     for value in column:  # one after the other, as in `gathering`
         total += value or 0.0
-    return total if total < MOST and min(column) >= 0.0 else None  # type: ignore[type-var,operator]
+    return total if total < MOST and min(column) >= 0.0 else None  # type: ignore[type-var,operator]  # no None is in it
 
 
 def _number(value: float | None) -> float | None:
@@ -274,11 +270,6 @@ def _number(value: float | None) -> float | None:
 def _usable(values: Told) -> list[float]:
     """Those that have a logarithm."""
     return [value for value in values if value is not None and 0.0 < value < math.inf]
-
-
-def median(values: list[float]) -> float:
-    """The upper one of an even number."""
-    return sorted(values)[len(values) // 2]
 
 
 # ------------------------------------------------------------------------------------------------------ another time

@@ -10,12 +10,13 @@ a block is a share of the run's length and every scale is looked at once. Losses
 
 import math
 from itertools import pairwise
-from statistics import fmean
+from statistics import fmean, median
 
 import msgspec
 
+from .bounds import MOST_LOG, MOST_SHARE
 from .sample import StepSample
-from .usual import MAD_TO_SIGMA, median
+from .usual import MAD_TO_SIGMA
 
 FIRST_SIZE = 8
 """Steps of a block at first."""
@@ -30,7 +31,6 @@ SURE = 8.0
 """The fall that is expected, in standard deviations of a block."""
 STUCK = 0.1
 """The parts of the flat window differ by less than this share of what is expected."""
-MOST_SHARE = 9.0
 RESUMED = 0.5
 """It goes on when it has fallen by this share of what was expected."""
 RATE_FELL = 0.5
@@ -147,7 +147,7 @@ def _watch_stuck(state: ProgressState) -> dict[str, float]:
     if fallen >= RESUMED * state.expected:
         state.since = -1
         return {"plateau": 0.0}
-    level = math.exp(min(state.level, 700.0))
+    level = math.exp(min(state.level, MOST_LOG))
     told = {"plateau_since": float(state.since), "plateau_level": level, "plateau_expected": state.expected}
     return {"plateau": 1.0} | told
 

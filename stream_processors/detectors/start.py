@@ -7,11 +7,13 @@ A short overshoot, as a warm-up makes it, is over before two groups of steps are
 """
 
 import math
+from statistics import median
 
 import msgspec
 
+from .bounds import MOST_LOG, MOST_SHARE
 from .sample import StepSample
-from .usual import MAD_TO_SIGMA, median
+from .usual import MAD_TO_SIGMA
 
 GROUP = 8
 """Steps whose median is looked at."""
@@ -25,7 +27,6 @@ NEVER_GROUPS = 6
 """So many groups without a fall are never."""
 PROVEN = 0.05
 """A loss that fell by so much, in logarithms, and by `NOISES` of its noise over a group, learns."""
-MOST_SHARE = 9.0
 LATEST = 16
 """After so many groups there is a past to compare with, and a start that is not broken by then is none."""
 
@@ -52,7 +53,7 @@ def observe(state: StartState, sample: StepSample) -> dict[str, float]:
         return {}
     if sample.loss is not None and math.isfinite(sample.loss):
         _follow(state, sample.step, sample.loss)
-    return {"broken_start": state.share, "loss_at_start": math.exp(min(state.first, 700.0))} if state.groups else {}
+    return {"broken_start": state.share, "loss_at_start": math.exp(min(state.first, MOST_LOG))} if state.groups else {}
 
 
 def _follow(state: StartState, step: int, loss: float) -> None:

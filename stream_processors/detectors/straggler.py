@@ -18,6 +18,7 @@ import math
 
 import msgspec
 
+from .bounds import ABSTAINING
 from .sample import StepSample
 from .spread import COARSE, COMM, DATA, OWN, Spread
 
@@ -31,8 +32,6 @@ STALE_STEPS = 256
 """So long after the last comparison nothing is said any more."""
 SUSPECT = 0.25
 """Under this share of the threshold a rank is as fast as the others: its slowness began after that."""
-ABSTAINING = 0.99
-"""The most that is said of an alarm before it has lasted."""
 
 
 class Slowest(msgspec.Struct, frozen=True):

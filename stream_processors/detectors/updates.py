@@ -9,11 +9,12 @@ about 1e-3 in a training that goes well (A. Karpathy, "Building makemore Part 3:
 
 import math
 from collections.abc import Sequence
+from statistics import median, median_high
 
 import msgspec
 
+from .bounds import HUGE, MOST_LOG, MOST_SHARE
 from .sample import StepSample
-from .usual import median
 
 BLOCK = 16
 BLOCKS = 32
@@ -27,9 +28,6 @@ STILL = 0.02
 LARGE, SMALL = math.log(0.1), math.log(1e-7)
 FAR = math.log(10.0)
 """... and so far from what was usual in this run, twice that far for a small one."""
-MOST_SHARE = 9.0
-HUGE, MOST_LOG = 1e150, 700.0
-"""Losses, and logarithms, are taken within this, so that nothing overflows."""
 
 
 Row = tuple[float | None, float | None, float | None]
@@ -89,8 +87,8 @@ def _middle(values: Sequence[float | None], above: float) -> float | None:
     """Of those that are finite and above this; None where they are fewer than half. Norms that are logged as 0 have no
     logarithm and say nothing.
     """
-    known = sorted([value for value in values if value is not None and above < value < math.inf])
-    return known[len(known) // 2] if 2 * len(known) >= BLOCK else None
+    known = [value for value in values if value is not None and above < value < math.inf]
+    return median_high(known) if 2 * len(known) >= BLOCK else None
 
 
 def _log(value: float | None) -> float | None:

@@ -4,13 +4,14 @@ Location and scale are robust (median, scaled median absolute deviation; Huber 1
 from step to step, taken about the medians of the window's two halves so that a trend is not taken for noise, and the
 *wander* of the series, by which the medians of whole blocks differ more than that noise explains. A running mean, or a
 loss that goes up and down with the difficulty of its data, wanders; a z score that knew only the noise would alarm at
-it. `features` keeps one of these for each series it watches.
+it. `loss` and `gradient` keep one each.
 """
 
 import math
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import sub
+from statistics import median
 
 import msgspec
 
@@ -145,11 +146,6 @@ class Recent(msgspec.Struct):
 def _distances(values: Iterable[float], centre: float) -> Iterator[float]:
     """Of each value, without a step of the interpreter for any: this is half of what a baseline costs."""
     return map(abs, map(centre.__rsub__, values))
-
-
-def median(values: Sequence[float]) -> float:
-    """The middle of what is not sorted yet; of an even number the mean of the two in the middle."""
-    return middle(sorted(values))
 
 
 def middle(ascending: Sequence[float]) -> float:

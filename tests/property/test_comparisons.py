@@ -96,6 +96,8 @@ BEYOND = st.sampled_from(
         "phase == r'Normal'",
         "phase == '''Normal'''",
         "(margin) == (1.0)",
+        "!margin == 1.0",
+        "!conditions.Stable == 'True'",
         "!(margin == 1.0) == false",
         "margin == 1.0 == true",
         "margin == 1.0 // all is well",

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pilothouse.benchmarks.core.training import ROWS, RUN, Training
+from pilothouse.benchmarks.core.training import ROWS, RUN, WARM_STEPS, Training
 from pilothouse.events.union import Record
 from pilothouse.stream_processors.fold import fold
 from pilothouse.stream_processors.run_state import RunState, new_state
@@ -20,8 +20,6 @@ MOST_AT_ONE_RANK = 3_000
 """Bytecodes a step; 2,630 when this was written, some 45 microseconds with all that they call."""
 MOST_A_RANK = 800
 """Bytecodes for each of many ranks; 690 when this was written."""
-WARM_STEPS = 704
-"""Until every window of the detectors is full."""
 
 
 class Folded:

@@ -326,6 +326,7 @@ def test_another_attempt_starts_over_but_remembers_what_must_be_equal() -> None:
     tell(run, range(60, 80), replicated, noise)
     assert status(run) == "True"
     assert [known.reason for known in changes(run)] == ["RanksDisagree"]
+    assert run.state.last_features["disagreeing_rank"] == -1
     run.begin_attempt("restart", "attempt-3", 80)
     tell(run, range(80, 84), lambda at: replicated(at, off=1e-3 * (at.rank == 2)), noise)
     assert status(run) == "False"
