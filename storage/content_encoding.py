@@ -1,6 +1,7 @@
 """Compressed HTTP bodies: what clickhouse-connect, curl and browsers send and accept.
 
-`storage.endpoint` decodes requests and encodes answers with it. gzip and deflate are always there; lz4 (frames) and
+`storage.query_handler` decodes requests and encodes answers with it (ClickHouse's own compression is
+`storage.block_compression`). gzip and deflate are always there; lz4 (frames) and
 zstd where their packages are, which clients learn by negotiation: an unknown request encoding is a clear refusal.
 """
 
@@ -25,14 +26,14 @@ def decode_body(body: bytes, encoding: str, limit: int) -> bytes:
     """
     if encoding in ("", "identity"):
         return body
-    decompressor = _decompressor(encoding)
-    if decompressor is None:
+    opened = decompressor(encoding)
+    if opened is None:
         message = f"Content-Encoding '{encoding}' is not known here: send gzip, deflate, or nothing compressed."
         raise QueryRefused(f"{message} (UNKNOWN_COMPRESSION_METHOD)", UNKNOWN_COMPRESSION_METHOD)
     try:
-        plain = bytes(decompressor.decompress(body, limit + 1))
-        complete = decompressor.eof
-    except (OSError, RuntimeError, ValueError, zlib.error, _zstd_error()) as error:
+        plain = bytes(opened.decompress(body, limit + 1))
+        complete = opened.eof
+    except unreadable() as error:
         message = f"The body is not {encoding}, as its Content-Encoding says: {error}. (CANNOT_DECOMPRESS)"
         raise QueryRefused(message, CANNOT_DECOMPRESS) from error
     if len(plain) > limit:
@@ -75,7 +76,8 @@ def _compress(body: bytes, encoding: str) -> bytes | None:
             return None
 
 
-def _decompressor(encoding: str) -> Any:
+def decompressor(encoding: str) -> Any:
+    """What undoes an encoding, by `decompress(data, max_length)`; None where it is not known here."""
     match encoding:
         case "gzip" | "x-gzip":
             return zlib.decompressobj(wbits=31)
@@ -91,9 +93,10 @@ def _decompressor(encoding: str) -> Any:
             return None
 
 
-def _zstd_error() -> type[Exception]:
-    package = _package("zstd")
-    return package.ZstdError if package else ValueError
+def unreadable() -> tuple[type[Exception], ...]:
+    """What decompressors raise at bytes that are not theirs."""
+    zstd = _package("zstd")
+    return (OSError, RuntimeError, ValueError, zlib.error, zstd.ZstdError if zstd else ValueError)
 
 
 def _package(encoding: str) -> Any:

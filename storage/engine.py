@@ -175,7 +175,7 @@ def _configure(handle: "Connection", settings: Mapping[str, str], readonly: int)
 def _parse(handle: "Connection", job: Job) -> Statement:
     """Ask the real parser what a statement is; nothing of it is executed."""
     # In this order: EXPLAIN would run the second of two statements.
-    normalised = _ask(handle, "SELECT formatQuerySingleLine({sql:String})", {"sql": _escape(job.sql)})
+    normalised = _ask(handle, "SELECT formatQuerySingleLine({sql:String})", {"sql": escape(job.sql)})
     return read_ast(normalised.strip(), _ask(handle, f"EXPLAIN AST {job.sql}", job.params))
 
 
@@ -239,5 +239,6 @@ def _quote_name(name: str) -> str:
     return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
+    """A string as `Job.params` want it."""
     return text.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")

@@ -1,7 +1,7 @@
 """ClickHouse's HTTP interface as values: what a request asks for, and how an answer or an error looks on the wire.
 
-Pure; no library of either side. `storage.endpoint` reads requests into `Asked` and writes `Answer`s; between the two
-`storage.session` runs the statement. Header and parameter names are those clickhouse-connect, curl and JDBC use.
+Pure; no library of either side. `storage.query_handler` reads requests into `Asked` and writes `Answer`s; between the
+two `storage.session` runs the statement. Header and parameter names are those clickhouse-connect, curl and JDBC use.
 """
 
 import base64
@@ -13,22 +13,24 @@ from typing import NamedTuple
 
 from ..events.errors import QueryRefused
 
-AUTHENTICATION_FAILED, NOT_IMPLEMENTED = 516, 48
+AUTHENTICATION_FAILED, BAD_ARGUMENTS, NOT_IMPLEMENTED = 516, 36, 48
+
+LONGEST_REPLACING = 60.0
+"""Seconds that a request may wait for the end of the one it replaces."""
 
 _TRANSPORT = frozenset(
     {
-        "buffer_size", "cancel_http_readonly_queries_on_client_close", "compress", "database", "decompress",
-        "default_format", "enable_http_compression", "http_headers_progress_interval_ms", "http_zlib_compression_level",
-        "password", "query", "query_id", "quota_key", "send_progress_in_http_headers", "session_check", "session_id",
-        "session_timeout", "stacktrace", "user", "wait_end_of_query",
+        "buffer_size", "cancel_http_readonly_queries_on_client_close", "close_session", "compress", "database",
+        "decompress", "default_format", "enable_http_compression", "http_headers_progress_interval_ms",
+        "http_response_buffer_size", "http_zlib_compression_level", "password", "query", "query_id", "quota_key",
+        "replace_running_query", "replace_running_query_max_wait_ms", "send_progress_in_http_headers",
+        "session_check", "session_id", "session_timeout", "stacktrace", "user", "wait_end_of_query",
     }
 )  # fmt: skip
 """Parameters of the interface itself; `param_*` are the statement's, and every other one is a setting."""
 
 _NOT_HERE: Mapping[str, str] = {
     "client_protocol_version": "the Native format here is that of protocol version 0: use a client that can do without",
-    "compress": "block compression is not served: leave it out and send Accept-Encoding (gzip, lz4, zstd) instead",
-    "decompress": "block-compressed bodies are not read: leave it out and send Content-Encoding (gzip, lz4) instead",
     "role": "there are no roles: the user decides what is allowed",
 }
 
@@ -36,12 +38,14 @@ _STATUS: Mapping[int, int] = {
     **dict.fromkeys((192, 193, 194, AUTHENTICATION_FAILED), 401),
     **dict.fromkeys((497, 512), 403),
     **dict.fromkeys((6, 8, 15, 25, 26, 27, 36, 37, 38, 41, 44, 53, 62, 72, 117, 123, 167, 168, 223), 400),
+    **dict.fromkeys((33, 40, 89, 246, 271), 400),
     **dict.fromkeys((321, 376, 427, 441, 675, 676), 400),
     **dict.fromkeys((46, 47, 50, 56, 60, 63, 73, 78, 81, 115, 152, 336, 511), 404),
     159: 408, 229: 413, NOT_IMPLEMENTED: 501, 76: 503, 202: 503, 209: 503, 236: 503, 439: 503,
 }  # fmt: skip
 """ClickHouse's error codes as HTTP statuses, as its server maps them (401 for its 403 on a wrong password, so that
-clients ask for one; 503 for 202 and 236, so that they try again); the rest are 500."""
+clients ask for one; 503 for 202 and 236, so that they try again; 400 for a body that cannot be unpacked); the rest are
+500."""
 
 _CONTENT_TYPES: Mapping[str, str] = {
     "tabseparated": "text/tab-separated-values; charset=UTF-8",
@@ -68,7 +72,11 @@ class Credentials(NamedTuple):
 
 @dataclass(frozen=True)
 class Asked:
-    """One request, read. `sql` is the URL's query and the body, in that order; rows of an INSERT are still in it."""
+    """One request, read. `sql` is the URL's query and the body, in that order; rows of an INSERT are still in it.
+
+    `accepts` are the encodings of HTTP for the answer, and `in_blocks` asks for ClickHouse's own. `replaces_for`: a
+    query of the same id is ended first, and may take that many seconds.
+    """
 
     sql: bytes
     params: Mapping[str, str] = field(default_factory=dict)
@@ -78,7 +86,9 @@ class Asked:
     query_id: str = ""
     in_session: bool = False
     by_get: bool = False
-    compress_answer: bool = False
+    accepts: str = ""
+    in_blocks: bool = False
+    replaces_for: float | None = None
 
 
 @dataclass(frozen=True)
@@ -136,23 +146,35 @@ def read_request(by_get: bool, query: Mapping[str, str], headers: Mapping[str, s
         sql=b"\n".join(parts),
         params=params,
         settings=settings,
-        database=query.get("database") or headers.get("X-ClickHouse-Database", ""),
+        database=headers.get("X-ClickHouse-Database") or query.get("database", ""),
         default_format=headers.get("X-ClickHouse-Format") or query.get("default_format") or "TabSeparated",
         query_id=query.get("query_id", ""),
         in_session=bool(query.get("session_id")),
         by_get=by_get,
-        compress_answer=_is_on(query.get("enable_http_compression", "0")),
+        accepts=headers.get("Accept-Encoding", "") if is_on(query, "enable_http_compression") else "",
+        in_blocks=is_on(query, "compress"),
+        replaces_for=_replacing(query) if is_on(query, "replace_running_query") else None,
     )
+
+
+def _replacing(query: Mapping[str, str]) -> float:
+    name = "replace_running_query_max_wait_ms"
+    try:
+        return min(max(float(query.get(name, "5000")) / 1000, 0.0), LONGEST_REPLACING)
+    except ValueError as error:
+        message = f"'{name}' is a number of milliseconds, not '{query[name]}'. (BAD_ARGUMENTS)"
+        raise QueryRefused(message, BAD_ARGUMENTS) from error
 
 
 def _refuse_what_is_not_here(query: Mapping[str, str]) -> None:
     for name, why in _NOT_HERE.items():
-        if _is_on(query.get(name, "0")):
+        if is_on(query, name):
             raise QueryRefused(f"The parameter '{name}' is not supported: {why}. (NOT_IMPLEMENTED)", NOT_IMPLEMENTED)
 
 
-def _is_on(value: str) -> bool:
-    return value.lower() not in ("", "0", "false")
+def is_on(query: Mapping[str, str], name: str) -> bool:
+    """Whether a parameter of the interface is set."""
+    return query.get(name, "0").lower() not in ("", "0", "false")
 
 
 def answer_headers(answer: Answer, query_id: str) -> dict[str, str]:

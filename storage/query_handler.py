@@ -8,24 +8,29 @@ that a long SELECT never delays an insert. What a request means is `storage.http
 import asyncio
 import hmac
 import logging
+import time
 import uuid
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from aiohttp import BodyPartReader, web
+from aiohttp import web
 
 from ..events.errors import QueryRefused
 from . import http_protocol as http
-from .content_encoding import decode_body, encode_body, too_large
+from . import kill_query
+from .block_compression import compress_blocks
+from .content_encoding import encode_body
 from .endpoint_config import FULL_USER, READER_USER, EndpointConfig
 from .engine import Engine
+from .request_body import read_body
 from .session import Rights
 from .session import run as run_session
-from .statement import carries_rows
+from .statement import carries_rows, kills_queries
 
-ABORTED, SAME_ID_RUNNING, TOO_MANY_QUERIES = 236, 216, 202
+ABORTED, CANCELLED, SAME_ID_RUNNING, TOO_MANY_QUERIES = 236, 394, 216, 202
 
 _KILL_AGAIN_SECONDS = 0.1
+_SHOWN_SQL = 10_000  # bytes of a running statement that a KILL's condition sees
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +40,9 @@ class _Work:
     """A statement on its thread (or waiting for one), and its end as the event loop sees it."""
 
     query_id: str
+    user: str
+    sql: bytes
+    since: float
     inserts: bool
     job: "Future[http.Answer]"
     done: "asyncio.Future[http.Answer]"
@@ -49,6 +57,7 @@ class QueryHandler:
         self._queries = ThreadPoolExecutor(config.query_handles, "query")
         self._inserts = ThreadPoolExecutor(config.insert_handles, "insert")
         self._control = ThreadPoolExecutor(1, "kill")
+        self._finding = ThreadPoolExecutor(1, "find")  # a KILL's condition may be slow; killing must not wait for it
         self._running: dict[str, _Work] = {}
         self._kills: set[asyncio.Task[None]] = set()
         self._requests = 0
@@ -59,14 +68,12 @@ class QueryHandler:
         plain = _plain_answer(request)
         if plain is not None:
             return plain
-        query_id = request.query.get("query_id") or str(uuid.uuid4())
+        query_id = request.query.get("query_id") or request.headers.get("X-ClickHouse-Query-Id") or str(uuid.uuid4())
         self._requests += 1
         try:
             return await self._answer(request, query_id)
         except QueryRefused as refused:
-            body = http.error_body(refused, self._engine.version)
-            status = http.error_status(refused.code)
-            return web.Response(body=body, status=status, headers=http.error_headers(refused, query_id))
+            return self._refusal(refused, query_id, http.is_on(request.query, "compress"))
         finally:
             self._requests -= 1
 
@@ -84,18 +91,24 @@ class QueryHandler:
 
     async def close(self) -> None:
         """Wait until no thread is in the engine any more."""
-        for executor in (self._queries, self._inserts, self._control):
+        for executor in (self._queries, self._inserts, self._finding, self._control):
             await asyncio.to_thread(executor.shutdown)
+
+    def _refusal(self, refused: QueryRefused, query_id: str, in_blocks: bool) -> web.Response:
+        body, status = http.error_body(refused, self._engine.version), http.error_status(refused.code)
+        # As a server does: whoever is not let in is told so before it is known how the answer is wanted.
+        if in_blocks and status != 401:
+            body = compress_blocks(body)
+        return web.Response(body=body, status=status, headers=http.error_headers(refused, query_id))
 
     async def _answer(self, request: web.Request, query_id: str) -> web.Response:
         rights = self._authenticate(request)
-        self._admit(query_id)
-        fields, body = await _read_body(request, self._config.max_body_bytes)
+        self._admit()
+        fields, body = await read_body(request, self._config.max_body_bytes)
         query = {**request.query, **fields, "query_id": query_id}
         asked = http.read_request(request.method == "GET", query, request.headers, body)
-        answer = await self._run(asked, rights)
-        accepted = request.headers.get("Accept-Encoding", "") if asked.compress_answer else ""
-        payload, encoding = await asyncio.to_thread(encode_body, answer.body, accepted)
+        answer = await (self._kill_queries if kills_queries(asked.sql) else self._run)(asked, rights)
+        payload, encoding = await asyncio.to_thread(_packed, answer.body, asked)
         headers = http.answer_headers(answer, query_id)
         return web.Response(body=payload, headers=headers | ({"Content-Encoding": encoding} if encoding else {}))
 
@@ -108,34 +121,74 @@ class QueryHandler:
         for user, (token, limits) in users.items():
             fits = hmac.compare_digest(given.secret.encode(errors="replace"), token.encode())
             if fits and given.user in ("", user):
-                return Rights(limits, self._config.max_result_bytes)
+                return Rights(user, limits, self._config.max_result_bytes)
         raise http.authentication_failed(given.user)
 
-    def _admit(self, query_id: str) -> None:
+    def _admit(self) -> None:
         if self._stopping:
             raise QueryRefused("The archive is being stopped: try again when it is up. (ABORTED)", ABORTED)
         if self._requests > self._config.max_requests:
             message = f"Too many simultaneous queries: {self._config.max_requests} requests are being answered."
             raise QueryRefused(f"{message} (TOO_MANY_SIMULTANEOUS_QUERIES)", TOO_MANY_QUERIES)
-        if query_id in self._running:
-            message = f"Query with id = {query_id} is already running."
-            raise QueryRefused(f"{message} (QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING)", SAME_ID_RUNNING)
 
     async def _run(self, asked: http.Asked, rights: Rights) -> http.Answer:
         """Run on a thread. A client that goes away ends its query, but not its insert: that one is complete."""
-        self._admit(asked.query_id)
-        inserts = carries_rows(asked.sql)
-        executor = self._inserts if inserts else self._queries
-        job = executor.submit(run_session, self._engine, asked, rights)
-        work = _Work(asked.query_id, inserts, job, asyncio.wrap_future(job))
-        self._running[work.query_id] = work
-        work.done.add_done_callback(lambda _: self._forget(work))
+        await self._replace_running(asked, rights)
+        self._admit()
+        work = self._start(asked, rights)
         try:
             return await asyncio.shield(work.done)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as cancelled:
+            if work.job.cancelled() and not _client_went_away():
+                raise QueryRefused(
+                    "Query was cancelled before it began. (QUERY_WAS_CANCELLED)", CANCELLED
+                ) from cancelled
             if not work.inserts:
                 self._kill(work)
             raise
+
+    def _start(self, asked: http.Asked, rights: Rights) -> _Work:
+        inserts = carries_rows(asked.sql)
+        job = (self._inserts if inserts else self._queries).submit(run_session, self._engine, asked, rights)
+        work = _Work(
+            query_id=asked.query_id,
+            user=rights.user,
+            sql=asked.sql[:_SHOWN_SQL],
+            since=time.monotonic(),
+            inserts=inserts,
+            job=job,
+            done=asyncio.wrap_future(job),
+        )
+        self._running[work.query_id] = work
+        work.done.add_done_callback(lambda _: self._forget(work))
+        return work
+
+    async def _replace_running(self, asked: http.Asked, rights: Rights) -> None:
+        """An id runs once at a time. `replace_running_query` ends the one before, if it is the same user's."""
+        running = self._running.get(asked.query_id)
+        if running is not None and asked.replaces_for is not None and running.user == rights.user:
+            self._kill(running)
+            await asyncio.wait([running.done], timeout=asked.replaces_for)
+        if asked.query_id in self._running:
+            message = f"Query with id = {asked.query_id} is already running."
+            raise QueryRefused(f"{message} (QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING)", SAME_ID_RUNNING)
+
+    async def _kill_queries(self, asked: http.Asked, rights: Rights) -> http.Answer:
+        """KILL QUERY: never on the threads of queries, for those may be what is to be killed."""
+        on_thread, now = asyncio.get_running_loop().run_in_executor, time.monotonic()
+        running = [
+            kill_query.Running(work.query_id, work.user, work.sql.decode(errors="replace"), now - work.since)
+            for work in self._running.values()
+        ]
+        asker = kill_query.Asker(self._engine, asked, rights)
+        kill = await on_thread(self._finding, asker.find, running)
+        hit = [self._running[each.query_id] for each in kill.chosen if each.query_id in self._running]
+        if kill.mode != kill_query.TEST:
+            for work in hit:
+                self._kill(work)
+        if hit and kill.mode == kill_query.SYNC:
+            await asyncio.wait([work.done for work in hit])
+        return await on_thread(self._finding, asker.report, kill)
 
     def _forget(self, work: _Work) -> None:
         del self._running[work.query_id]
@@ -170,33 +223,12 @@ def _plain_answer(request: web.Request) -> web.Response | None:
     return None
 
 
-async def _read_body(request: web.Request, limit: int) -> tuple[dict[str, str], bytes]:
-    """A form's fields, or the body with its Content-Encoding undone."""
-    if request.content_length is not None and request.content_length > limit:
-        raise too_large(limit)
-    if request.content_type == "multipart/form-data":
-        return await _read_form(request, limit), b""
-    body = bytearray()
-    async for chunk in request.content.iter_any():
-        body += chunk
-        if len(body) > limit:
-            raise too_large(limit)
-    encoding = request.headers.get("Content-Encoding", "").strip().lower()
-    return {}, await asyncio.to_thread(decode_body, bytes(body), encoding, limit)
+def _client_went_away() -> bool:
+    """Of two reasons for a cancelled wait: our own task was cancelled, and not what it waits for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
-async def _read_form(request: web.Request, limit: int) -> dict[str, str]:
-    """clickhouse-connect sends long parameters as a form."""
-    fields: dict[str, str] = {}
-    async for part in await request.multipart():
-        if not isinstance(part, BodyPartReader) or part.name is None or part.filename is not None:
-            message = "External data is not supported: insert it into a table first. (NOT_IMPLEMENTED)"
-            raise QueryRefused(message, http.NOT_IMPLEMENTED)
-        value = bytearray()
-        while chunk := await part.read_chunk():
-            value += chunk
-            limit -= len(chunk)
-            if limit < 0:
-                raise too_large(limit)
-        fields[part.name] = value.decode(errors="surrogateescape")
-    return fields
+def _packed(body: bytes, asked: http.Asked) -> tuple[bytes, str]:
+    """An answer's bytes as they were asked for, and their Content-Encoding."""
+    return encode_body(compress_blocks(body) if asked.in_blocks else body, asked.accepts)

@@ -17,8 +17,9 @@ INTO_OUTFILE_NOT_ALLOWED = 358
 
 @dataclass(frozen=True)
 class Rights:
-    """What a user may do. `reader` is None for full rights."""
+    """Who a user is and what that one may do. `reader` is None for full rights."""
 
+    user: str = ""
     reader: ReaderLimits | None = None
     max_result_bytes: int = 0
 

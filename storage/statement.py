@@ -114,6 +114,11 @@ def carries_rows(sql: bytes) -> bool:
     return _before_rows(sql) is not None
 
 
+def kills_queries(sql: bytes) -> bool:
+    """Whether it is a KILL QUERY."""
+    return [token.text.upper() for token in itertools.islice(_tokens(sql), 2)] == [b"KILL", b"QUERY"]
+
+
 def split_insert(sql: bytes) -> InsertWithRows | None:
     """Cut `INSERT … FORMAT X <rows>` or `INSERT … VALUES <rows>` in two; None for every other statement.
 

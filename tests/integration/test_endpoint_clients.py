@@ -5,16 +5,22 @@ import json
 import math
 import random
 import struct
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from email.message import Message
 from ipaddress import IPv4Address
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 from uuid import UUID
 
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
 
+from pilothouse.storage.block_compression import compress_blocks, decompress_blocks
 from pilothouse.tests.endpoint_fixture import FULL_TOKEN, EndpointProcess
 
 NOT_FINITE = [math.nan, math.inf, -math.inf]
@@ -277,9 +283,8 @@ def test_answers_and_errors_carry_the_headers_clients_read(endpoint: EndpointPro
     assert "\r\n\r\ncode: 60. db::exception: unknown table" in failed
 
 
-@pytest.mark.parametrize("parameter", ["compress=1", "decompress=1", "client_protocol_version=54460"])
-def test_clients_that_need_more_are_told_so(endpoint: EndpointProcess, parameter: str) -> None:
-    printed = endpoint.curl("-i", "-d", "SELECT 1", "--url", f"{endpoint.url}?{parameter}")
+def test_clients_that_need_more_are_told_so(endpoint: EndpointProcess) -> None:
+    printed = endpoint.curl("-i", "-d", "SELECT 1", "--url", f"{endpoint.url}?client_protocol_version=54460")
     assert printed.startswith("HTTP/1.1 501")
     assert "is not supported" in printed
 
@@ -325,3 +330,92 @@ def test_a_form_carries_sql_and_parameters_but_no_external_tables(endpoint: Endp
 
 def test_sql_in_the_address_may_be_long(endpoint: EndpointProcess) -> None:
     assert endpoint.curl("-G", "--data-urlencode", f"query=SELECT length('{'x' * 60_000}')") == "60000\n"
+
+
+class Posted(NamedTuple):
+    status: int
+    headers: Message
+    body: bytes
+
+
+def post(
+    endpoint: EndpointProcess,
+    query: str,
+    body: bytes,
+    headers: Mapping[str, str] = MappingProxyType({}),
+    token: str = FULL_TOKEN,
+) -> Posted:
+    """One request, with nothing done to its bytes on either way."""
+    known = {"X-ClickHouse-User": "pilothouse", "X-ClickHouse-Key": token, "Content-Type": "application/octet-stream"}
+    request = Request(f"{endpoint.url}?{query}", data=body, headers=known | dict(headers), method="POST")
+    try:
+        with urlopen(request, timeout=60) as answer:
+            return Posted(answer.status, answer.headers, answer.read())
+    except HTTPError as error:
+        with error:
+            return Posted(error.code, error.headers, error.read())
+
+
+def test_blocks_go_both_ways(endpoint: EndpointProcess) -> None:
+    packed = post(endpoint, "compress=1", b"SELECT number FROM numbers(300000) FORMAT RowBinary")
+    assert len(packed.body) < 300_000 * 8
+    assert decompress_blocks(packed.body, 10**7) == struct.pack("<300000Q", *range(300_000))
+    assert packed.headers["X-ClickHouse-Format"] == "RowBinary"
+    assert "Content-Encoding" not in packed.headers
+    assert post(endpoint, "decompress=1", compress_blocks(b"SELECT 1 + 1")).body == b"2\n"
+    both = post(endpoint, "decompress=1", gzip.compress(compress_blocks(b"SELECT 3")), {"Content-Encoding": "gzip"})
+    assert both.body == b"3\n"
+    around = "compress=1&enable_http_compression=1"
+    twice = post(endpoint, around, b"SELECT number FROM numbers(10000)", {"Accept-Encoding": "gzip"})
+    assert decompress_blocks(gzip.decompress(twice.body), 10**6).endswith(b"9999\n")
+    assert post(endpoint, "compress=1", b"DROP TABLE IF EXISTS nowhere").body == b""
+
+
+def test_an_error_comes_in_blocks_too_but_not_before_a_client_is_known(endpoint: EndpointProcess) -> None:
+    failed = post(endpoint, "compress=1", b"SELECT * FROM nowhere")
+    assert (failed.status, failed.headers["X-ClickHouse-Exception-Code"]) == (404, "60")
+    assert decompress_blocks(failed.body, 10_000).startswith(b"Code: 60. DB::Exception: Unknown table")
+    assert post(endpoint, "compress=1", b"SELECT 1", token="wrong").body.startswith(b"Code: 516.")
+
+
+@pytest.mark.parametrize(
+    "body,code",
+    [
+        (b"SELECT 1", "33"),
+        (compress_blocks(b"SELECT 1")[:-1], "33"),
+        (compress_blocks(b"SELECT 1")[:-1] + b"2", "40"),
+        (compress_blocks(b"SELECT " + b" " * 4_000_000 + b"1") * 100, "229"),
+    ],
+)
+def test_blocks_that_are_damaged_or_too_many_are_refused_and_nothing_runs(
+    endpoint: EndpointProcess, body: bytes, code: str
+) -> None:
+    failed = post(endpoint, "decompress=1", body)
+    assert failed.headers["X-ClickHouse-Exception-Code"] == code
+    assert failed.status in (400, 413)
+
+
+def test_rows_of_bytes_arrive_as_they_are(endpoint: EndpointProcess) -> None:
+    endpoint.curl("-d", "CREATE TABLE bytes (s String, f Float32) ENGINE = MergeTree ORDER BY s")
+    # The first bytes of each body would be blanks and line ends, were this text.
+    spaces = [(b" " * 9, math.nan), (b"\n" * 10, -math.inf), (b"\r" * 13, 0.5), (b"\x00;\xff", 1.0)]
+    rows = b"".join(bytes([len(text)]) + text + struct.pack("<f", value) for text, value in spaces)
+    into = "query=INSERT+INTO+bytes+FORMAT+RowBinary"
+    for part in (rows[:14], rows[14:]):
+        assert post(endpoint, f"{into}&decompress=1", compress_blocks(part)).status == 200
+    found = post(endpoint, "query=SELECT+*+FROM+bytes+ORDER+BY+f+FORMAT+RowBinary", b"").body
+    assert sorted(cut(found)) == sorted(cut(rows))
+    named = post(endpoint, "", b"SELECT s, f FROM bytes LIMIT 0", {"X-ClickHouse-Format": "RowBinaryWithNamesAndTypes"})
+    assert named.body == b"\x02\x01s\x01f\x06String\x07Float32"
+    again = post(endpoint, "query=INSERT+INTO+bytes+FORMAT+RowBinaryWithNamesAndTypes", named.body + rows)
+    assert json.loads(again.headers["X-ClickHouse-Summary"])["written_rows"] == "4"
+
+
+def cut(rows: bytes) -> list[bytes]:
+    """Rows of a string and a Float32, each by itself."""
+    found = []
+    while rows:
+        size = 1 + rows[0] + 4
+        found.append(rows[:size])
+        rows = rows[size:]
+    return found

@@ -15,8 +15,9 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 
 from pilothouse.events.errors import DirectoryInUse, SettingsInvalid
+from pilothouse.storage.endpoint_config import EndpointConfig
 from pilothouse.storage.ownership import DirectoryLock
-from pilothouse.tests.endpoint_fixture import FULL_TOKEN, EndpointProcess, NewEndpoint, launch
+from pilothouse.tests.endpoint_fixture import FULL_TOKEN, EndpointProcess, NewEndpoint, launch, token_of
 
 LONG = "SELECT count() FROM numbers(1000000000000)"
 
@@ -93,6 +94,62 @@ def test_a_query_id_runs_once_at_a_time(endpoint: EndpointProcess) -> None:
     assert endpoint.curl("-d", "SELECT 1", "--url", f"{endpoint.url}?query_id=twice") == "1\n"
 
 
+def test_a_kill_ends_what_its_condition_names_even_where_every_handle_is_busy(endpoint: EndpointProcess) -> None:
+    busy = [asked_by(endpoint, "reader", f"busy-{number}") for number in range(EndpointConfig.query_handles)]
+    wait_for_ids(endpoint, {f"busy-{number}" for number in range(len(busy))})
+    waiting = asked_by(endpoint, "reader", "waiting")
+    wait_for_ids(endpoint, {"waiting"})
+    named = endpoint.curl("-d", "KILL QUERY WHERE query_id = 'waiting' TEST", user="reader")
+    assert named == f"unknown_status\twaiting\treader\t{LONG}\n"
+    by_parameter = ["-d", "KILL QUERY WHERE query_id = {id:String} SYNC FORMAT CSV", "--url"]
+    killed = endpoint.curl(*by_parameter, f"{endpoint.url}?param_id=waiting", user="reader")
+    assert killed == f'"finished","waiting","reader","{LONG}"\n'
+    rest = endpoint.curl("-d", "KILL QUERY WHERE elapsed >= 0 AND query LIKE '%numbers%'")
+    assert sorted(line.split("\t")[:2] for line in rest.splitlines()) == [
+        ["waiting", f"busy-{n}"] for n in range(len(busy))
+    ]
+    for connection in (waiting, *busy):
+        with connection:
+            assert b"Code: 394." in read_all(connection)
+    assert endpoint.curl("-d", "SELECT 1") == "1\n"
+
+
+def test_a_reader_ends_only_what_readers_run_and_by_no_other_means(endpoint: EndpointProcess) -> None:
+    with asked_by(endpoint, "pilothouse", "not-yours"):
+        wait_for_ids(endpoint, {"not-yours"})
+        assert endpoint.curl("-d", "KILL QUERY WHERE 1 SYNC", user="reader") == ""
+        for condition in ("(SELECT count() FROM file('/etc/passwd', LineAsString)) > 0", "file('x') = ''"):
+            assert "Code: 164." in endpoint.curl("-d", f"KILL QUERY WHERE {condition}", user="reader")
+        assert "Code: 48." in endpoint.curl("-d", "KILL QUERY ON CLUSTER c WHERE 1")
+        assert "Code: 47." in endpoint.curl("-d", "KILL QUERY WHERE nonsense = 1")
+        assert "Code: 62." in endpoint.curl("-d", "KILL QUERY WHERE 1; SELECT 1")
+        assert endpoint.curl("-d", "KILL QUERY WHERE 1 SYNC").startswith("finished\tnot-yours\t")
+
+
+def test_a_query_may_replace_the_one_of_its_id_but_not_another_users(endpoint: EndpointProcess) -> None:
+    again = f"{endpoint.url}?query_id=again&replace_running_query=1"
+    with asked_by(endpoint, "pilothouse", "again") as first:
+        wait_for_ids(endpoint, {"again"})
+        assert endpoint.curl("-d", "SELECT 1", "--url", again, user="reader").startswith("Code: 216.")
+        assert endpoint.curl("-d", "SELECT 2", "--url", again) == "2\n"
+        assert b"Code: 394." in read_all(first)
+
+
+def asked_by(endpoint: EndpointProcess, user: str, query_id: str) -> socket.socket:
+    """A connection that waits for an answer that takes hours."""
+    connection = socket.create_connection((endpoint.host, endpoint.port))
+    head = f"POST / HTTP/1.1\r\nHost: x\r\nX-ClickHouse-User: {user}\r\nX-ClickHouse-Key: {token_of(user)}\r\n"
+    own = f"X-ClickHouse-Query-Id: {query_id}\r\nConnection: close\r\n"
+    connection.sendall(f"{head}{own}Content-Length: {len(LONG)}\r\n\r\n{LONG}".encode())
+    return connection
+
+
+def wait_for_ids(endpoint: EndpointProcess, wanted: set[str]) -> None:
+    deadline = time.monotonic() + 30
+    while set(endpoint.curl("-d", "KILL QUERY WHERE 1 TEST FORMAT TSV").split("\t")) & wanted != wanted:
+        assert time.monotonic() < deadline, f"never {wanted} at once"
+
+
 def test_bodies_and_requests_are_bounded(new_endpoint: NewEndpoint) -> None:
     endpoint = new_endpoint(max_body_bytes=10_000, max_requests=2, query_handles=1, max_result_bytes=100_000)
     too_long = b"SELECT '" + b"x" * 20_000 + b"'"
@@ -111,18 +168,18 @@ def test_inserts_that_were_acknowledged_survive_sigkill(new_endpoint: NewEndpoin
     endpoint = new_endpoint()
     client = endpoint.client()
     client.command("CREATE TABLE kept (n UInt64) ENGINE = MergeTree ORDER BY n")
-    killer = threading.Timer(1.0, os.kill, (endpoint.process.pid, signal.SIGKILL))
+    client.insert("kept", [[0]], column_names=["n"])
+    killer = threading.Timer(0.5, os.kill, (endpoint.process.pid, signal.SIGKILL))
     killer.start()
-    acknowledged = inserted_until_it_dies(client)
+    acknowledged = inserted_until_it_dies(client, first=1)
     endpoint.kill()
-    assert acknowledged > 0
     kept = new_endpoint().client().query("SELECT n FROM kept ORDER BY n").result_rows
     assert [row[0] for row in kept][:acknowledged] == list(range(acknowledged))
     assert len(kept) <= acknowledged + 1
 
 
-def inserted_until_it_dies(client: Client) -> int:
-    for number in itertools.count():
+def inserted_until_it_dies(client: Client, first: int) -> int:
+    for number in itertools.count(first):
         try:
             client.insert("kept", [[number]], column_names=["n"])
         except (DatabaseError, OperationalError):

@@ -75,7 +75,7 @@ def test_a_reader_reads_with_clickhouse_connect(endpoint: EndpointProcess, table
         "DELETE FROM notes WHERE 1",
         "OPTIMIZE TABLE notes",
         "RENAME TABLE notes TO mine",
-        "KILL QUERY WHERE 1",
+        "KILL MUTATION WHERE 1",
         "SYSTEM FLUSH LOGS",
         "BACKUP TABLE notes TO Null",
         "GRANT ALL ON *.* TO default",

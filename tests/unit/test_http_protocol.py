@@ -50,7 +50,32 @@ def test_the_body_follows_the_urls_query() -> None:
     assert asked.default_format == "JSON"
 
 
-@pytest.mark.parametrize("name", ["compress", "decompress", "client_protocol_version", "role"])
+def test_the_databases_header_is_stronger_than_the_address_as_in_a_server() -> None:
+    asked = http.read_request(True, {"database": "a"}, {"X-ClickHouse-Database": "b"}, b"SELECT 1")
+    assert asked.database == "b"
+
+
+def test_how_the_answer_is_packed_is_asked_twice_independently() -> None:
+    headers = {"Accept-Encoding": "lz4"}
+    asked = http.read_request(False, {"compress": "1"}, headers, b"SELECT 1")
+    assert (asked.in_blocks, asked.accepts, dict(asked.settings)) == (True, "", {})
+    asked = http.read_request(False, {"compress": "0", "enable_http_compression": "1"}, headers, b"SELECT 1")
+    assert (asked.in_blocks, asked.accepts) == (False, "lz4")
+
+
+def test_a_query_that_replaces_another_waits_for_a_bounded_time() -> None:
+    def seconds(**query: str) -> float | None:
+        return http.read_request(False, query, {}, b"SELECT 1").replaces_for
+
+    assert seconds() is None
+    assert seconds(replace_running_query="1") == 5
+    assert seconds(replace_running_query="1", replace_running_query_max_wait_ms="100") == 0.1
+    assert seconds(replace_running_query="1", replace_running_query_max_wait_ms="inf") == http.LONGEST_REPLACING
+    with pytest.raises(QueryRefused, match="milliseconds"):
+        seconds(replace_running_query="1", replace_running_query_max_wait_ms="soon")
+
+
+@pytest.mark.parametrize("name", ["client_protocol_version", "role"])
 def test_what_is_not_served_is_refused_by_name(name: str) -> None:
     with pytest.raises(QueryRefused, match=name) as refused:
         http.read_request(False, {name: "54460"}, {}, b"SELECT 1")
@@ -59,7 +84,8 @@ def test_what_is_not_served_is_refused_by_name(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "code,status", [(516, 401), (62, 400), (60, 404), (159, 408), (229, 413), (48, 501), (202, 503), (241, 500)]
+    "code,status",
+    [(516, 401), (40, 400), (62, 400), (60, 404), (159, 408), (229, 413), (48, 501), (202, 503), (241, 500)],
 )
 def test_error_codes_have_clickhouses_statuses(code: int, status: int) -> None:
     assert http.error_status(code) == status

@@ -1,7 +1,7 @@
 import pytest
 
 from pilothouse.events.errors import QueryRefused
-from pilothouse.storage.statement import InsertWithRows, carries_rows, read_ast, split_insert
+from pilothouse.storage.statement import InsertWithRows, carries_rows, kills_queries, read_ast, split_insert
 
 
 @pytest.mark.parametrize(
@@ -99,3 +99,15 @@ def test_a_name_with_a_line_break_makes_a_tree_that_is_not_trusted() -> None:
     tree = "SelectWithUnionQuery (children 2)\n Identifier a\nShowTables`\n Literal '/tmp/x'"
     assert not read_ast(r"SELECT `a\nShowTables` INTO OUTFILE '/tmp/x'", tree).analysable
     assert read_ast(r"SELECT 'a\nb' AS `c`", tree).analysable
+
+
+def test_a_kill_query_is_known_by_its_first_words() -> None:
+    assert kills_queries(b"/* from an editor */ kill -- now\n Query WHERE query_id = 'a'")
+    for sql in (
+        b"KILL MUTATION WHERE 1",
+        b"SELECT 'KILL QUERY'",
+        b"KILL",
+        b"",
+        b"INSERT INTO t FORMAT CSV\nKILL QUERY",
+    ):
+        assert not kills_queries(sql)
