@@ -5,37 +5,30 @@ everything it remembers is in the ledger. What touches a trainer is bounded here
 """
 
 from collections.abc import Iterable
+from typing import NamedTuple
 from zlib import crc32
 
 import msgspec
-from pydantic import TypeAdapter
 
-from ..events.actions import Action, Rollback
-from ..events.commands import OperatorCommand
-from ..events.decisions import (
-    OPERATOR,
-    InterventionApproved,
-    InterventionDeclined,
-    InterventionExpired,
-    InterventionIssued,
-    InterventionProposed,
-)
-from . import expressions, interventions
+from ..events.actions import ACTION, Action, Rollback
+from ..events.bounds import beyond
+from ..events.commands import AdviceGiven
+from ..events.decisions import InterventionProposed
+from . import advice, expressions, interventions, silences
 from .desk import Desk
 from .incidents import Incident
 from .interventions import InFlight, Ledger, RuleRecord
-from .policy import Policy, Rule
-from .recovery import Candidate, last_good
+from .issuing import NO_ROOM, Command, decline, issue
+from .policy import Policy, Rule, Verify
+from .recovery import Candidate, good_before
 
-ACTION: TypeAdapter[Action] = TypeAdapter(Action)
-EXPIRY_GRACE_STEPS = 20
-"""A receipt travels; only when none came this many steps after the time to live does the governor call it expired."""
-OPERATOR_TTL_STEPS = 1_000
-NO_ROOM = "too much is in flight already: wait until the trainer has answered"
+GOVERNOR = "governor"
 
 
 class Situation(msgspec.Struct, frozen=True):
-    """What `decide` looks at: the variables of expressions, and what the run can do and has saved."""
+    """What `decide` looks at: the variables of expressions, what the run can do and has saved, which values are in
+    force as far as they are known, and how it ended.
+    """
 
     policy: Policy
     facts: dict[str, object]
@@ -44,18 +37,23 @@ class Situation(msgspec.Struct, frozen=True):
     candidates: list[Candidate]
     steers: tuple[str, ...]
     tick: int
+    values: dict[str, float] = {}
+    outcome: str = ""
 
     @property
     def incident_id(self) -> str:
         return self.incident.incident_id if self.incident else ""
 
 
-class Answer(msgspec.Struct, frozen=True):
-    """What somebody, or a timeout for them, said to a proposal."""
+class Move(NamedTuple):
+    """What a rule is about to do, and why. `obstacle` makes it impossible; `silenced_by` has asked for quiet."""
 
-    approve: bool
-    who: str
-    why: str
+    intervention_id: str
+    rule: Rule
+    action: Action
+    reason: str
+    obstacle: str | None = None
+    silenced_by: str = ""
 
 
 def decide(ledger: Ledger, situation: Situation, desk: Desk) -> None:
@@ -84,69 +82,131 @@ def _counts_as_holding(rule: Rule, record: RuleRecord, situation: Situation) -> 
     """
     if rule.no_data in (None, "ignore") or not expressions.lacking(rule.when, situation.facts):
         record.held = 0
+        if situation.incident is None:
+            record.said = 0
         return False
     return rule.no_data == "alarm"
 
 
 def _act(rule: Rule, ledger: Ledger, situation: Situation, desk: Desk) -> None:
     record = ledger.rule(rule.name)
-    action = rule.actions[min(record.rung, len(rule.actions) - 1)]
+    if record.held == rule.for_steps:
+        ledger.advice.renew(rule.name)
+    action = interventions.next_action(ledger, rule)
     if interventions.refusal(ledger, situation.policy, rule, action) is not None:
         return
-    action, obstacle = _completed(action, situation)
+    silence = silences.of_rule(ledger.silences, rule, ledger.judged, situation.tick)
+    if silence is None and advice.awaited(ledger, rule, situation, desk):
+        return
+    action, obstacle = completed(action, situation)
+    if silence is not None:
+        obstacle = silence.words
     observing = situation.policy.mode == "observe"
     if obstacle is not None or observing:
-        # nothing will come of it, so nothing changes either: once per incident is enough
+        # nothing will come of it, so nothing changes either: once is enough, in an incident and outside
         words = crc32(f"{situation.incident_id}/{action.action}/{obstacle}".encode())
-        if situation.incident is not None and words == record.said:
+        if words == record.said and (situation.incident is not None or not observing):
             return
         record.said, record.last_step = words, ledger.judged
     intervention_id = desk.new_id(f"intervention/{rule.name}", f"step {desk.step}")
-    proposal = _propose(rule, action, intervention_id, situation, desk)
-    if observing:
+    move = Move(intervention_id, rule, action, _reason(rule, situation), obstacle, silence.who if silence else "")
+    _undertake(move, ledger, situation, desk)
+
+
+def advised(ledger: Ledger, given: AdviceGiven, situation: Situation, desk: Desk) -> None:
+    """An advisor's answer. What it proposes takes the place of its rule's next action, through the same limits."""
+    usable = advice.taken(ledger, given, situation, desk)
+    if usable is None:
+        return
+    rule, question = usable.rule, usable.question
+    action, obstacle = completed(usable.action, situation)
+    silence = silences.of_rule(ledger.silences, rule, ledger.judged, situation.tick)
+    still = None if silence is None else silence.words
+    why_not = still or interventions.refusal(ledger, situation.policy, rule, action) or obstacle
+    if why_not is not None:
+        advice.judged(desk, question.request_id, question.advisor, "refused", why_not)
+        ledger.advice.exhaust(rule.name)
+        return
+    intervention_id = desk.new_id(f"intervention/{rule.name}", given.event_id)
+    advice.judged(desk, question.request_id, question.advisor, "proposed", usable.words, intervention_id)
+    reason = f"{_reason(rule, situation)}; {question.advisor} advises: {usable.words}"
+    _undertake(Move(intervention_id, rule, action, reason), ledger, situation, desk)
+
+
+def _undertake(move: Move, ledger: Ledger, situation: Situation, desk: Desk) -> None:
+    rule, action, obstacle = move.rule, move.action, move.obstacle
+    proposal = _propose(move, situation, desk)
+    if situation.policy.mode == "observe":
         return
     in_flight = _in_flight(rule, proposal, situation)
     if obstacle is None and not interventions.has_room(ledger, in_flight):
         obstacle = NO_ROOM
     if obstacle is not None:
-        interventions.climb(record, rule)  # what cannot be done must not bar the rest of the ladder
-        _decline(intervention_id, "governor", obstacle, desk)
+        if not move.silenced_by:
+            interventions.climb(ledger.rule(rule.name), rule)  # what cannot be done must not bar the rest of the ladder
+        decline(proposal.intervention_id, move.silenced_by or GOVERNOR, obstacle, desk)
         return
+    in_flight.rung = ledger.rule(rule.name).rung
     interventions.count(ledger, rule, action)
+    in_flight.costs = action.touches
+    ledger.advice.renew(rule.name)
     if proposal.needs_approval:
         ledger.in_flight.append(in_flight)
     else:
-        issue(ledger, in_flight, "policy", desk, desk.step + rule.ttl_steps)
+        issue(ledger, in_flight, Command("policy", desk.step + rule.ttl_steps, situation.policy), desk)
 
 
-def _completed(action: Action, situation: Situation) -> tuple[Action, str | None]:
+def completed(action: Action, situation: Situation) -> tuple[Action, str | None]:
     """The action with what only the moment knows, or the reason why it is impossible now."""
+    if situation.outcome:
+        return action, f"the run has ended ({situation.outcome})"
     if action.action != "notify" and action.action not in situation.steers:
         return action, f"this trainer cannot {action.action}; it steers: {', '.join(situation.steers) or 'nothing'}"
-    if not isinstance(action, Rollback) or action.checkpoint is not None:
-        return action, None
-    good = last_good(situation.candidates, before=situation.onset)
+    if isinstance(action, Rollback):
+        action, obstacle = _with_checkpoint(action, situation)
+        if obstacle is not None:
+            return action, obstacle
+    return action, _out_of_bounds(action, situation)
+
+
+def _with_checkpoint(action: Rollback, situation: Situation) -> tuple[Rollback, str | None]:
+    named = action.checkpoint
+    if named is not None:
+        known = next((each for each in situation.candidates if each.checkpoint_id == named.checkpoint_id), None)
+        unusable = known is not None and known.rejected
+        return action, f"checkpoint {named.checkpoint_id} turned out unusable" if unusable else None
+    good = good_before(situation.candidates, situation.onset, action.back_steps)
     if good is None:
         return action, f"no checkpoint was saved while the run was stable before step {situation.onset}"
     return action.model_copy(update={"checkpoint": good.ref()}), None
 
 
-def _propose(
-    rule: Rule, action: Action, intervention_id: str, situation: Situation, desk: Desk
-) -> InterventionProposed:
-    mode = situation.policy.mode
+def _out_of_bounds(action: Action, situation: Situation) -> str | None:
+    """By the values that are known; the trainer looks again, at those of the moment."""
+    values, leaves = situation.values, action.leaves(situation.values)
+    if action.undoable and leaves and all(values.get(name) == value for name, value in leaves.items()):
+        now = ", ".join(f"{name} is {value:g}" for name, value in leaves.items())
+        return f"it would change nothing: {now} already"
+    why = beyond(situation.policy.bounds, values, leaves)
+    return None if why is None else f"beyond the bounds of policy {situation.policy.name}: {why}"
+
+
+def _propose(move: Move, situation: Situation, desk: Desk) -> InterventionProposed:
+    rule, mode = move.rule, situation.policy.mode
     features = situation.facts["features"]
     return desk.decide(
         InterventionProposed,
-        intervention_id,
-        intervention_id=intervention_id,
+        move.intervention_id,
+        intervention_id=move.intervention_id,
         incident_id=situation.incident_id,
         rule=rule.name,
         severity=rule.severity,
         mode=mode,
-        action=action,
-        reason=_reason(rule, situation),
-        needs_approval=mode == "propose" or rule.approval.by == "human",
+        action=move.action,
+        reason=move.reason,
+        needs_approval=(asks := mode == "propose" or rule.approval.by == "human"),
+        timeout_seconds=rule.approval.timeout_seconds if asks else 0,
+        default=rule.approval.default,
         evidence=features if isinstance(features, dict) else {},
     )
 
@@ -157,7 +217,6 @@ def _reason(rule: Rule, situation: Situation) -> str:
 
 
 def _in_flight(rule: Rule, proposal: InterventionProposed, situation: Situation) -> InFlight:
-    verified = interventions.is_verified(proposal.action)
     return InFlight(
         intervention_id=proposal.intervention_id,
         rule=rule.name,
@@ -165,116 +224,20 @@ def _in_flight(rule: Rule, proposal: InterventionProposed, situation: Situation)
         stage="proposed",
         since_tick=situation.tick,
         expires_step=rule.ttl_steps,
-        window_steps=rule.verify.window_steps + _way_back(proposal.action, situation) if verified else 0,
+        window_steps=window_of(rule.verify, proposal.action, situation),
         deadline_ticks=rule.approval.timeout_seconds,
         default=rule.approval.default,
-        touches=interventions.touches_trainer(proposal.action),
+        touches=proposal.action.touches,
     )
 
 
-def _way_back(action: Action, situation: Situation) -> int:
-    """The steps that a rollback repeats before it comes to where the incident began: until then, all is well anyway."""
-    if not isinstance(action, Rollback) or action.checkpoint is None:
-        return 0
-    return max(0, situation.onset - action.checkpoint.step)
-
-
-def issue(ledger: Ledger, intervention: InFlight, who: str, desk: Desk, expires_step: int) -> None:
-    """Send the command. What leaves the trainer alone is done with being said."""
-    action = ACTION.validate_json(intervention.action_json)
-    desk.decide(
-        InterventionIssued,
-        intervention.intervention_id,
-        intervention_id=intervention.intervention_id,
-        rule=intervention.rule,
-        action=action,
-        expires_step=max(0, expires_step),
-        who=who,
-    )
-    known = ledger.find(intervention.intervention_id)
-    if known is not None:
-        ledger.close(known)
-    if action.action != "notify":
-        intervention.stage, intervention.expires_step = "issued", expires_step
-        ledger.in_flight.append(intervention)
-
-
-def _decline(intervention_id: str, who: str, why: str, desk: Desk) -> None:
-    desk.decide(InterventionDeclined, intervention_id, intervention_id=intervention_id, who=who, why=why)
-
-
-def expire(ledger: Ledger, desk: Desk) -> None:
-    """Give up on commands that no trainer answered in time."""
-    for known in list(ledger.in_flight):
-        if known.stage == "issued" and desk.step > known.expires_step + EXPIRY_GRACE_STEPS:
-            ledger.close(known)
-            desk.decide(
-                InterventionExpired,
-                known.intervention_id,
-                intervention_id=known.intervention_id,
-                reason=f"no receipt by step {desk.step}; it was to be applied by step {known.expires_step}",
-            )
-
-
-def time_out(ledger: Ledger, tick: int, desk: Desk) -> None:
-    """Proposals that nobody answered take their default."""
-    for known in list(ledger.in_flight):
-        if known.stage == "proposed" and tick - known.since_tick >= known.deadline_ticks:
-            why = f"nobody answered within {known.deadline_ticks} s"
-            _answer(ledger, known, Answer(known.default == "approve", "timeout", why), desk)
-
-
-def command(ledger: Ledger, order: OperatorCommand, situation: Situation, desk: Desk) -> None:
-    """A person's order. It is bounded by the action's own limits and by what the trainer can do, and bypasses mode,
-    cooldown and budget: it is the person's.
+def window_of(verify: Verify, action: Action, situation: Situation) -> int:
+    """The steps over which an action's effect is judged; 0 for one that is not meant to heal. A rollback first repeats
+    the steps up to where the incident began: until then, all is well anyway.
     """
-    if order.verb in ("approve", "decline"):
-        known = ledger.find(order.intervention_id)
-        if known is not None and known.stage == "proposed":
-            _answer(ledger, known, Answer(order.verb == "approve", order.who, order.why), desk)
-        return
-    asked = _ordered(order)
-    if asked is None:
-        return
-    action, obstacle = _completed(asked, situation)
-    intervention_id = desk.new_id("intervention/operator", order.event_id)
-    desk.decide(
-        InterventionProposed,
-        intervention_id,
-        intervention_id=intervention_id,
-        incident_id=situation.incident_id,
-        rule=OPERATOR,
-        severity="info",
-        mode="enforce",
-        action=action,
-        reason=order.why or f"ordered by {order.who}",
-    )
-    text = ACTION.dump_json(action).decode()
-    touches = interventions.touches_trainer(action)
-    in_flight = InFlight(intervention_id, OPERATOR, text, "proposed", situation.tick, touches=touches)
-    if obstacle is None and not interventions.has_room(ledger, in_flight):
-        obstacle = NO_ROOM
-    if obstacle is None:
-        issue(ledger, in_flight, order.who, desk, desk.step + OPERATOR_TTL_STEPS)
-    else:
-        _decline(intervention_id, "governor", obstacle, desk)
-
-
-def _ordered(order: OperatorCommand) -> Action | None:
-    match order.verb:
-        case "pause" | "resume" | "stop":
-            return ACTION.validate_python({"action": order.verb})
-        case "intervene":
-            return order.action
-        case "approve" | "decline" | "silence":
-            return None
-
-
-def _answer(ledger: Ledger, known: InFlight, answer: Answer, desk: Desk) -> None:
-    intervention_id = known.intervention_id
-    if not answer.approve:
-        ledger.close(known)
-        _decline(intervention_id, answer.who, answer.why, desk)
-        return
-    desk.decide(InterventionApproved, intervention_id, intervention_id=intervention_id, who=answer.who, why=answer.why)
-    issue(ledger, known, answer.who, desk, desk.step + known.expires_step)
+    if not interventions.is_verified(action):
+        return 0
+    back = 0
+    if isinstance(action, Rollback) and action.checkpoint is not None:
+        back = max(0, situation.onset - action.checkpoint.step)
+    return verify.initial_delay_steps + back + verify.window_steps

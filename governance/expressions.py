@@ -8,13 +8,15 @@ loaded, `decide` asks once per judged step.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from itertools import product
 from typing import Any, get_args
 
 import cel
+from msgspec.structs import replace
 
-from ..events.decisions import ConditionType, Phase
+from ..events.decisions import ConditionType, Phase, Status
 from . import comparisons
 from .conditions import Condition
 
@@ -97,6 +99,11 @@ does not name it does not see it.
 
 VARIABLES = ("features", "conditions", "reasons", "phase", "margin")
 
+KNOWN: tuple[Status, ...] = ("True", "False")
+UNKNOWN = "Unknown"
+MOST_GUESSED = 4
+"""Of so many unknown conditions every combination is tried."""
+
 ALWAYS_KNOWN = frozenset({"nonfinite", "ranks_reporting", "steps_observed"})
 """The features that every judged step has; any other a run may lack."""
 
@@ -116,9 +123,36 @@ def lacking(expression: str, facts: Mapping[str, Any]) -> list[str]:
     if not absent:
         return []
     try:
-        return [] if isinstance(_compiled(expression).execute(_needed(expression, facts)), bool) else absent
+        return [] if isinstance(_question(expression)(facts), bool) else absent
     except Exception:  # noqa: BLE001  # as in `holds`: an error is CEL's word for what has no answer
         return absent
+
+
+def undecided(expression: str, facts: Mapping[str, Any]) -> list[str]:
+    """What a checked expression that is not true lacks, so that it might be: absent features, and conditions that are
+    Unknown and that it names. None where it is false whatever those were, and where it speaks of 'Unknown' itself.
+    """
+    if absent := lacking(expression, facts):
+        return [f"features.{name}" for name in absent]
+    conditions: Mapping[str, Condition] = facts["conditions"]
+    unknown = [name for name, known in conditions.items() if known.status == "Unknown" and _names(expression, name)]
+    if not unknown or UNKNOWN in expression:
+        return []
+    guesses = product(KNOWN, repeat=min(len(unknown), MOST_GUESSED))
+    might_hold = any(holds(expression, facts | {"conditions": _guessed(conditions, unknown, each)}) for each in guesses)
+    return [f"conditions.{name}" for name in unknown] if might_hold else []
+
+
+def _names(expression: str, condition: str) -> bool:
+    return re.search(rf"\bconditions\.{condition}\b", expression) is not None
+
+
+def _guessed(
+    conditions: Mapping[str, Condition], unknown: Sequence[str], statuses: Sequence[Status]
+) -> dict[str, Condition]:
+    """The conditions, were these known."""
+    known = {name: replace(conditions[name], status=status) for name, status in zip(unknown, statuses, strict=False)}
+    return {**conditions, **known}
 
 
 @lru_cache(maxsize=1_024)

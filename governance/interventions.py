@@ -1,38 +1,35 @@
 """The life of an intervention, and the ledger that limits are counted in.
 
 proposed -> (approved | declined) -> issued -> applied | rejected | expired | failed -> verified. `decide` opens
-interventions and asks the ledger whether another is allowed; `verification` closes them. Bounded: only what is in
-flight, and the steps at which recent ones were issued.
+interventions and asks the ledger whether another is allowed; `verification` closes them; `orders` is what people say
+about them. Bounded: only what is in flight, the steps at which recent ones were issued, and the last answers.
 """
 
-from typing import Literal, assert_never
+from collections.abc import Mapping
+from typing import Literal
 
 import msgspec
 
-from ..events.actions import (
-    Action,
-    CheckpointNow,
-    Notify,
-    Pause,
-    Resume,
-    Rollback,
-    ScaleLr,
-    SetClip,
-    SetDropout,
-    SetWeightDecay,
-    SkipBatches,
-    Stop,
-)
-from .policy import Policy, Rule
+from ..events.actions import QUANTITIES, Action, Revert
+from .advice import Advice
+from .policy import MOST_COUNTED, Limit, Policy, Rule
+from .silences import Silence
 
-Stage = Literal["proposed", "issued", "applied"]
+Stage = Literal["proposed", "issued", "applied", "reverting"]
 IN_FLIGHT_BYTES = 12_000
 """Room for what is in flight; who asks for more is refused."""
+ANSWERS = 16
+"""So many answers to proposals are remembered, for whoever comes too late."""
+ANSWER_LENGTH = 200
 
 
 class InFlight(msgspec.Struct):
     """One intervention between its proposal and its end. `action_json` is the action as the codec writes it, `touches`
-    whether it changes the run.
+    whether it changes the run, `costs` whether it was counted against the policy's budget.
+
+    While it is verified: steps `observed`, measurements that `failed`, that were `well` and that nobody could make
+    (`unanswered`), and what it changed, `before` and `after`. `undoes` names the intervention that this one reverts;
+    `verdict` is why that one failed, kept there until it is reverted. `rung` is where in its rule's ladder it stands.
     """
 
     intervention_id: str
@@ -47,6 +44,15 @@ class InFlight(msgspec.Struct):
     deadline_ticks: int = 0
     default: str = "decline"
     touches: bool = False
+    costs: bool = False
+    failed: int = 0
+    well: int = 0
+    unanswered: int = 0
+    before: dict[str, float] = {}
+    after: dict[str, float] = {}
+    undoes: str = ""
+    verdict: str = ""
+    rung: int = 0
 
     @property
     def is_rollback(self) -> bool:
@@ -55,25 +61,33 @@ class InFlight(msgspec.Struct):
 
 class RuleRecord(msgspec.Struct):
     """What a rule has done so far in this run: consecutive steps it held, when it last acted, how far up its ladder it
-    is, and (a checksum of) what it said last without being able to do it.
+    is, since when the incident is over in which it climbed, and (a checksum of) what it said last without being able to
+    do it.
     """
 
     held: int = 0
     last_step: int = -1
     issued_at: list[int] = []
     rung: int = 0
+    calm_since: int = -1
     said: int = 0
 
 
 class Ledger(msgspec.Struct):
     """Everything a run's limits are counted in. `total` counts against the policy's budget over the whole life of the
-    run.
+    run, `touched_at` against its limit in a window. `values` are those in force, as far as receipts told them;
+    `answers` what became of the last proposals that waited for people, in words.
     """
 
     in_flight: list[InFlight] = []
     rules: dict[str, RuleRecord] = {}
     total: int = 0
     judged: int = 0
+    touched_at: list[int] = []
+    values: dict[str, float] = {}
+    answers: dict[str, str] = {}
+    silences: list[Silence] = []
+    advice: Advice = msgspec.field(default_factory=Advice)
 
     def rule(self, name: str) -> RuleRecord:
         known = self.rules.get(name)
@@ -87,54 +101,60 @@ class Ledger(msgspec.Struct):
     def close(self, intervention: InFlight) -> None:
         self.in_flight.remove(intervention)
 
+    def answered(self, intervention_id: str, words: str) -> None:
+        """Remember what became of a proposal that waited."""
+        self.answers[intervention_id] = words[:ANSWER_LENGTH]
+        while len(self.answers) > ANSWERS:
+            del self.answers[next(iter(self.answers))]
+
+    def learn(self, values: Mapping[str, float]) -> None:
+        """What a trainer says is in force now."""
+        self.values |= known_values(values)
+
     @property
     def recovering(self) -> bool:
         """Whether something that touched the trainer was applied and is being verified."""
         return bool(self.in_flight) and any(known.stage == "applied" and known.is_rollback for known in self.in_flight)
 
 
+def known_values(values: Mapping[str, float]) -> dict[str, float]:
+    """Those of the quantities that actions change; a NaN says nothing."""
+    return {name: values[name] for name in QUANTITIES if name in values and values[name] == values[name]}
+
+
 def touches_trainer(action: Action) -> bool:
     """Whether an action changes the run; one that does excludes every other while it is in flight."""
-    match action:
-        case Notify() | CheckpointNow():
-            return False
-        case ScaleLr() | SetClip() | SetWeightDecay() | SetDropout():
-            return True
-        case SkipBatches() | Rollback() | Pause() | Resume() | Stop():
-            return True
-        case _ as unreachable:
-            assert_never(unreachable)
+    return action.touches
 
 
 def is_verified(action: Action) -> bool:
     """Whether an action is meant to heal, so that its effect is measured."""
-    match action:
-        case ScaleLr() | SetClip() | SetWeightDecay() | SetDropout() | SkipBatches() | Rollback():
-            return True
-        case Notify() | CheckpointNow() | Pause() | Resume() | Stop():
-            return False
-        case _ as unreachable:
-            assert_never(unreachable)
+    return action.alters and not isinstance(action, Revert)
 
 
-def refusal(ledger: Ledger, policy: Policy, rule: Rule, action: Action) -> str | None:
+def refusal(ledger: Ledger, policy: Policy, rule: Rule, action: Action) -> str | None:  # noqa: PLR0911  # one return a limit
     """Why a rule that holds may not act now; None when it may. `ledger.judged` is the clock: steps judged in this
     run's life.
     """
     record = ledger.rule(rule.name)
     if record.last_step >= 0 and ledger.judged - record.last_step <= rule.cooldown_steps:
         return "cooldown"
-    recent = [when for when in record.issued_at if ledger.judged - when < rule.limit.window_steps]
-    if len(recent) >= rule.limit.count:
+    if _is_spent(rule.limit, record.issued_at, ledger.judged):
         return "limit"
     if any(known.rule == rule.name for known in ledger.in_flight):
         return "its last is in flight"
-    if touches_trainer(action):
+    if action.touches:
         if ledger.total >= policy.budget:
             return "budget"
+        if policy.limit is not None and _is_spent(policy.limit, ledger.touched_at, ledger.judged):
+            return "policy limit"
         if any(known.touches for known in ledger.in_flight):
             return "another in flight"
     return None
+
+
+def _is_spent(limit: Limit, at: list[int], now: int) -> bool:
+    return sum(now - when < limit.window_steps for when in at) >= limit.count
 
 
 def has_room(ledger: Ledger, intervention: InFlight) -> bool:
@@ -148,8 +168,17 @@ def count(ledger: Ledger, rule: Rule, action: Action) -> None:
     record.last_step = ledger.judged
     record.issued_at = [*record.issued_at, ledger.judged][-rule.limit.count :]
     climb(record, rule)
-    if touches_trainer(action):
+    if action.touches:
         ledger.total += 1
+        ledger.touched_at = [*ledger.touched_at, ledger.judged][-MOST_COUNTED:]
+
+
+def give_back(ledger: Ledger, intervention: InFlight) -> None:
+    """What was declined never touched the run: it costs none of the policy's budget."""
+    if intervention.costs:
+        intervention.costs = False
+        ledger.total = max(0, ledger.total - 1)
+        ledger.touched_at = ledger.touched_at[:-1]
 
 
 def climb(record: RuleRecord, rule: Rule) -> None:
@@ -161,3 +190,34 @@ def keep_rules(ledger: Ledger, policy: Policy) -> None:
     """Another policy governs: forget the rules that it does not have."""
     names = {rule.name for rule in policy.rules}
     ledger.rules = {name: record for name, record in ledger.rules.items() if name in names}
+
+
+def calm(ledger: Ledger) -> None:
+    """An incident is over: unless it comes back, every ladder begins at its foot again."""
+    for record in ledger.rules.values():
+        record.calm_since = ledger.judged
+
+
+def rung_of(record: RuleRecord, rule: Rule, judged: int) -> int:
+    """Where in its ladder a rule stands. What comes back within `relapse_steps` is the same trouble and goes on with
+    the ladder: a judged step is a step further in the data, which never goes back, so it is the same place in it.
+    """
+    if record.calm_since >= 0 and judged - record.calm_since >= rule.relapse_steps:
+        return 0
+    return min(record.rung, len(rule.actions) - 1)
+
+
+def next_action(ledger: Ledger, rule: Rule) -> Action:
+    """What the rule's ladder says, now that it holds."""
+    record = ledger.rule(rule.name)
+    record.rung, record.calm_since = rung_of(record, rule, ledger.judged), -1
+    return rule.actions[record.rung]
+
+
+def take_back(ledger: Ledger, intervention: InFlight) -> None:
+    """It came to nothing, and not because it did not help: its rule may do the same again, at once."""
+    give_back(ledger, intervention)
+    record = ledger.rules.get(intervention.rule)
+    if record is not None:
+        record.last_step, record.rung = -1, intervention.rung
+        record.issued_at = record.issued_at[:-1]

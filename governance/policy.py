@@ -10,16 +10,18 @@ from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import sha256
 from importlib.resources import files
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from ..events.actions import Action
+from ..events.bounds import Bound, Quantity
 from ..events.decisions import Mode, Severity
 from ..events.errors import PolicyInvalid
 from . import expression_check, policy_checks, policy_faults
+from .advice import Advise
 from .applies_to import AppliesTo
 from .policy_yaml import Fault, Mark, plain, read_tree
 from .trials import Trial
@@ -28,6 +30,8 @@ RuleName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
 Expression = Annotated[str, Field(min_length=1, max_length=2_000)]
 Steps = Annotated[int, Field(ge=0, le=1_000_000)]
 NoData = Literal["ignore", "hold", "alarm"]
+MOST_COUNTED = 64
+"""Interventions that a limit counts at most."""
 MAX_POLICY_BYTES = 32_768
 """A run's state carries its policy, and the state is bounded."""
 SHIPPED = ("observe-only", "conservative", "autonomous")
@@ -46,9 +50,9 @@ def _checked(expression: str) -> str:
 
 
 class Limit(_Part):
-    """At most `count` interventions of a rule within `window_steps` steps."""
+    """At most `count` interventions within `window_steps` steps."""
 
-    count: Annotated[int, Field(ge=1, le=64)] = 3
+    count: Annotated[int, Field(ge=1, le=MOST_COUNTED)] = 3
     window_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 1_000
 
 
@@ -61,16 +65,49 @@ class Approval(_Part):
 
 
 class Verify(_Part):
-    """Whether an intervention helped: judged over `window_steps` steps after it was applied.
+    """Whether an intervention helped: judged over `window_steps` steps, `initial_delay_steps` after it was applied.
 
-    `failure` true at any step ends the window at once as ineffective; `success` is asked at its end.
+    `success` is asked every `interval_steps`, the last time at the window's end, and only then where no interval is
+    named; `failure` at every step. A step at which `failure` holds, or at which `success` was asked and does not hold,
+    is a failed measurement: more than `failure_limit` of them end the window at once as ineffective. One that lacks
+    data is neither: more than `inconclusive_limit` of those end it as inconclusive. So does whatever else changes the
+    recipe within the window: its effect would be taken for this one's. What was ineffective is put back exactly where
+    `on_failure` says so.
     """
 
     window_steps: Annotated[int, Field(ge=1, le=100_000)] = 20
+    initial_delay_steps: Annotated[int, Field(ge=0, le=100_000)] = 0
+    interval_steps: Annotated[int, Field(ge=1, le=100_000)] | None = None
     success: Expression = "conditions.Finite == 'True' && conditions.Stable == 'True'"
     failure: Expression = "conditions.Finite == 'False'"
+    failure_limit: Annotated[int, Field(ge=0, le=1_000)] = 0
+    inconclusive_limit: Annotated[int, Field(ge=0, le=1_000)] = 0
+    on_failure: Literal["keep", "revert"] = "keep"
 
     _expressions_are_right = field_validator("success", "failure")(_checked)
+
+    @property
+    def interval(self) -> int:
+        return self.interval_steps or self.window_steps
+
+    @property
+    def measurements(self) -> int:
+        """How often `success` is asked."""
+        return -(-self.window_steps // self.interval)
+
+    @model_validator(mode="after")
+    def _can_be_measured(self) -> Self:
+        said = ""
+        if self.interval > self.window_steps:
+            said = f"interval_steps ({self.interval}) is longer than window_steps ({self.window_steps})"
+        elif max(self.failure_limit, self.inconclusive_limit) >= self.measurements:
+            said = (
+                f"the limits must be less than the number of measurements, {self.measurements}: success is asked every "
+                "interval_steps, and once where that is not given"
+            )
+        if said:
+            raise PydanticCustomError("verify", "{words}", {"words": said})
+        return self
 
 
 class Rule(_Part):
@@ -78,7 +115,8 @@ class Rule(_Part):
 
     `no_data` says what a step counts for at which `when` cannot be answered, because the run does not have a feature
     that it needs: `ignore` (it does not hold, and the row of steps is broken), `hold` (the row neither grows nor
-    breaks, and nothing is done), `alarm` (it holds).
+    breaks, and nothing is done), `alarm` (it holds). An incident that comes back within `relapse_steps` of its end is
+    met with the next action of the ladder, and not with the first again.
     """
 
     name: RuleName
@@ -88,8 +126,10 @@ class Rule(_Part):
     severity: Severity = "ticket"
     runbook: Annotated[str, Field(max_length=2_000)] = ""
     actions: Annotated[tuple[Action, ...], Field(min_length=1, max_length=8)]
+    advise: Advise | None = None
     approval: Approval = Approval()
     cooldown_steps: Steps = 20
+    relapse_steps: Steps = 0
     limit: Limit = Limit()
     ttl_steps: Annotated[int, Field(ge=1, le=100_000)] = 50
     verify: Verify = Verify()
@@ -98,13 +138,17 @@ class Rule(_Part):
 
 
 class Policy(_Part):
-    """One policy. `budget` bounds all its interventions over the whole life of a run."""
+    """One policy. `budget` bounds all its interventions over the whole life of a run, `limit` those of all its rules in
+    a window; `bounds` between which values they may leave what they change.
+    """
 
     name: RuleName
     mode: Mode = "observe"
     description: Annotated[str, Field(max_length=2_000)] = ""
     applies_to: AppliesTo = AppliesTo()
     budget: Annotated[int, Field(ge=0, le=10_000)] = 20
+    limit: Limit | None = None
+    bounds: dict[Quantity, Bound] = {}
     rules: Annotated[tuple[Rule, ...], Field(max_length=64)]
     tests: Annotated[tuple[Trial, ...], Field(max_length=64)] = ()
 

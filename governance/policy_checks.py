@@ -1,27 +1,34 @@
-"""What no part of a policy can know by itself: names that stand twice, data that may be missing, tests of rules that
-are not there.
+"""What no part of a policy can know by itself: names that stand twice, data that may be missing, actions beyond the
+policy's bounds, tests of rules that are not there.
 
 Looks at the tree and not at the model, so that these faults are told together with all others. Called by
 `policy.read_policy`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
+from pydantic import TypeAdapter, ValidationError
+
+from ..events.actions import ACTION, LR_MULTIPLIER, Action, Revert
+from ..events.bounds import Bound, Quantity, beyond
 from ..events.decisions import OPERATOR
 from . import expression_check, expressions
 from .policy_faults import fault
-from .policy_yaml import Fault, Node, Path, place_in
+from .policy_yaml import Fault, Node, Path, place_in, plain
+
+BOUNDS: TypeAdapter[dict[Quantity, Bound]] = TypeAdapter(dict[Quantity, Bound])
 
 
 def faults(root: Node, text: str) -> Iterator[Fault]:
     """Every fault of this kind; parts of another shape than they should have are passed over."""
-    rules = _items(root, "rules")
+    rules, bounds = _items(root, "rules"), _bounds(root)
     yield from _unique(rules, "rules")
     yield from _unique(_items(root, "tests"), "tests")
     for number, rule in enumerate(rules):
         yield from _reserved(rule, number)
         yield from _guarded(rule, number, text)
         yield from _for_people(rule, number)
+        yield from _possible(rule, number, bounds)
     names = {name.value for rule in rules if (name := _member(rule, "name")) and isinstance(name.value, str)}
     for number, test in enumerate(_items(root, "tests")):
         yield from _of_rules(test, number, names)
@@ -48,15 +55,50 @@ def _reserved(rule: Node, number: int) -> Iterator[Fault]:
 
 def _guarded(rule: Node, number: int, text: str) -> Iterator[Fault]:
     """A feature that may be absent is asked for first, or the rule says what its absence means."""
-    when, verify = _member(rule, "when"), _member(rule, "verify")
+    when = _member(rule, "when")
     if when is not None and _member(rule, "no_data") is None:
         advice = "or say what its absence means with no_data: ignore, hold or alarm"
         yield from _unguarded(when, ("rules", number, "when"), advice, text)
-    for key in ("success", "failure"):
-        asked = None if verify is None else _member(verify, key)
-        if asked is not None:
-            advice = "without it the outcome would be a matter of what was logged"
-            yield from _unguarded(asked, ("rules", number, "verify", key), advice, text)
+
+
+def _bounds(root: Node) -> Mapping[Quantity, Bound]:
+    """The policy's bounds; none where they are wrong themselves, which is said elsewhere."""
+    node = _member(root, "bounds")
+    try:
+        return BOUNDS.validate_python(plain(node)) if node is not None else {}
+    except ValidationError:
+        return {}
+
+
+def _possible(rule: Node, number: int, bounds: Mapping[Quantity, Bound]) -> Iterator[Fault]:
+    """Actions that no run would ever see done, and a revert where nothing can be put back."""
+    verify, undoable = _member(rule, "verify"), False
+    for index, node in enumerate(_items(rule, "actions")):
+        try:
+            action = ACTION.validate_python(plain(node))
+        except ValidationError:
+            return
+        undoable = undoable or action.undoable
+        if said := _impossible(action, bounds):
+            yield fault(node.mark, ("rules", number, "actions", index), said)
+    asked = None if verify is None else _member(verify, "on_failure")
+    if asked is not None and asked.value == "revert" and not undoable:
+        said = "none of this rule's actions can be put back: data never goes back, and a rollback is none that could be"
+        yield fault(asked.mark, ("rules", number, "verify", "on_failure"), said)
+
+
+def _impossible(action: Action, bounds: Mapping[Quantity, Bound]) -> str:
+    if isinstance(action, Revert):
+        return "no rule reverts: what did not help is put back where its rule says verify: {on_failure: revert}"
+    if action.undoable and action.leaves({LR_MULTIPLIER: 1.0}) == {LR_MULTIPLIER: 1.0}:
+        return "a factor of 1 changes nothing"
+    at_once: dict[Quantity, Bound] = {
+        name: bound.model_copy(update={"min": None, "max": None, "allowed": (), "step": None})
+        for name, bound in bounds.items()
+    }
+    known = {LR_MULTIPLIER: 1.0}
+    # Of the multiplier only how far it goes at once is known here; of what is set, all.
+    return beyond(bounds, {}, action.leaves({})) or beyond(at_once, known, action.leaves(known)) or ""
 
 
 def _for_people(rule: Node, number: int) -> Iterator[Fault]:
@@ -70,6 +112,10 @@ def _for_people(rule: Node, number: int) -> Iterator[Fault]:
         if word is not None and kind is not None and kind.value != "notify":
             said = f"{word} is about the data, which people must judge: a rule that names it may only notify"
             yield fault(action.mark, ("rules", number, "actions", index), said)
+    advise = _member(rule, "advise")
+    if word is not None and advise is not None:
+        said = f"{word} is about the data, which people must judge: a rule that names it asks no advisor"
+        yield fault(advise.mark, ("rules", number, "advise"), said)
 
 
 def _unguarded(expression: Node, path: tuple[int | str, ...], advice: str, text: str) -> Iterator[Fault]:

@@ -7,7 +7,7 @@ The same questions that `decide` asks, answered in words and without a decision.
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from . import expressions, interventions
+from . import expressions, interventions, silences
 from .interventions import Ledger, RuleRecord
 from .policy import Policy, Rule
 from .policy_words import of_action
@@ -17,6 +17,7 @@ REFUSALS = {
     "limit": "its limit is reached",
     "its last is in flight": "its last intervention has not come to its end",
     "budget": "the policy's budget is spent",
+    "policy limit": "the policy's limit is reached",
     "another in flight": "another intervention touches the run",
 }
 
@@ -38,6 +39,7 @@ class Moment(NamedTuple):
     ledger: Ledger
     facts: Mapping[str, Any]
     steers: tuple[str, ...]
+    tick: int = 0
 
 
 def standings(policy: Policy, moment: Moment) -> list[Standing]:
@@ -58,7 +60,7 @@ def _standing(policy: Policy, rule: Rule, moment: Moment) -> Standing:
         holds=holds,
         known=_known(rule.when, moment.facts),
         held_steps=record.held,
-        next_action=of_action(rule.actions[min(record.rung, len(rule.actions) - 1)]),
+        next_action=of_action(rule.actions[interventions.rung_of(record, rule, moment.ledger.judged)]),
         obstacle=obstacle,
     )
 
@@ -66,15 +68,19 @@ def _standing(policy: Policy, rule: Rule, moment: Moment) -> Standing:
 def _obstacles(policy: Policy, rule: Rule, moment: Moment) -> Iterator[str]:
     """What stands between a rule that holds and its next action, in the order in which `decide` looks."""
     record = moment.ledger.rules.get(rule.name, RuleRecord())
-    action = rule.actions[min(record.rung, len(rule.actions) - 1)]
+    action = rule.actions[interventions.rung_of(record, rule, moment.ledger.judged)]
     if record.held < rule.for_steps:
         yield f"it holds for {record.held} of {rule.for_steps} steps"
     if refusal := interventions.refusal(moment.ledger, policy, rule, action):
         yield REFUSALS.get(refusal, refusal)
     if action.action != "notify" and action.action not in moment.steers:
         yield f"this trainer cannot {action.action}; it steers: {', '.join(moment.steers) or 'nothing'}"
+    if silence := silences.of_rule(moment.ledger.silences, rule, moment.ledger.judged, moment.tick):
+        yield silence.words
     if policy.mode == "observe":
         yield "mode observe: it is proposed and goes no further"
+    if rule.advise is not None and policy.mode != "observe":
+        yield f"{', then '.join(rule.advise.advisors)} {'is' if len(rule.advise.advisors) == 1 else 'are'} asked first"
     if policy.mode == "propose" or rule.approval.by == "human":
         yield "a person must agree first"
 

@@ -13,14 +13,14 @@ from ..events.actions import (
     Notify,
     Pause,
     Resume,
+    Revert,
     Rollback,
     ScaleLr,
-    SetClip,
-    SetDropout,
-    SetWeightDecay,
+    SetKnob,
     SkipBatches,
     Stop,
 )
+from ..events.bounds import Bound
 from ..events.decisions import Mode
 from .policy import Policy, Rule, Verify
 
@@ -44,8 +44,23 @@ def of_policy(policy: Policy) -> dict[str, str]:
     return {
         "mode": f"{policy.mode}: {MODES[policy.mode]}",
         "applies to": _applies_to(policy),
-        "budget": f"at most {_times(policy.budget, 'intervention')} that touch a run, over the run's whole life",
+        "budget": f"at most {_times(policy.budget, 'intervention')} that touch a run, over the run's whole life"
+        + (f", and {policy.limit.count} in {_steps(policy.limit.window_steps)}" if policy.limit else ""),
+        "bounds": "; ".join(f"{name} {_bound(bound)}" for name, bound in policy.bounds.items()) or "none of its own",
     }
+
+
+def _bound(bound: Bound) -> str:
+    """`0.1 to 2, at most 4 times as much or as little at once`."""
+    least, most = bound.min, bound.max
+    ends = [f"from {least:g}" if least is not None else "", f"up to {most:g}" if most is not None else ""]
+    parts = [
+        " ".join(filter(None, ends)),
+        f"one of {', '.join(f'{value:g}' for value in bound.allowed)}" if bound.allowed else "",
+        f"at most {bound.step:g} more or less at once" if bound.step else "",
+        f"at most {bound.ratio:g} times as much or as little at once" if bound.ratio else "",
+    ]
+    return ", ".join(filter(None, parts))
 
 
 def of_rule(rule: Rule, mode: Mode) -> dict[str, str]:
@@ -54,6 +69,7 @@ def of_rule(rule: Rule, mode: Mode) -> dict[str, str]:
         "when": rule.when,
         "for": f"{_steps(rule.for_steps)} in a row" if rule.for_steps > 1 else "at once",
         "without data": NO_DATA[rule.no_data],
+        "asks first": _asked(rule, mode),
         "does": _ladder(rule),
         "who agrees": _who(rule, mode),
         "severity": f"{rule.severity} ({SEVERITIES[rule.severity]})",
@@ -67,8 +83,8 @@ def of_rule(rule: Rule, mode: Mode) -> dict[str, str]:
 def of_action(action: Action) -> str:
     """What an action does to a run."""
     match action:
-        case ScaleLr() | SetClip() | SetWeightDecay() | SetDropout():
-            return _of_knob(action)
+        case ScaleLr() | SetKnob() | Revert():
+            return _of_values(action)
         case CheckpointNow():
             return "save a checkpoint"
         case SkipBatches(count=count):
@@ -83,16 +99,14 @@ def of_action(action: Action) -> str:
             assert_never(unreachable)
 
 
-def _of_knob(action: ScaleLr | SetClip | SetWeightDecay | SetDropout) -> str:
+def _of_values(action: ScaleLr | SetKnob | Revert) -> str:
     match action:
         case ScaleLr(factor=factor):
             return f"multiply the learning rate by {factor:g}"
-        case SetClip(value=value):
-            return f"clip gradients at norm {value:g}"
-        case SetWeightDecay(value=value):
-            return f"set the weight decay to {value:g}"
-        case SetDropout(value=value):
-            return f"set dropout to {value:g}"
+        case SetKnob(knob=knob, value=value):
+            return f"set the {knob.replace('_', ' ')} to {value:g}"
+        case Revert(values=values):
+            return "put back " + ", ".join(f"{name} {value:g}" for name, value in values.items())
         case _ as unreachable:
             assert_never(unreachable)
 
@@ -126,14 +140,35 @@ def _ladder(rule: Rule) -> str:
     first, *more = [of_action(action) for action in rule.actions]
     if not more:
         return f"{first}, each time"
-    return "; then ".join([f"first {first}", *more]) + "; that again, until the incident is over"
+    until = f" and did not come back for {_steps(rule.relapse_steps)}" if rule.relapse_steps else ""
+    return "; then ".join([f"first {first}", *more]) + f"; that again, until the incident is over{until}"
 
 
 def _of_rollback(action: Rollback) -> str:
     words = "go back to the last good checkpoint from before the incident, on all ranks"
+    if action.back_steps:
+        words += f", at least {_steps(action.back_steps)} before it"
     if action.skip_batches:
         words += f", drop {_times(action.skip_batches, 'batch', 'batches')}"
-    return words + (f", multiply the learning rate by {action.lr_factor:g}" if action.lr_factor != 1.0 else "")
+    if action.lr_factor == 1.0:
+        return words
+    ramp = f" and let it come back over {_steps(action.lr_ramp_steps)}" if action.lr_ramp_steps else ""
+    return f"{words}, multiply the learning rate by {action.lr_factor:g}{ramp}"
+
+
+def _asked(rule: Rule, mode: Mode) -> str:
+    if rule.advise is None:
+        return ""
+    if mode == "observe":
+        return "nobody: in mode observe no advisor is asked"
+    asked = ", then ".join(rule.advise.advisors)
+    budget, within = rule.advise.budget, _seconds(rule.advise.within_seconds)
+    cost = f", for at most {budget.cost_usd:g} USD" if budget.cost_usd is not None else ""
+    choices = "; ".join(map(str, rule.advise.choose_from))
+    return (
+        f"{asked}, for at most {within} each: one of {choices}. What is proposed takes the place of the next action; "
+        f"each is asked at most {_times(budget.calls, 'time')} in a run{cost}"
+    )
 
 
 def _who(rule: Rule, mode: Mode) -> str:
@@ -154,8 +189,18 @@ def _limits(rule: Rule) -> str:
 def _verified(rule: Rule) -> str:
     if all(isinstance(action, Notify | CheckpointNow | Pause | Resume | Stop) for action in rule.actions):
         return ""
-    words = f"helped if after {_steps(rule.verify.window_steps)}: {rule.verify.success}"
-    return f"{words}; failed at once if: {rule.verify.failure}"
+    verify = rule.verify
+    window = f"after {_steps(verify.initial_delay_steps + verify.window_steps)}"
+    if verify.interval_steps is not None:
+        begins = (
+            f", beginning {_steps(verify.initial_delay_steps)} after it was applied"
+            if verify.initial_delay_steps
+            else ""
+        )
+        window = f"every {_steps(verify.interval_steps)} for {_steps(verify.window_steps)}{begins}"
+    may_fail = f" ({_times(verify.failure_limit, 'measurement')} may fail)" if verify.failure_limit else ""
+    back = "; what did not help is put back as it was" if verify.on_failure == "revert" else ""
+    return f"helped if {window}: {verify.success}; failed at once if: {verify.failure}{may_fail}{back}"
 
 
 def _steps(count: int) -> str:

@@ -10,6 +10,8 @@ from collections.abc import Collection
 from typing import assert_never
 
 from ..events.actions import (
+    ACTIONS,
+    LR_MULTIPLIER,
     Action,
     ActionKind,
     CheckpointNow,
@@ -17,32 +19,30 @@ from ..events.actions import (
     Notify,
     Pause,
     Resume,
+    Revert,
     Rollback,
     ScaleLr,
-    SetClip,
-    SetDropout,
     SetKnob,
-    SetWeightDecay,
     SkipBatches,
     Stop,
 )
+from ..events.bounds import Bounds, beyond
 from ..events.decisions import InterventionIssued
 from ..events.errors import CheckpointError
 from .effects import Effect
-from .knobs import CLIP, DROPOUT, WEIGHT_DECAY
 from .learning_rate import MULTIPLIER_MAX, MULTIPLIER_MIN
 from .rollback import Trainer, remembered, roll_back
 from .saving import Saving
 from .transaction import all_or_none
+from .undoing import Undoing, values_of
 
 KNOB_SECONDS = 60.0
 SAVE_SECONDS = 600.0
-TURNED_BY: tuple[tuple[str, ActionKind], ...] = (
-    (CLIP, "set_clip"),
-    (WEIGHT_DECAY, "set_weight_decay"),
-    (DROPOUT, "set_dropout"),
+TURNED_BY: tuple[tuple[str, ActionKind], ...] = tuple(
+    (kind.knob, kind.model_fields["action"].default) for kind in ACTIONS if issubclass(kind, SetKnob)
 )
 """By the knob that must be there."""
+UNDOABLE = frozenset(kind.model_fields["action"].default for kind in ACTIONS if kind.undoable)
 
 log = logging.getLogger(__name__)
 
@@ -64,11 +64,15 @@ class Actuators:
     def __init__(self, trainer: Trainer, only: Collection[ActionKind] | None = None) -> None:
         self._trainer = trainer
         self._only = only
+        self._undoing = Undoing(trainer)
 
     @property
     def steers(self) -> tuple[ActionKind, ...]:
-        """The actions that this trainer can carry out, of those that it was given (`only`; None: all)."""
-        return tuple(kind for kind in self._possible() if self._only is None or kind in self._only)
+        """The actions that this trainer can carry out, of those that it was given (`only`; None: all). Who may change
+        something may put it back.
+        """
+        given = tuple(kind for kind in self._possible() if self._only is None or kind in self._only)
+        return (*given, "revert") if not UNDOABLE.isdisjoint(given) else given
 
     def offer(self, kinds: Collection[ActionKind]) -> None:
         """Do these as well, where only some may be done."""
@@ -84,20 +88,18 @@ class Actuators:
             kinds += ["checkpoint_now", "rollback"]
         return (*kinds, "skip_batches", "pause", "resume", "stop", "notify")
 
-    def refusal(self, action: Action) -> str | None:
-        """Why this trainer would not do it now; None when it would."""
+    def refusal(self, action: Action, bounds: Bounds = {}) -> str | None:  # noqa: B006  # a Mapping: nobody writes to it
+        """Why this trainer would not do it now, within the policy's `bounds`; None when it would."""
         if action.action not in self.steers:
             return f"NotSteerable: this trainer cannot {action.action}; it can: {', '.join(self.steers)}"
         reason: str | None = None
         match action:
             case ScaleLr():
                 reason = self._beyond(action.factor)
-            case SetClip():
-                reason = self._trainer.knobs.refusal(CLIP, action.value)
-            case SetWeightDecay():
-                reason = self._trainer.knobs.refusal(WEIGHT_DECAY, action.value)
-            case SetDropout():
-                reason = self._trainer.knobs.refusal(DROPOUT, action.value)
+            case SetKnob(knob=knob, value=value):
+                reason = self._trainer.knobs.refusal(knob, value)
+            case Revert():
+                reason = self._undoing.refusal(action)
             case Rollback():
                 named = action.checkpoint is not None
                 reason = self._beyond(action.lr_factor) if named else "NoCheckpoint: the command does not name one"
@@ -105,7 +107,7 @@ class Actuators:
                 pass
             case _ as unreachable:
                 assert_never(unreachable)
-        return reason
+        return reason or self._out_of_bounds(action, bounds)
 
     def carry_out(self, command: InterventionIssued, step: int) -> Effect:  # noqa: PLR0911  # one arm, one answer
         """Do it, after `step`, on this rank.
@@ -119,13 +121,11 @@ class Actuators:
             return Effect("failed", f"nothing was saved before it: {why}")
         match action:
             case ScaleLr():
-                return self._scale_lr(action)
-            case SetClip():
-                return self._turn(command, CLIP, action.value)
-            case SetWeightDecay():
-                return self._turn(command, WEIGHT_DECAY, action.value)
-            case SetDropout():
-                return self._turn(command, DROPOUT, action.value)
+                return self._scale_lr(command, action)
+            case SetKnob(knob=knob, value=value):
+                return self._turn(command, knob, value)
+            case Revert():
+                return self._revert(command, action)
             case CheckpointNow():
                 return self._checkpoint(step)
             case SkipBatches():
@@ -169,15 +169,24 @@ class Actuators:
             f"it would leave {MULTIPLIER_MIN:g} to {MULTIPLIER_MAX:g}"
         )
 
-    def _scale_lr(self, action: ScaleLr) -> Effect:
+    def _out_of_bounds(self, action: Action, bounds: Bounds) -> str | None:
+        """By the values of this moment."""
+        if not bounds:
+            return None
+        values = values_of(self._trainer, action.changes)
+        why = beyond(bounds, values, action.leaves(values))
+        return None if why is None else f"OutOfBounds: {why}"
+
+    def _scale_lr(self, command: InterventionIssued, action: ScaleLr) -> Effect:
         before = self._trainer.lr.numbers
+        self._undoing.remember(command.intervention_id, self._undoing.of((LR_MULTIPLIER,)))
         self._trainer.lr.value *= action.factor
         return Effect("applied", before=before, after=self._trainer.lr.numbers)
 
     def _turn(self, command: InterventionIssued, name: str, value: float) -> Effect:
         """A setter is somebody else's code and may raise on one rank: then it is set back on all."""
         knobs, trainer = self._trainer.knobs, self._trainer
-        was, undo = knobs.value(name), knobs.undoing(name)
+        was, undo = knobs.value(name), self._undoing.of((name,))
         committed = False
         try:
             verdict = all_or_none(
@@ -192,7 +201,27 @@ class Actuators:
                 undo()
         if not committed:
             return Effect("failed", verdict.reason)
+        self._undoing.remember(command.intervention_id, undo)
         return Effect("applied", before={} if was is None else {name: was}, after={name: value})
+
+    def _revert(self, command: InterventionIssued, action: Revert) -> Effect:
+        """All of it on all ranks, or nothing: a setter may raise here as well."""
+        before, again = values_of(self._trainer, action.values), self._undoing.of(action.values)
+        committed = False
+        try:
+            verdict = all_or_none(
+                self._trainer.ballots,
+                f"t/{command.intervention_id}",
+                lambda: self._undoing.put_back(action),
+                KNOB_SECONDS,
+            )
+            committed = verdict.commit
+        finally:
+            if not committed:
+                again()
+        if not committed:
+            return Effect("failed", verdict.reason)
+        return Effect("applied", before=before, after=action.values | values_of(self._trainer, action.values))
 
     def _checkpoint(self, step: int) -> Effect:
         saving = self._trainer.saving

@@ -162,7 +162,7 @@ class Steering:
             return Refusal("rejected", f"Following: what was done to run {other} is done to this one, and nothing else")
         if isinstance(command.action, Resume):
             return Refusal("rejected", "NotPaused: there is nothing to resume")
-        reason = self.actuators.refusal(command.action)
+        reason = self.actuators.refusal(command.action, command.bounds)
         return Refusal("rejected", reason) if reason is not None else None
 
     def _refuse(self, command: InterventionIssued, refusal: Refusal, step: int) -> None:
@@ -195,7 +195,7 @@ class Steering:
             return overtaken
         if proposal.apply_at > command.expires_step:
             return f"Expired: good until step {command.expires_step}, proposed for step {proposal.apply_at}"
-        return self.actuators.refusal(command.action)
+        return self.actuators.refusal(command.action, command.bounds)
 
     def _conclude(self, outcome: Outcome, step: int) -> None:
         proposal, verdict = outcome

@@ -8,15 +8,12 @@ and is reported.
 
 from typing import NamedTuple
 
+from ..events.actions import LR_MULTIPLIER
 from ..events.commands import AdviceGiven, OperatorCommand, PipelineReported, PolicyActivated, RunAnnotated, Tick
 from ..events.errors import PolicyInvalid
 from ..events.telemetry import (
-    CheckpointSaved,
     DataProfiled,
-    EvalCompleted,
     Heartbeat,
-    InterventionReceipt,
-    RecipeChanged,
     RunEnded,
     RunStarted,
     StageChanged,
@@ -24,32 +21,20 @@ from ..events.telemetry import (
     TelemetryGap,
 )
 from ..events.union import AnyDecision, AnyTelemetry, Record
-from ..governance import decide, incidents, interventions, verification
+from ..governance import advice, decide, incidents, interventions, orders, verification
 from ..governance.conditions import forget
 from ..governance.desk import Desk, Header
 from ..governance.policy import load_policy, policy_hash
-from ..governance.recovery import Candidate, rewound
-from ..governance.verification import Receipt
-from . import features, gathering, judging
+from ..governance.recovery import rewound
+from . import features, gathering, judging, verdicts
 from .admission import Verdict, admit, short
 from .detectors import hang, inputs
 from .detectors.sample import StepSample
-from .run_state import (
-    MAX_EARLY,
-    PAST_ATTEMPTS,
-    Attempt,
-    Evaluated,
-    Held,
-    NewRecipe,
-    RunState,
-    SavedCheckpoint,
-    Told,
-    new_state,
-)
+from .run_state import MAX_EARLY, PAST_ATTEMPTS, Attempt, Held, RunState, SavedCheckpoint, new_state
+from .told import REASON_LENGTH, meaning_of, take_effect
 
 TICK_SPACING = 500_000
 """Ticks closer than this (microseconds) come from a second ticker and do not move time twice."""
-REASON_LENGTH = 300
 LOST = "Lost"
 
 
@@ -127,9 +112,11 @@ def _take(state: RunState, record: Record, desk: Desk) -> None:
             _activate(state, activated)
             desk.header.policy_hash = state.policy_hash
         case OperatorCommand() as order:
-            decide.command(state.ledger, order, judging.situation(state, desk), desk)
-        case AdviceGiven() | RunAnnotated() | PipelineReported():
-            pass  # evidence for people: no advisor is asked yet, so no answer can propose anything
+            orders.take(state.ledger, order, judging.situation(state, desk), desk)
+        case AdviceGiven() as given:
+            decide.advised(state.ledger, given, judging.situation(state, desk), desk)
+        case RunAnnotated() | PipelineReported():
+            pass  # evidence for people
         case fact:
             _trainer_fact(state, fact, desk)
 
@@ -247,31 +234,14 @@ def _announce(state: RunState, attempt: Attempt, started: RunStarted) -> None:
 
 def _hold(attempt: Attempt, fact: AnyTelemetry) -> None:
     """Only rank 0 speaks for the run; what it tells of a step takes effect when that step has been judged."""
-    told = _told(fact) if fact.rank == 0 else None
+    told = meaning_of(fact) if fact.rank == 0 else None
     if told is not None:
         gathering.hold(attempt, Held(told[0], fact.at, told[1]))
 
 
-def _told(fact: AnyTelemetry) -> tuple[int, Told] | None:
-    """The step a fact speaks of, and what it means to the core; None for what only people read."""
-    match fact:
-        case CheckpointSaved(step=step):
-            ref = (fact.checkpoint_id, step, fact.path, fact.manifest_sha256)
-            return step, SavedCheckpoint(Candidate(*ref, stable=False))
-        case RecipeChanged(step=step):
-            return step, NewRecipe()
-        case EvalCompleted(step=step):
-            loss = next((fact.metrics[name] for name in ("loss", "val_loss") if name in fact.metrics), None)
-            return None if loss is None else (step, Evaluated(loss, fact.split))
-        case InterventionReceipt(step=step):
-            return step, Receipt(fact.intervention_id, fact.outcome, step, fact.reason[:REASON_LENGTH])
-        case _:
-            return None
-
-
 def _advance(state: RunState, desk: Desk) -> None:
     """Judge what is ready, and go over to the next attempt once this one has nothing left."""
-    while state.current is not None or state.early is not None:
+    while True:
         if state.current is not None and not state.ended:
             _judge_ready(state, state.current, desk)
         if not _may_switch(state):
@@ -291,30 +261,18 @@ def _judge_items(state: RunState, attempt: Attempt, desk: Desk, *, closing: bool
     for item in gathering.ready(attempt, closing=closing):
         match item:
             case StepSample():
+                if attempt.undecided:
+                    _go_on(state, attempt, desk)
                 judging.step(state, item, desk)
             case Held():
                 desk.at = max(desk.at, item.at)
-                _apply(state, item.told, desk)
+                take_effect(state, item.told, desk)
 
 
 def _is_overdue(state: RunState, attempt: Attempt) -> bool:
     return bool(attempt.pending) and (
         state.tick - attempt.pending[min(attempt.pending)].first_tick >= gathering.PATIENCE_TICKS
     )
-
-
-def _apply(state: RunState, told: Told, desk: Desk) -> None:
-    match told:
-        case SavedCheckpoint(candidate):
-            judging.checkpoint_saved(state, candidate, desk)
-        case NewRecipe():
-            features.restart(state.features)
-        case Evaluated(val_loss, split):
-            features.evaluate(state.features, desk.step, val_loss, split)
-        case Receipt():
-            verification.receive(state.ledger, told, state.candidates, desk)
-            judging.recoverable(state, desk)
-            judging.rephase(state, desk)
 
 
 def _may_switch(state: RunState) -> bool:
@@ -356,22 +314,44 @@ def _judge_rest(state: RunState, old: Attempt, desk: Desk) -> None:
         if not isinstance(item, Held):
             continue
         if unjudged is None or item.step < unjudged or not isinstance(item.told, SavedCheckpoint):
-            _apply(state, item.told, desk)
+            take_effect(state, item.told, desk)
 
 
 def _go_back(state: RunState, old: Attempt | None, new: Attempt, desk: Desk) -> None:
     last_kept = new.first_step - 1
     features.rewind(state.features, last_kept)
     features.regroup(state.features)
-    state.candidates = rewound(state.candidates, last_kept)
-    if state.incident is not None and old is not None:
-        state.incident.steps_lost += max(0, old.judged - last_kept)
-    state.score.went_back(last_kept)
-    if new.reason != "rollback":
+    if old is not None:
+        new.reached = old.reached if old.undecided else old.judged
+    new.undecided = new.reason != "rollback"
+    if not new.undecided:
+        _give_up(state, new)
+    if new.reason == "rollback":
+        verification.went_back(state.ledger, old.attempt_id if old else "", new.attempt_id, desk)
+    else:
         verification.abandon(state.ledger, "the run was started again", desk)
-    for name in ("Finite", "Stable", "Progressing", "Generalizing", "Efficient", "Synchronized"):
+        # A fresh process multiplies by nothing, and one that goes on from a checkpoint by what stands in there.
+        state.ledger.values = {LR_MULTIPLIER: 1.0} if new.reason == "start" else {}
+    advice.abandon(state.ledger, "another attempt began", desk)
+    for name, _ in verdicts.OF_A_STEP:
         forget(state.conditions[name], "NewAttempt")
     state.settled = False
+
+
+def _go_on(state: RunState, attempt: Attempt, desk: Desk) -> None:
+    """Its first step tells what a process that was started goes on from."""
+    attempt.undecided = False
+    _give_up(state, attempt)
+    judging.recoverable(state, desk)
+
+
+def _give_up(state: RunState, attempt: Attempt) -> None:
+    """What the attempts before did behind its first step was in vain."""
+    last_kept = attempt.first_step - 1
+    state.candidates = rewound(state.candidates, last_kept)
+    state.score.went_back(last_kept)
+    if state.incident is not None:
+        state.incident.steps_lost += max(0, attempt.reached - last_kept)
 
 
 def _end(state: RunState, outcome: str, desk: Desk) -> None:
@@ -381,6 +361,7 @@ def _end(state: RunState, outcome: str, desk: Desk) -> None:
     if state.ended:
         return
     verification.abandon(state.ledger, "the run ended", desk)
+    advice.abandon(state.ledger, "the run ended", desk)
     incidents.end(state.incident, desk)
     state.ended, state.outcome, state.incident = True, outcome, None
     judging.rephase(state, desk)

@@ -1,13 +1,13 @@
 """Judge one step of a run: features, conditions, verification, incident, phase, then what must follow.
 
-The order of this pipeline is the meaning of the whole system; every arm is in `governance`. Called by `fold` for each
-ready step and each Tick; writes decisions to the desk.
+The order of this pipeline is the meaning of the whole system; judges are in `verdicts`, every other arm in
+`governance`. Called by `fold` for each ready step and each Tick; writes decisions to the desk.
 """
 
 from functools import lru_cache
 
-from ..events.decisions import ConditionChanged, Phase, PhaseChanged, RunAssessed
-from ..governance import decide, expressions, incidents, recovery, verification
+from ..events.decisions import SINCE_GOOD, ConditionChanged, Phase, PhaseChanged, RunAssessed
+from ..governance import advice, decide, expressions, incidents, interventions, issuing, recovery, verification
 from ..governance.conditions import Condition, Verdict
 from ..governance.desk import Desk
 from ..governance.policy import Policy, Rule, load_policy
@@ -16,7 +16,7 @@ from . import features, verdicts
 from .detectors import hang, inputs
 from .detectors.sample import StepSample
 from .gathering import BACK_ROWS, Turn
-from .run_state import MAX_LOST, RunState
+from .run_state import MAX_LOST, LostCheckpoint, RunState
 
 SILENT_TICKS = 15
 """Without any record for so many seconds, what is known of a run is stale."""
@@ -38,7 +38,7 @@ def step(state: RunState, sample: StepSample, desk: Desk) -> None:
     hang.stepped(state.hang, state.tick)
     seen = features.observe(state.features, sample, learning=state.conditions["Stable"].status != "False")
     if state.good_step >= 0:
-        seen["steps_since_good_checkpoint"] = float(sample.step - state.good_step)
+        seen[SINCE_GOOD] = float(sample.step - state.good_step)
     seen |= state.inputs.seen
     state.last_features = seen
     if not (state.settled and _stays_settled(state, seen)):
@@ -82,12 +82,12 @@ def _rules_on_numbers(policy_text: str) -> tuple[Rule, ...]:
 def _conclude(state: RunState, desk: Desk) -> None:
     """What every judgement ends with, in this order: effects of the past, incident, phase, then new interventions."""
     if state.ledger.in_flight:
-        verification.watch(state.ledger, policy_of(state), _facts(state), desk)
+        verification.watch(state.ledger, situation(state, desk), desk)
     if state.incident is not None or incidents.gravest(state.conditions) is not None:
         _follow_incident(state, desk)
     rephase(state, desk)
     if state.ledger.in_flight:
-        decide.expire(state.ledger, desk)
+        verification.expire(state.ledger, desk)
     decide.decide(state.ledger, situation(state, desk), desk)
     state.settled = (
         state.phase in WELL
@@ -103,8 +103,7 @@ def _follow_incident(state: RunState, desk: Desk) -> None:
     state.incident = incidents.advance(state.incident, state.conditions, _onset(state, desk), healing, desk)
     state.score.incidents += not was_open and state.incident is not None
     if was_open and state.incident is None:
-        for record in state.ledger.rules.values():
-            record.rung = 0
+        interventions.calm(state.ledger)
 
 
 def _onset(state: RunState, desk: Desk) -> int:
@@ -124,6 +123,8 @@ def situation(state: RunState, desk: Desk) -> decide.Situation:
         candidates=state.candidates,
         steers=state.current.steers if state.current else (),
         tick=state.tick,
+        values=state.ledger.values,
+        outcome=state.outcome if state.ended else "",
     )
 
 
@@ -184,6 +185,15 @@ def checkpoint_saved(state: RunState, candidate: recovery.Candidate, desk: Desk)
     healthy = healthy and state.conditions["Synchronized"].status != "False"  # whose weights would be saved?
     candidate.stable = healthy and state.incident is None and features.onset(state.features) < 0
     recovery.remember(state.candidates, candidate)
+    recoverable(state, desk)
+
+
+def checkpoint_lost(state: RunState, lost: LostCheckpoint, desk: Desk) -> None:
+    """Nobody must be sent back to it."""
+    if lost.rotated:
+        recovery.forget(state.candidates, lost.checkpoint_id)
+    else:
+        recovery.pass_over(state.candidates, lost.checkpoint_id, lost.reason, desk)
     recoverable(state, desk)
 
 
@@ -273,7 +283,9 @@ def time_passed(state: RunState, desk: Desk) -> None:
             desk,
         )
         rephase(state, desk)
-    decide.time_out(state.ledger, state.tick, desk)
+    issuing.time_out(state.ledger, state.tick, policy_of(state), desk)
+    if state.ledger.advice.open:
+        advice.time_out(state.ledger, situation(state, desk), desk)
     _watch_progress(state, desk)
     _watch_inputs(state, desk)
     state.score.passed(state.phase)

@@ -26,4 +26,4 @@ def moment_of(state: RunState) -> Moment:
     """What rules are decided by, as the run stands."""
     desk = Desk(Header(state.run_id, "", 0, state.policy_hash), LogPlace(0, 0, 0), {})
     situation = judging.situation(state, desk)
-    return Moment(state.ledger, situation.facts, situation.steers)
+    return Moment(state.ledger, situation.facts, situation.steers, situation.tick)

@@ -63,8 +63,25 @@ class SavedCheckpoint(msgspec.Struct, frozen=True, tag=True):
     candidate: Candidate
 
 
+class LostCheckpoint(msgspec.Struct, frozen=True, tag=True):
+    """A checkpoint that cannot be gone back to any more: it failed its verification, or was `rotated` away."""
+
+    checkpoint_id: str
+    reason: str
+    rotated: bool
+
+
+class Restored(msgspec.Struct, frozen=True, tag=True):
+    """The run went back to a checkpoint, at this price."""
+
+    seconds_lost: float
+
+
 class NewRecipe(msgspec.Struct, frozen=True, tag=True):
-    """The trainer announced a change of recipe."""
+    """The trainer announced a change of recipe; `values` are those of it that interventions change too."""
+
+    what: str = ""
+    values: dict[str, float] = {}
 
 
 class Evaluated(msgspec.Struct, frozen=True, tag=True):
@@ -74,7 +91,7 @@ class Evaluated(msgspec.Struct, frozen=True, tag=True):
     split: str = ""
 
 
-Told = SavedCheckpoint | NewRecipe | Evaluated | Receipt
+Told = SavedCheckpoint | LostCheckpoint | Restored | NewRecipe | Evaluated | Receipt
 
 
 class Held(msgspec.Struct):
@@ -88,7 +105,9 @@ class Held(msgspec.Struct):
 class Attempt(msgspec.Struct):
     """One lineage of steps. `high` is the last step of each rank; `started` turns true with rank 0's RunStarted.
     `watermark` is the last step that every live rank has reached, `behind` how many of them went no further. `stage` is
-    what rank 0 does, `moved` whether it ever did anything else.
+    what rank 0 does, `moved` whether it ever did anything else. `undecided` says that the run may yet go back to any
+    checkpoint of the attempts before, which judged steps up to `reached`: a process that starts may restore one before
+    its first step.
     """
 
     attempt_id: str
@@ -109,6 +128,8 @@ class Attempt(msgspec.Struct):
     rows_back: int = 0
     stage: str = "train"
     moved: bool = False
+    undecided: bool = False
+    reached: int = -1
     end: tuple[int, int, str] | None = None
 
 

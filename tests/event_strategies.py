@@ -7,7 +7,7 @@ import types
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen, MultipleOf
 from hypothesis import strategies as st
 from pydantic import BaseModel, JsonValue
 from pydantic.fields import FieldInfo
@@ -127,6 +127,8 @@ def _integers(metadata: list[Any]) -> st.SearchStrategy[int]:
 
 def _floats(metadata: list[Any], *, finite: bool) -> st.SearchStrategy[float]:
     least, most = _bounds(metadata, Ge, "ge", None), _bounds(metadata, Le, "le", None)
+    if _bounds(metadata, MultipleOf, "multiple_of", None) is not None:  # of 1, so far
+        return st.integers(int(least), int(most)).map(float)
     above = _bounds(metadata, Gt, "gt", None)
     return st.floats(
         min_value=least if above is None else above,

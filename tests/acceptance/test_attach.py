@@ -262,7 +262,7 @@ def test_both_ranks_of_an_unchanged_script_step_with_the_rate_and_clip_that_were
     with running(command, shell.environ) as process:
         started = read_run(shell.broker.address, shell.run_id, PARTITIONS, until=steering, seconds=90)[-1]
         assert isinstance(started, RunStarted)
-        assert (started.world_size, started.steers) == (2, ("scale_lr", "set_clip", "notify"))
+        assert (started.world_size, started.steers) == (2, ("scale_lr", "set_clip", "notify", "revert"))
         order(shell, started, 1, ScaleLr(factor=0.5))
         order(shell, started, 2, SetClip(value=0.25))
         read_run(shell.broker.address, shell.run_id, PARTITIONS, until=answered, seconds=60)

@@ -37,7 +37,7 @@ def policy_text(rules: list[str], held_for: int) -> str:
 
 def _conclude_plainly(state: RunState, desk: Desk) -> None:
     """Every stage, at every step."""
-    verification.watch(state.ledger, judging.policy_of(state), judging.situation(state, desk).facts, desk)
+    verification.watch(state.ledger, judging.situation(state, desk), desk)
     healing = any(known.stage == "applied" for known in state.ledger.in_flight)
     before, onset = state.incident, judging.situation(state, desk).onset
     state.incident = incidents.advance(before, state.conditions, onset, healing, desk)
@@ -46,7 +46,7 @@ def _conclude_plainly(state: RunState, desk: Desk) -> None:
         for record in state.ledger.rules.values():
             record.rung = 0
     judging.rephase(state, desk)
-    decide.expire(state.ledger, desk)
+    verification.expire(state.ledger, desk)
     decide.decide(state.ledger, judging.situation(state, desk), desk)
 
 

@@ -121,7 +121,7 @@ def hands(knobs: dict[str, Any] | None = None, lr: float | None = 0.1) -> tuple[
 
 
 def test_a_trainer_says_what_it_can_carry_out() -> None:
-    always = ("skip_batches", "pause", "resume", "stop", "notify")
+    always = ("skip_batches", "pause", "resume", "stop", "notify", "revert")
     assert hands()[0].steers == ("scale_lr", *always)
     assert hands({"clip": 1.0}, lr=None)[0].steers == ("set_clip", *always)
 
@@ -259,7 +259,7 @@ def test_a_trainer_that_may_do_some_things_only_refuses_the_rest() -> None:
         tape, LocalBallots(), LrMultiplier([weight_and(lr=0.1)[1]]), Knobs({"clip": 1.0}), Course(tape), None
     )
     actuators = Actuators(trainer, only=("set_clip", "notify"))
-    assert actuators.steers == ("set_clip", "notify")
+    assert actuators.steers == ("set_clip", "notify", "revert")
     assert str(actuators.refusal(ScaleLr(factor=0.5))).startswith("NotSteerable")
 
 

@@ -15,7 +15,7 @@ from pilothouse.events.decisions import (
 )
 from pilothouse.events.errors import PolicyInvalid
 from pilothouse.events.telemetry import StepBatch
-from pilothouse.governance.decide import EXPIRY_GRACE_STEPS
+from pilothouse.governance.issuing import EXPIRY_GRACE_STEPS
 from pilothouse.governance.interventions import is_verified, touches_trainer
 from pilothouse.governance.policy import load_policy, policy_hash
 from pilothouse.tests.governed_run import GovernedRun
@@ -211,11 +211,11 @@ def test_an_answer_that_comes_twice_or_to_nothing_is_none() -> None:
     run = running(policy(rule(CLIP), mode="propose"), 1)
     asked = run.of(InterventionProposed)[0].intervention_id
     run.order("approve", intervention_id=asked)
-    before = len(run.decisions)
+    before = life(run)
     run.order("approve", intervention_id=asked)
     run.order("decline", intervention_id=asked)
     run.order("approve", intervention_id="something else")
-    assert len(run.decisions) == before
+    assert life(run) == before
 
 
 @pytest.mark.parametrize("mode", ["observe", "propose", "enforce"])
@@ -256,7 +256,7 @@ def test_a_persons_rollback_goes_to_the_last_good_checkpoint() -> None:
 def test_a_flood_of_orders_is_declined_when_too_much_is_in_flight() -> None:
     run = running(policy(rule(CLIP, when="'false'")), 3)
     for _ in range(200):
-        run.order("pause")
+        run.order("intervene", action={"action": "skip_batches", "count": 1})
     declined = run.of(InterventionDeclined)
     assert 0 < len(run.of(InterventionIssued)) < 100
     assert declined[-1].why.startswith("too much is in flight already")

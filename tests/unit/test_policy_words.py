@@ -81,13 +81,17 @@ def test_who_must_agree_depends_on_the_mode(mode: Any, by: str, who: str) -> Non
     assert of_rule(changed(("by: human", f"by: {by}")).rules[0], mode)["who agrees"] == who
 
 
+REF = CheckpointRef(checkpoint_id="c", step=3, path="p", manifest_sha256="0" * 64)
+
+
 def test_every_action_has_words() -> None:
     fields = {"factor": 0.5, "value": 0.5, "count": 2, "message": "m", "max_seconds": 7_200.0}
-    ref = CheckpointRef(checkpoint_id="c", step=3, path="p", manifest_sha256="0" * 64)
+    fields |= {"intervention_id": "i", "values": {"clip": 1.0}}
+    others: dict[str, Any] = {"rollback": {"checkpoint": REF}, "set_batch_size": {"value": 64.0}}
     words = {}
     for kind, model in ACTIONS.items():
         given = {name: value for name, value in fields.items() if name in model.model_fields}
-        action: Any = model(**given, **({"checkpoint": ref} if kind == "rollback" else {}))
+        action: Any = model(**given | others.get(kind, {}))
         words[kind] = of_action(action)
     assert set(words) == set(get_args(ActionKind))
     assert len(set(words.values())) == len(words)

@@ -64,7 +64,7 @@ class Loop:
 
 def test_a_watch_that_may_steer_offers_all_that_an_optimizers_step_allows_and_the_loop_the_rest() -> None:
     loop = Loop([])
-    always = ("pause", "resume", "notify")
+    always = ("pause", "resume", "notify", "revert")
     assert set(loop.tape.steerable) == {"scale_lr", "set_clip", "set_weight_decay", "set_dropout", *always}
     loop.train(1)
     assert {"skip_batches", "stop"} <= set(loop.tape.steerable)
@@ -73,7 +73,7 @@ def test_a_watch_that_may_steer_offers_all_that_an_optimizers_step_allows_and_th
 def test_only_what_was_named_is_offered() -> None:
     loop = Loop([], steer=("scale_lr",))
     loop.train(1)
-    assert loop.tape.steerable == ("scale_lr",)
+    assert loop.tape.steerable == ("scale_lr", "revert")
 
 
 def test_the_rate_that_is_logged_is_the_one_that_was_stepped_with() -> None:
