@@ -82,18 +82,19 @@ class Run:
         on a GPU is copied asynchronously. Steps may repeat and go back: all is kept, and of one step the first call of
         each rank is what the run is judged by, so give `loss` and `grad_norm` in one call.
         """
-        # Floats and ints are appended as they are; the rest of the work is another thread's. After a training step each
-        # object that is touched here is a cache miss or two, so there are few, and numbers instead of names for them:
-        # `values.STEP_LIMIT`, and what surely is a float.
+        # Floats and ints are appended as they are; the rest is another thread's work. After a training step each object
+        # touched here is a cache miss or two: so there are few, and numbers (`values.STEP_LIMIT`) instead of names.
         if type(step) is int and 0 <= step < 2**62 and metrics and not unexpected:
             for value in metrics.values():
-                kind = type(value)
-                if kind is not float and (kind is not int or not -(2**63) < value < 2**63):
+                if type(value) is float:
+                    continue
+                if type(value) is not int or not -(2**63) < value < 2**63:
                     break
             else:
-                if len(self._queue) < self._room:
+                queue = self._queue
+                if len(queue) < self._room:
                     self._step = step
-                    self._queue.append((self.identity, time_ns(), step, metrics))
+                    queue.append((self.identity, time_ns(), step, metrics))
                     return
                 if self._room:
                     self._step = step
