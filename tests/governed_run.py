@@ -34,6 +34,7 @@ class GovernedRun:
     checkpoint_every: int = 10
     obeys: bool = True
     corrupt: frozenset[str] = frozenset()
+    seconds_lost: float = 0.0
     step: int = 0
     position: int = 0
     attempt: int = 1
@@ -114,7 +115,7 @@ class GovernedRun:
             self.begin_attempt("rollback", attempt_id, checkpoint.step + 1)
             for rank in self.ranks:
                 told = {"step": checkpoint.step, "checkpoint_id": checkpoint.checkpoint_id, "path": checkpoint.path}
-                self.tell(rank, rank.tell, CheckpointRestored, **told)
+                self.tell(rank, rank.tell, CheckpointRestored, **told, seconds_lost=self.seconds_lost)
                 skipped = {"first_batch": self.position, "last_batch": self.position + action.skip_batches}
                 self.tell(rank, rank.tell, DataWindowSkipped, step=checkpoint.step, **skipped)
             self.position += action.skip_batches

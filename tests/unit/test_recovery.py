@@ -15,7 +15,17 @@ from pilothouse.events.decisions import (
     InterventionVerified,
     PhaseChanged,
 )
-from pilothouse.governance.recovery import KEPT, KEPT_BYTES, Candidate, last_good, reject, remember, rewound
+from pilothouse.events.telemetry import LR_RAMP, CheckpointUnavailable, RecipeChanged
+from pilothouse.governance.recovery import (
+    KEPT,
+    KEPT_BYTES,
+    Candidate,
+    good_before,
+    last_good,
+    reject,
+    remember,
+    rewound,
+)
 from pilothouse.stream_processors.run_state import EARLY_PENDING
 from pilothouse.tests.governed_run import GovernedRun
 from pilothouse.tests.run_builder import quiet_loss
@@ -170,6 +180,7 @@ def test_another_refusal_of_the_trainer_rejects_no_checkpoint() -> None:
 def test_a_checkpoint_of_an_abandoned_lineage_is_gone() -> None:
     run = GovernedRun(checkpoint_every=10).begin(ROLLBACK).train(60)
     run.begin_attempt("restart", "again", 31)
+    run.train(1)
     assert steps(run.state.candidates)[-1] == 30
 
 
@@ -193,3 +204,144 @@ def test_what_a_trainer_calls_unusable_is_rejected(reason: str) -> None:
     run.tell(run.ranks[0], run.ranks[0].receipt, run.of(InterventionIssued)[0].intervention_id, 46, "failed", reason)
     run.train(1)
     assert [found.reason for found in run.of(CheckpointRejected)] == [reason]
+
+
+# ------------------------------------------------------------------------------------------- the ladder, and its price
+
+
+def ladder(*actions: str, more: str = "") -> str:
+    listed = ", ".join(f"{{{action}}}" for action in actions)
+    return f"""
+name: p
+mode: enforce
+rules:
+- name: nonfinite
+  when: conditions.Finite == 'False'
+  actions: [{listed}]
+  cooldown_steps: 5
+  verify: {{window_steps: 20}}
+  {more}
+"""
+
+
+BACK = "action: rollback, skip_batches: 4, lr_factor: 0.7"
+FURTHER = "action: rollback, skip_batches: 40, back_steps: 50"
+
+
+def windows(*starts: int, long: int = 2) -> Any:
+    def loss(position: int, step: int, rank: int) -> float:
+        return math.nan if any(start <= position < start + long for start in starts) else quiet_loss(step, rank)
+
+    return loss
+
+
+def skipped(run: GovernedRun) -> list[int]:
+    return [order.action.skip_batches for order in run.of(InterventionIssued) if order.action.action == "rollback"]
+
+
+def test_a_corrupt_checkpoint_costs_neither_a_rung_of_the_ladder_nor_the_rules_limit_nor_its_budget() -> None:
+    run = GovernedRun(loss=windows(95, long=6), corrupt=frozenset({"checkpoint-90", "checkpoint-80"}))
+    run.begin("budget: 1\n" + ladder(BACK, "action: stop", more="limit: {count: 1}")).train(170)
+    assert rolled_back_to(run) == [90, 80, 70]
+    assert skipped(run) == [4, 4, 4]
+    assert [found.outcome for found in run.of(InterventionVerified)] == ["recovered"]
+    assert {found.incident_id for found in run.of(IncidentResolved)} == {run.of(IncidentOpened)[0].incident_id}
+
+
+def test_what_strikes_again_at_the_same_data_is_met_further_back_and_more_of_it_is_skipped() -> None:
+    """Batches 95 and 135 are broken: when the second comes, the first incident is long resolved."""
+    run = GovernedRun(loss=windows(95, 135)).begin(ladder(BACK, FURTHER, more="relapse_steps: 100")).train(190)
+    first, second = run.of(IncidentOpened)
+    assert run.of(IncidentResolved)[0].step < second.step
+    assert skipped(run) == [4, 40]
+    assert second.onset_step - rolled_back_to(run)[1] >= 50
+    assert rolled_back_to(run)[1] < rolled_back_to(run)[0] == first.onset_step - 5
+
+
+@pytest.mark.parametrize("more, second", [("relapse_steps: 30", 4), ("", 4), ("relapse_steps: 100", 40)])
+def test_what_comes_long_after_is_another_trouble_and_begins_at_the_foot_of_the_ladder(more: str, second: int) -> None:
+    run = GovernedRun(loss=windows(95, 180)).begin(ladder(BACK, FURTHER, more=more)).train(230)
+    assert skipped(run) == [4, second]
+
+
+def test_where_nothing_good_is_as_old_as_was_asked_the_oldest_good_one_is_taken() -> None:
+    known = [candidate(70), candidate(80, stable=False), candidate(90), candidate(95)]
+    for back, step in ((0, 95), (5, 90), (11, 70), (50, 70)):
+        good = good_before(known, 100, back)
+        assert good is not None
+        assert good.step == step
+    assert good_before(known, 70, 50) is None
+
+
+def test_an_incident_adds_up_what_its_rollbacks_cost() -> None:
+    run = GovernedRun(loss=windows(95, 108), checkpoint_every=10, seconds_lost=36.0).begin(ROLLBACK).train(160)
+    (resolved,) = run.of(IncidentResolved)
+    assert rolled_back_to(run) == [90, 90]
+    onsets = [order.step for order in run.of(InterventionIssued)]
+    assert resolved.steps_lost == sum(step - 90 for step in onsets)
+    assert (resolved.seconds_lost, resolved.rank_hours_lost) == (72.0, pytest.approx(72.0 * 4 / 3_600))
+
+
+def test_a_crash_in_the_midst_of_an_incident_costs_what_it_undid_and_not_the_whole_run() -> None:
+    """A process that starts announces step 0 before it restores what it finds."""
+    run = GovernedRun(loss=bad(95, 110, math.nan), checkpoint_every=10, obeys=False).begin(ROLLBACK).train(99)
+    run.begin_attempt("restart", "a fresh process", 0)
+    run.begin_attempt("restart", "and what it restored", 91)
+    run.position, run.obeys = 120, True
+    run.train(60)
+    assert [found.steps_lost for found in run.of(IncidentResolved)] == [98 - 90]
+
+
+# ------------------------------------------------------------------------------------------- what the trainer's disk says
+
+
+def unavailable(run: GovernedRun, step: int, how: str) -> None:
+    rank = run.ranks[0]
+    told = {"checkpoint_id": f"checkpoint-{step}", "path": f"/checkpoints/{step}", "how": how, "reason": "because"}
+    run.tell(rank, rank.tell, CheckpointUnavailable, step=step, **told)
+
+
+def test_what_rotation_removed_is_never_asked_for_and_nobody_is_alarmed() -> None:
+    run = GovernedRun(loss=windows(95)).begin(ROLLBACK).train(94)
+    unavailable(run, 90, "rotated")
+    run.train(30)
+    assert rolled_back_to(run) == [80]
+    assert run.of(CheckpointRejected) == []
+
+
+def test_what_a_restart_could_not_read_is_rejected_and_named() -> None:
+    run = GovernedRun(loss=windows(95), checkpoint_every=10).begin(ROLLBACK).train(94)
+    run.begin_attempt("restart", "a fresh process", 0)
+    unavailable(run, 90, "unusable")
+    run.begin_attempt("restart", "and what it restored", 81)
+    run.position = 94
+    run.train(30)
+    assert [(found.checkpoint.step, found.reason) for found in run.of(CheckpointRejected)] == [(90, "because")]
+    assert [known.step for known in run.state.candidates if known.step <= 80] == [*range(0, 81, 10)]
+
+
+def test_a_restart_keeps_the_checkpoints_that_it_goes_on_from_and_one_that_begins_anew_has_none() -> None:
+    for first_step, good in ((51, 50), (0, None)):
+        run = GovernedRun().begin(ROLLBACK).train(60)
+        run.begin_attempt("restart", "a fresh process", 0)
+        if first_step:
+            run.begin_attempt("restart", "and what it restored", first_step)
+        run.train(1)
+        known = last_good(run.state.candidates, before=None)
+        assert (known.step if known else None) == good
+
+
+def test_a_disk_that_did_not_take_one_takes_none_away() -> None:
+    run = GovernedRun().begin(ROLLBACK).train(60)
+    before = steps(run.state.candidates)
+    unavailable(run, 60, "not_saved")
+    assert steps(run.state.candidates) == before
+
+
+def test_the_end_of_a_ramp_restarts_no_detector_and_another_recipe_does() -> None:
+    run = GovernedRun().begin(ROLLBACK).train(40)
+    rank = run.ranks[0]
+    for what, observed in ((LR_RAMP, 41.0), ("batch_size", 1.0)):
+        run.tell(rank, rank.tell, RecipeChanged, step=run.step - 1, what=what)
+        run.train(1)
+        assert run.state.last_features["steps_observed"] == observed
