@@ -173,9 +173,9 @@ GROUP BY attempt_id, attempt, rank, from_step
 ORDER BY attempt, attempt_id, rank, from_step;
 
 -- name: metric_names
-SELECT metric, min(arrayMin(steps)) AS first_step, max(arrayMax(steps)) AS last_step, sum(length(values)) AS values
-FROM step_log FINAL
-WHERE run_id = {run:String} AND metric != '' AND notEmpty(values)
+SELECT metric, min(arrayMin(steps)) AS first_step, max(arrayMax(steps)) AS last_step, sum(length(s.values)) AS values
+FROM step_log AS s FINAL
+WHERE run_id = {run:String} AND metric != '' AND notEmpty(s.values)
 GROUP BY metric
 ORDER BY metric;
 
