@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .rendering import clock, number, numbers, short, text_of
+from .rendering import clock, number, numbers, printable, short, text_of
 
 HEAD = frozenset(
     (
@@ -116,6 +116,22 @@ def _profile(body: Body) -> str:
     return _cut(f"{body['feature']} {body.get('data_schema', '')} {looked} {numbers(moments)}")
 
 
+def _question(body: Body) -> str:
+    about = " ".join(filter(None, (body.get("condition"), body.get("reason"))))
+    return f"{short(body['request_id'])} {body.get('advisor', '')} is asked by rule {body.get('rule', '')}: {about}"
+
+
+def _advice(body: Body) -> str:
+    proposed = action(body["action"]) if body.get("action") else "nothing"
+    said = body.get("why") or body.get("error") or body.get("answer") or ""
+    return _cut(f"{short(body['request_id'])} {body['advisor']} proposes {proposed}: {printable(said)}")
+
+
+def _judgement(body: Body) -> str:
+    came = body["outcome"].replace("_", " ")
+    return _cut(f"{short(body['request_id'])} {body['advisor']}: {came}. {printable(body.get('reason', ''))}")
+
+
 def _fields(body: Body) -> str:
     shown = [(name, value) for name, value in body.items() if name not in HEAD and value not in (None, "", {}, [], 0)]
     return _cut(" ".join(f"{name}={_brief(value)}" for name, value in shown))
@@ -126,6 +142,9 @@ def _cut(line: str) -> str:
 
 
 _TOLD: Mapping[str, Callable[[Body], str]] = {
+    "advice_given": _advice,
+    "advice_judged": _judgement,
+    "advice_requested": _question,
     "condition_changed": _condition,
     "data_profiled": _profile,
     "intervention_issued": _intervention,

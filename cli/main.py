@@ -13,6 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from . import (
+    advice_command,
     attach,
     backtest_command,
     export_command,
@@ -66,6 +67,7 @@ def _assemble() -> None:
     commands.command(rich_help_panel=stack, context_settings={"allow_interspersed_args": False})(attach.run)
     for command in query_commands.COMMANDS:
         commands.command(rich_help_panel=look)(command)
+    commands.command(rich_help_panel=look)(advice_command.advice)
     commands.command(rich_help_panel=look)(logs.logs)
     commands.command(rich_help_panel=look)(replay_command.replay)
     commands.command(rich_help_panel=look)(backtest_command.backtest)

@@ -226,7 +226,7 @@ class ArchivePart(ChildPart):
 
 
 class StreamPart(ChildPart):
-    """The governor or the archiver. It says itself how far it is, in its health file."""
+    """The governor, the archiver or the advisor. It says itself how far it is, in its health file."""
 
     def __init__(self, part: Part, data_dir: Path, slot: str = "0") -> None:
         super().__init__(part, data_dir)
@@ -246,8 +246,9 @@ class StreamPart(ChildPart):
         silent = self._told.stands_still(health.get("at"), now)
         still = self._records.stands_still((running, health.get("records")), now)
         patience = STUCK_SECONDS if running else BEGINNING_SECONDS
-        # Nothing to count where it waits for the archive, and says so: a restart would not help it.
-        excused = bool(health.get("last_error"))
+        # Nothing to count where it waits for the archive, and says so: a restart would not help it; nor where nobody
+        # asks an advisor anything.
+        excused = bool(health.get("last_error")) or (self.part is Part.ADVISOR and not _behind(health))
         return _sight(self.alive, stuck=self.alive and (silent > patience or (still > patience and not excused)))
 
     def is_ready(self) -> bool:
@@ -260,6 +261,12 @@ class StreamPart(ChildPart):
         except (OSError, ValueError):
             return {}
         return told if isinstance(told, dict) and told.get("pid") == self.pid else {}
+
+
+def _behind(health: dict[str, Any]) -> bool:
+    """Whether there are records that a worker has not read."""
+    lag = health.get("lag")
+    return isinstance(lag, dict) and any(lag.values())
 
 
 def speaks_kafka(host: str, port: int, seconds: float = PROBE_SECONDS) -> bool:

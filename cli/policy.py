@@ -130,8 +130,19 @@ def activate(  # noqa: PLR0913, PLR0917  # a command's options
     done = [activate_on(archive, name, loaded, text.text, asked_for=not all_runs) for name in names]
     for activation in done:
         show_activation(activation, as_json=as_json)
+    _say_who_is_missing(loaded, archive.settings.data_dir)
     if not done and not as_json:
         typer.echo("no run goes on; runs that start later get what `pilothouse up --policy` names")
+
+
+def _say_who_is_missing(activated: "Policy", data_dir: Path) -> None:
+    """Where this machine's own stack runs no advisor for a policy that asks one; of others nothing is known."""
+    from .asking import asked_by, unheard
+    from .stack_file import told_by_stack
+
+    pids = told_by_stack(data_dir).get("pids", {})
+    for line in unheard(asked_by([activated]), advisor_runs="advisor" in pids) if pids else ():
+        typer.echo(line, err=True)
 
 
 @policy.command("list")

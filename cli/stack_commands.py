@@ -27,17 +27,21 @@ def up(  # noqa: PLR0913, PLR0917  # one argument for each option
     policy: Annotated[
         Path | None, typer.Option(help="The policy that new runs get, or a folder of policies [default: observe-only]")
     ] = None,
+    advisor: Annotated[
+        bool | None,
+        typer.Option(help="Run the advisor [default: where a rule of --policy asks one]", show_default=False),
+    ] = None,
 ) -> None:
     """Run a whole stack on this machine: log, archive, governor, archiver. Ctrl-C stops it; history stays."""
     from .rendering import out
     from .up import Wanted
     from .up import up as run_up
 
-    run_up(Wanted(data_dir, kafka_port, http_port, kafka_home, kafka, policy), out())
+    run_up(Wanted(data_dir, kafka_port, http_port, kafka_home, kafka, policy, advisor), out())
 
 
 def worker(
-    role: Annotated[str, typer.Argument(help="governor, archiver or endpoint")],
+    role: Annotated[str, typer.Argument(help="governor, archiver, advisor or endpoint")],
     slot: Annotated[str | None, typer.Option(help="Names this worker among its equals [default: 0]")] = None,
 ) -> None:
     """Run one worker in the foreground. Its settings are PILOTHOUSE_* variables (`up` sets them for its own)."""

@@ -5,7 +5,7 @@ happened. The order is the point: a broker that died takes its workers along, fo
 of another log now; an archive or a worker that died alone is started again alone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum, auto
 from typing import NamedTuple
@@ -25,9 +25,11 @@ class Part(StrEnum):
     ARCHIVE = auto()
     GOVERNOR = auto()
     ARCHIVER = auto()
+    ADVISOR = auto()
 
 
-WORKERS = (Part.GOVERNOR, Part.ARCHIVER)
+WORKERS = (Part.GOVERNOR, Part.ARCHIVER, Part.ADVISOR)
+"""The advisor is there where a policy asks for it, or a person did."""
 
 
 class Sight(StrEnum):
@@ -90,19 +92,27 @@ def ended(past: Past, now: float) -> Past:
 
 
 def plan(now: float, seen: Mapping[Part, Sight], past: Mapping[Part, Past]) -> tuple[Step, ...]:
-    """What to do now, in this order; nothing where everything runs or must still wait."""
+    """What to do now, in this order; nothing where everything runs or must still wait. What was not seen is no part of
+    this stack.
+    """
     if seen[Part.BROKER] is not Sight.RUNNING:
         return (*_without_log(now, seen, past), *_alone(now, seen, past, (Part.ARCHIVE,)))
-    return _alone(now, seen, past, (Part.ARCHIVE, *WORKERS))
+    return _alone(now, seen, past, (Part.ARCHIVE, *workers_among(seen)))
+
+
+def workers_among(parts: Collection[Part]) -> tuple[Part, ...]:
+    """The workers of this stack, in the order in which they start."""
+    return tuple(part for part in WORKERS if part in parts)
 
 
 def _without_log(now: float, seen: Mapping[Part, Sight], past: Mapping[Part, Past]) -> tuple[Step, ...]:
     """The broker is gone: its workers go too, and come back behind it, whatever their own past."""
-    stops = [Step(Deed.STOP, part) for part in (*WORKERS, Part.BROKER) if _must_be_stopped(part, seen[part])]
+    workers = workers_among(seen)
+    stops = [Step(Deed.STOP, part) for part in (*workers, Part.BROKER) if _must_be_stopped(part, seen[part])]
     if now < past[Part.BROKER].due_at:
         return tuple(stops)
     back = (Step(Deed.START, Part.BROKER), Step(Deed.PREPARE, Part.BROKER))
-    return (*stops, *back, *(Step(Deed.START, part) for part in WORKERS))
+    return (*stops, *back, *(Step(Deed.START, part) for part in workers))
 
 
 def _must_be_stopped(part: Part, sight: Sight) -> bool:

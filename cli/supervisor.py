@@ -13,7 +13,7 @@ from ..events.errors import Unavailable, UserMistake
 from .children import Child
 from .parts import BrokerPart, ForeignBroker, Running, start_failure
 from .stack_file import Epoch, Stack, read_epoch, write_epoch
-from .supervision import WORKERS, Deed, Part, Past, Sight, Step, ended, next_epoch, plan, started
+from .supervision import Deed, Part, Past, Sight, Step, ended, next_epoch, plan, started, workers_among
 from .topic_admin import TopicState, cluster_id, create_topics
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 LOOK_EVERY = 0.2
 READY_SECONDS = 90.0
 BOUND_LOGS_EVERY = 20.0
-STOP_SECONDS = {Part.GOVERNOR: 6.0, Part.ARCHIVER: 6.0, Part.ARCHIVE: 4.0, Part.BROKER: 4.0}
+STOP_SECONDS = {Part.GOVERNOR: 6.0, Part.ARCHIVER: 6.0, Part.ADVISOR: 6.0, Part.ARCHIVE: 4.0, Part.BROKER: 4.0}
 """15 s in all; a part that takes longer is killed, and loses nothing by it."""
 
 MISTAKE = 2
@@ -39,12 +39,17 @@ class Supervisor:
         self.stack = stack
         self.topics: list[TopicState] = []
         self._parts = parts
+        self._workers = workers_among(parts)
         self._tell = tell
         self._replication = replication
         self._past = {part: Past() for part in Part}
         self._up: set[Part] = set()
         self._coming_back: dict[Part, float] = {}
         self._logs_bound_at = 0.0
+
+    @property
+    def workers(self) -> tuple[Part, ...]:
+        return self._workers
 
     @property
     def pids(self) -> dict[str, int]:
@@ -89,7 +94,7 @@ class Supervisor:
 
     def stop(self) -> None:
         """Stop everything: the workers while they still have a log and an archive, the broker last."""
-        for parts in (WORKERS, (Part.ARCHIVE,), (Part.BROKER,)):
+        for parts in (self._workers, (Part.ARCHIVE,), (Part.BROKER,)):
             for part in parts:
                 self._parts[part].ask_to_stop()
             deadline = time.monotonic() + max(STOP_SECONDS[part] for part in parts)
@@ -100,7 +105,7 @@ class Supervisor:
         for part in [part for part in self._up if seen[part] is not Sight.RUNNING]:
             self._up.discard(part)
             self._coming_back[part] = now
-            if part in WORKERS and seen[Part.BROKER] is not Sight.RUNNING:
+            if part in self._workers and seen[Part.BROKER] is not Sight.RUNNING:
                 continue  # it died of its broker's death
             self._past[part] = ended(self._past[part], now)
             self._complain(part, self._parts[part].how_it_ended())
@@ -121,7 +126,7 @@ class Supervisor:
             if deed is Deed.STOP:
                 self._up.discard(part)
                 self._coming_back.setdefault(part, time.monotonic())
-                self._parts[part].stop(0.0 if part in WORKERS else STOP_SECONDS[part])
+                self._parts[part].stop(0.0 if part in self._workers else STOP_SECONDS[part])
             elif deed is Deed.PREPARE:
                 self._prepare_log()
             elif not self._parts[part].alive:
@@ -144,7 +149,7 @@ class Supervisor:
 
     def _start_workers(self) -> None:
         """Start those that do not run."""
-        for part in WORKERS:
+        for part in self._workers:
             if not self._parts[part].alive:
                 self._start(part)
 
@@ -164,7 +169,7 @@ class Supervisor:
     def _until_working(self) -> None:
         """A worker may ask to be started again, and gets it; one that cannot work ends the start."""
         deadline = time.monotonic() + READY_SECONDS
-        while waiting := [part for part in WORKERS if not self._parts[part].is_ready()]:
+        while waiting := [part for part in self._workers if not self._parts[part].is_ready()]:
             for part in waiting:
                 running, child = self._parts[part], _child_of(self._parts[part])
                 mistaken = child is not None and child.exit_status == MISTAKE

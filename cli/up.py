@@ -18,6 +18,7 @@ from rich.console import Console
 from ..events.errors import DirectoryInUse, UserMistake
 from ..settings import Settings, load_settings
 from ..storage.ownership import LOCK_FILE, DirectoryLock
+from .asking import Asked, asked_in, missing_for
 from .brokers import HOST, EmbeddedBroker, KafkaBroker, LocalBroker, free_port
 from .extras import LOCAL, require
 from .parts import ArchivePart, BrokerPart, ForeignBroker, Running, StreamPart
@@ -33,7 +34,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The options of `up`. A port of 0 is any free one."""
+    """The options of `up`. A port of 0 is any free one. `advisor` is None where the policy is to say it."""
 
     data_dir: Path | None = None
     kafka_port: int = KAFKA_PORT
@@ -41,6 +42,7 @@ class Wanted:
     kafka_home: Path | None = None
     kafka: str | None = None
     policy: Path | None = None
+    advisor: bool | None = None
 
 
 class StopAsked(BaseException):
@@ -132,16 +134,24 @@ def _compose(wanted: Wanted, settings: Settings, data_dir: Path, console: Consol
         partitions=settings.partitions,
         policy_file=settings.policy_file.absolute() if settings.policy_file else None,
     )
+    asked = asked_in(settings.policy_file)
+    workers = [part for part in WORKERS if part is not Part.ADVISOR or _runs_advisor(wanted, asked)]
     parts: dict[Part, Running] = {
         Part.BROKER: BrokerPart(broker) if isinstance(broker, LocalBroker) else broker,
         Part.ARCHIVE: ArchivePart(data_dir, http_port),
-        **{part: StreamPart(part, data_dir, settings.slot) for part in WORKERS},
+        **{part: StreamPart(part, data_dir, settings.slot) for part in workers},
     }
 
     def tell(what: str) -> None:
         console.print(f"{time.strftime('%H:%M:%S')}  {what}", markup=False, highlight=False, soft_wrap=True)
 
+    for line in missing_for(asked, settings, advisor_runs=Part.ADVISOR in parts):
+        console.print(f"[yellow]{line}[/]", highlight=False, soft_wrap=True)
     return Supervisor(stack, parts, tell, settings.replication)
+
+
+def _runs_advisor(wanted: Wanted, asked: Asked) -> bool:
+    return bool(asked) if wanted.advisor is None else wanted.advisor
 
 
 def _broker(wanted: Wanted, settings: Settings, data_dir: Path) -> LocalBroker | ForeignBroker:
@@ -167,7 +177,7 @@ def _greet(console: Console, supervisor: Supervisor, seconds: float) -> None:
         f"[bold green]Pilothouse is up[/] after {seconds:.1f} s",
         f"  log       {stack.kafka}  ({log}; epoch {stack.log_epoch})",
         f"  archive   {stack.archive_address}  (history in {stack.data_dir})",
-        f"  workers   governor, archiver  (what they say: {stack.data_dir / 'logs'})",
+        f"  workers   {', '.join(supervisor.workers)}  (what they say: {stack.data_dir / 'logs'})",
         "[bold]In the shell of a training script[/]",
         *(f"  export {line}" for line in _exports(stack)),
         "[bold]To look[/]",

@@ -1,4 +1,4 @@
-"""What `pilothouse worker ROLE` runs: the governor, the archiver, or the embedded archive's endpoint.
+"""What `pilothouse worker ROLE` runs: the governor, the archiver, the advisor, or the embedded archive's endpoint.
 
 Called by `stack_commands.worker`, in a process of its own. Passwords come by the environment, not as arguments.
 """
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..storage.endpoint import EndpointConfig
 
 READER_TOKEN = "PILOTHOUSE_READER_TOKEN"
-ROLES = ("governor", "archiver", "endpoint")
+ROLES = ("governor", "archiver", "advisor", "endpoint")
 
 
 def run(role: str, settings: Settings, environ: Mapping[str, str]) -> int:
@@ -26,7 +26,7 @@ def run(role: str, settings: Settings, environ: Mapping[str, str]) -> int:
         UserMistake: there is no such worker, or it cannot run here.
     """
     match role:
-        case "governor" | "archiver":
+        case "governor" | "archiver" | "advisor":
             require(SERVER, f"the {role}")
             from ..stream_processors.process import run_worker
 

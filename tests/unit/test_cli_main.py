@@ -9,6 +9,7 @@ import typer
 from pilothouse.cli.main import commands
 
 OPTIONS = {
+    "advice": ["--data-dir", "--json", "run"],
     "backtest": ["--all", "--data-dir", "--jobs", "--json", "--runs", "--since", "-j", "more", "policy"],
     "events": ["--data-dir", "--json", "--kind", "--limit", "-k", "-n", "run"],
     "export": ["--data-dir", "--force", "--json", "file", "run"],
@@ -38,7 +39,7 @@ OPTIONS = {
     "topics create": ["--data-dir", "--json"],
     "topics deadletters": ["--data-dir", "--json", "--limit", "-n"],
     "topics list": ["--data-dir", "--json"],
-    "up": ["--data-dir", "--http-port", "--kafka", "--kafka-home", "--kafka-port", "--policy"],
+    "up": ["--advisor", "--data-dir", "--http-port", "--kafka", "--kafka-home", "--kafka-port", "--policy"],
     "worker": ["--slot", "role"],
 }
 """What people's scripts stand on. Adding is fine; whoever takes one away must say so in the changelog."""

@@ -20,7 +20,9 @@ from pilothouse.cli.supervision import (
 )
 
 NOW = 1_000.0
-WELL = dict.fromkeys(Part, Sight.RUNNING)
+ADVISOR = Part.ADVISOR
+WELL = {part: Sight.RUNNING for part in Part if part is not ADVISOR}
+ASKING = WELL | {ADVISOR: Sight.RUNNING}
 FRESH = {part: Past(started_at=NOW - 5, ended_at=NOW, deaths=1) for part in Part}
 
 STOP, START, PREPARE = Deed.STOP, Deed.START, Deed.PREPARE
@@ -44,6 +46,13 @@ def test_a_broker_that_died_takes_its_workers_along_and_they_come_back_behind_it
     assert plan(NOW, WELL | {BROKER: Sight.DEAD}, FRESH) == steps(
         (STOP, GOVERNOR), (STOP, ARCHIVER), (START, BROKER), (PREPARE, BROKER), (START, GOVERNOR), (START, ARCHIVER)
     )
+
+
+def test_an_advisor_is_kept_running_where_there_is_one_and_missed_nowhere_else() -> None:
+    assert plan(NOW, ASKING | {ADVISOR: Sight.DEAD}, FRESH) == steps((START, ADVISOR))
+    assert plan(NOW, WELL, FRESH) == ()
+    down = plan(NOW, ASKING | {BROKER: Sight.DEAD}, FRESH)
+    assert (down[2], down[-1]) == ((STOP, ADVISOR), (START, ADVISOR))
 
 
 def test_a_broker_that_answers_no_more_is_stopped_first() -> None:
