@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from .step import in_keywords
+
 Call = Callable[[int, dict[str, float]], object]
 TOPIC = "pilothouse.bench"
 SETTLE_SECONDS = 20.0
@@ -68,10 +70,7 @@ def deque_append_keywords(_folder: Path, _address: str) -> Contestant:
     def log(step: int, /, **metrics: float) -> None:
         append((step, metrics))
 
-    def call(step: int, metrics: dict[str, float]) -> None:
-        log(step, **metrics)
-
-    return Contestant(call, rows.clear)
+    return Contestant(in_keywords(log), rows.clear)
 
 
 def pilothouse(folder: Path, address: str) -> Contestant:
@@ -81,9 +80,6 @@ def pilothouse(folder: Path, address: str) -> Contestant:
     settings = Settings(kafka=address, data_dir=folder, close_seconds=5.0)
     run = start_run("bench", run_id=f"bench-{uuid4().hex[:8]}", settings=settings)
 
-    def call(step: int, metrics: dict[str, float]) -> None:
-        run.log(step, **metrics)
-
     def settle() -> None:
         deadline = time.monotonic() + SETTLE_SECONDS
         while (counts := run.counts()).sent < counts.accepted and time.monotonic() < deadline:
@@ -91,7 +87,7 @@ def pilothouse(folder: Path, address: str) -> Contestant:
         if counts.dropped:
             raise RuntimeError(f"{counts.dropped} calls were dropped: what was measured is not what was sent")
 
-    return Contestant(call, settle, run.close)
+    return Contestant(in_keywords(run.log), settle, run.close)
 
 
 def wandb_offline(folder: Path, _address: str) -> Contestant:

@@ -5,6 +5,7 @@ amount of real work: matrix products, and a walk through more memory than the ca
 """
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 NAMES = (
@@ -21,6 +22,20 @@ def event(step: int) -> dict[str, float]:
     metrics: dict[str, float] = {name: (step * 31 + index) % 997 / 7.0 for index, name in enumerate(NAMES)}
     metrics["tokens"] = 4_096 + step % 7
     return metrics
+
+
+def in_keywords(log: Callable[..., object]) -> Callable[[int, dict[str, float]], None]:
+    """`log(step, loss=..., ...)` as a script writes it. `log(step, **metrics)` would make a second dictionary first."""
+
+    def call(step: int, of: dict[str, float]) -> None:
+        log(
+            step, loss=of["loss"], grad_norm=of["grad_norm"], lr=of["lr"], tokens=of["tokens"],
+            tokens_per_s=of["tokens_per_s"], data_wait_s=of["data_wait_s"], compute_s=of["compute_s"],
+            comm_s=of["comm_s"], accuracy=of["accuracy"], perplexity=of["perplexity"], weight_norm=of["weight_norm"],
+            gpu_util=of["gpu_util"],
+        )  # fmt: skip
+
+    return call
 
 
 class Work:
