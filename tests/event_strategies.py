@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, JsonValue
 from pydantic.fields import FieldInfo
 
+from pilothouse.events.action_surface import ActionChoice
+from pilothouse.events.bounds import Bound
 from pilothouse.events.commands import PIPELINE_FACTS, OperatorCommand, PipelineFact, PipelineReported
+from pilothouse.events.decisions import AdviceRequested
 from pilothouse.events.envelope import Event, LogPlace
 from pilothouse.events.telemetry import StepBatch
 from pilothouse.events.union import KINDS, AnyEvent
@@ -22,6 +25,18 @@ SCALARS = st.one_of(
 )
 JSON = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+)
+
+
+CHOICES = st.sampled_from(
+    [
+        ActionChoice.model_validate(fields)
+        for fields in (
+            {"action": "stop"},
+            {"action": "scale_lr", "factor": {"min": 0.25, "max": 0.9, "step": 0.05}},
+            {"action": "rollback", "skip_batches": 40, "lr_factor": {"one_of": [0.5, 0.7]}},
+        )
+    ]
 )
 
 
@@ -43,6 +58,8 @@ def event(kind: type[Event]) -> st.SearchStrategy[Any]:
                 lambda action: action is not None
             ),
         )
+    if kind is AdviceRequested:
+        return model(kind, choices=st.lists(CHOICES, max_size=3).map(tuple))
     if kind is PipelineReported:
         return st.sampled_from(sorted(PIPELINE_FACTS)).flatmap(_pipeline_fact)
     return model(kind)
@@ -108,6 +125,8 @@ def _of(  # noqa: PLR0911  # one return per form of annotation
 def _plain(annotation: Any, metadata: list[Any], *, finite: bool) -> st.SearchStrategy[Any]:
     if annotation is LogPlace:
         return st.builds(LogPlace, st.integers(0, 9), st.integers(0, 9), st.integers(0, 2**62))
+    if annotation is Bound:
+        return st.sampled_from((Bound(), Bound(min=0.1, max=2.0, ratio=4.0), Bound(allowed=(1.0, 2.0), step=0.5)))
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return model(annotation)
     makers: dict[Any, Callable[[], st.SearchStrategy[Any]]] = {
