@@ -18,6 +18,7 @@ from time import time_ns
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 
+from ..events import telemetry
 from ..events.actions import ActionKind
 from ..events.commands import PipelineFact, PipelineReported
 from ..events.envelope import TrainerFact, derived_attempt_id
@@ -166,6 +167,15 @@ class Run:
         else:
             name = getattr(told.fact, "__name__", "fact")
             self._outbox.bad_calls.add(f"invalid {name}", f"{name} cannot be told and is dropped: {refused}")
+
+    @harmless
+    def recipe_changed(self, what: str, step: int | None = None, *, note: str = "", **numbers: float) -> None:
+        """Say that from here on (behind `step`) training is meant to be otherwise, so that this is no alarm:
+        `run.recipe_changed("batch_size", batch_size=512)`; a phase of the schedule, a data mix. Rank 0 tells.
+        """
+        whole = self.last_step if step is None else self._admission.step(step)
+        if whole is not None and self.identity.rank == 0:
+            self.tell(telemetry.RecipeChanged, step=whole, what=what, numbers=numbers, note=note)
 
     # ------------------------------------------------------------------------------------- more that a script may say
 

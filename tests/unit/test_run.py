@@ -66,6 +66,15 @@ def test_rows_and_facts_keep_their_order(run: Run, log: MemoryLog) -> None:
     assert said == ["run_started", "stage_changed", 1, "recipe_changed", 2, 3, "eval_completed", "run_ended"]
 
 
+def test_a_new_recipe_is_told_with_the_step_behind_which_it_holds(run: Run, log: MemoryLog) -> None:
+    with run:
+        run.log(4, loss=1.0)
+        run.recipe_changed("batch_size", batch_size=512, note="as planned")
+        run.recipe_changed("data mix", 9)
+    changed = [(fact.step, fact.what, fact.numbers, fact.note) for fact in log.of(RecipeChanged)]
+    assert changed == [(4, "batch_size", {"batch_size": 512.0}, "as planned"), (9, "data mix", {}, "")]
+
+
 def test_an_evaluation_is_a_stage_and_goes_back_to_the_stage_before(run: Run, log: MemoryLog) -> None:
     with run:
         run.stage("train", 0)
@@ -182,6 +191,9 @@ WRONG_CALLS: dict[str, Callable[[Any], object]] = {
     "value": lambda run: run.log(1, loss=Silent()),
     "outcome": lambda run: run.ending("done"),
     "fact": lambda run: run.tell("recipe_changed", step=1),
+    "recipe": lambda run: run.recipe_changed("", 1),
+    "recipe's step": lambda run: run.recipe_changed("mix", "seven"),
+    "recipe's number": lambda run: run.recipe_changed("mix", 1, share="half"),
     "fact's field": lambda run: run.tell(RecipeChanged, step=1, what="x" * 201),
     "fact's name": lambda run: run.tell(RecipeChanged, step=1, what="x", rank=3),
     "fact's size": lambda run: run.tell(DataProfiled, step=1, feature="x", edges=(0.0,) * 200_000),
