@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pilothouse.events.actions import Action, CheckpointRef, Rollback, SkipBatches, Stop
+from pilothouse.events.actions import Action, CheckpointRef, Rollback, SetClip, SkipBatches, Stop
 from pilothouse.events.decisions import OPERATOR, InterventionIssued
 from pilothouse.events.errors import CheckpointError
 from pilothouse.producers.actuators import Actuators
@@ -67,8 +67,12 @@ class Shelf:
     def abandon_after(self, ref: CheckpointRef, attempt_id: str) -> None:
         pass
 
+    def due(self, step: int) -> bool:
+        return step % 5 == 0
+
     def save(self, *_: object) -> None:
-        pass
+        if not self.readable:
+            raise CheckpointError("the disk is full")
 
 
 class Rank:
@@ -79,7 +83,9 @@ class Rank:
         self.tape = Tape(rank, world)
         self.shelf = Shelf(readable)
         saving: Any = self.shelf
-        self.trainer = Trainer(self.tape, self.ballots, LrMultiplier(()), Knobs({}), Course(self.tape), saving)
+        self.trainer = Trainer(
+            self.tape, self.ballots, LrMultiplier(()), Knobs({"clip": 1.0}), Course(self.tape), saving
+        )
         self.steering = Steering(self.tape, Links(self.ballots, heard if rank == 0 else None), Actuators(self.trainer))
         self.step = -1
 
@@ -87,6 +93,7 @@ class Rank:
         if self.trainer.course.stopping or self.ballots.waiting:
             return
         self.step += 1
+        self.trainer.lr.reached(self.step)
         self.steering.at(self.step)
         if (back := self.trainer.course.signal().rolled_back_to) is not None:
             self.step = back
@@ -94,7 +101,8 @@ class Rank:
     def now(self) -> tuple[object, ...]:
         """What every rank must have in common, once all words have arrived."""
         course = self.trainer.course
-        return course.stopping, self.tape.identity.attempt_id, self.trainer.lr.value, self.shelf.installed
+        steered = self.trainer.lr.value, self.trainer.knobs.value("clip")
+        return course.stopping, self.tape.identity.attempt_id, steered, self.shelf.installed
 
     def exchange(self) -> None:
         self.ballots.let_one_out()
@@ -116,7 +124,13 @@ def applied(rank: Rank) -> dict[str, int]:
 
 BACK = CheckpointRef(checkpoint_id="c", step=2, path="c", manifest_sha256="0" * 64)
 ACTIONS: st.SearchStrategy[Action] = st.sampled_from(
-    [SkipBatches(count=3), Stop(), Rollback(checkpoint=BACK, lr_factor=0.5), Rollback(checkpoint=BACK, skip_batches=2)]
+    [
+        SkipBatches(count=3),
+        Stop(),
+        SetClip(value=0.5),  # risky: a checkpoint is taken before it
+        Rollback(checkpoint=BACK, lr_factor=0.5),
+        Rollback(checkpoint=BACK, skip_batches=2, lr_factor=0.7, lr_ramp_steps=4),
+    ]
 )
 ORDERS = st.builds(
     lambda action, number, lives, attempt, rule: (action, number, lives, {"attempt_id": attempt, "rule": rule}),

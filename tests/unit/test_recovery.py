@@ -292,7 +292,7 @@ def test_a_crash_in_the_midst_of_an_incident_costs_what_it_undid_and_not_the_who
     assert [found.steps_lost for found in run.of(IncidentResolved)] == [98 - 90]
 
 
-# ------------------------------------------------------------------------------------------- what the trainer's disk says
+# ----------------------------------------------------------------------------------------- what the trainer's disk says
 
 
 def unavailable(run: GovernedRun, step: int, how: str) -> None:
