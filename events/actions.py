@@ -145,13 +145,15 @@ class Rollback(_Action):
 
     Data position never goes back: what was read since the checkpoint is not read again, and `skip_batches` more are
     dropped. `checkpoint` is absent in a policy and filled in by the decision: the last good one from at least
-    `back_steps` before the incident. The cut is taken back in equal parts over `lr_ramp_steps` steps; with 0 it stays.
+    `back_steps` before the incident, or (`to: best_validation`) before the step behind the lowest validation loss. The
+    cut is taken back in equal parts over `lr_ramp_steps` steps; with 0 it stays.
     """
 
     alters = True
     changes = (LR_MULTIPLIER, "skip_batches")
 
     action: Literal["rollback"] = "rollback"
+    to: Literal["last_good", "best_validation"] = "last_good"
     checkpoint: CheckpointRef | None = None
     skip_batches: Annotated[int, Field(ge=0, le=10_000)] = 0
     lr_factor: Annotated[float, Field(ge=0.01, le=1.0)] = 1.0

@@ -20,7 +20,7 @@ from .incidents import Incident
 from .interventions import InFlight, Ledger, RuleRecord
 from .issuing import NO_ROOM, Command, decline, issue
 from .policy import Policy, Rule, Verify
-from .recovery import Candidate, good_before
+from .recovery import Candidate, good_before, last_good
 
 GOVERNOR = "governor"
 
@@ -161,12 +161,19 @@ def completed(action: Action, situation: Situation) -> tuple[Action, str | None]
     if situation.outcome:
         return action, f"the run has ended ({situation.outcome})"
     if action.action != "notify" and action.action not in situation.steers:
-        return action, f"this trainer cannot {action.action}; it steers: {', '.join(situation.steers) or 'nothing'}"
+        cannot = f"this trainer cannot {action.action}; it steers: {', '.join(situation.steers) or 'nothing'}"
+        return action, cannot + _by_hand(action, situation)
     if isinstance(action, Rollback):
         action, obstacle = _with_checkpoint(action, situation)
         if obstacle is not None:
             return action, obstacle
     return action, _out_of_bounds(action, situation)
+
+
+def _by_hand(action: Action, situation: Situation) -> str:
+    """What a person can do who wants to go back all the same."""
+    good = last_good(situation.candidates, before=situation.onset) if isinstance(action, Rollback) else None
+    return f". The last good checkpoint is {good.path}, of step {good.step}: start again from it" if good else ""
 
 
 def _with_checkpoint(action: Rollback, situation: Situation) -> tuple[Rollback, str | None]:
@@ -175,10 +182,22 @@ def _with_checkpoint(action: Rollback, situation: Situation) -> tuple[Rollback, 
         known = next((each for each in situation.candidates if each.checkpoint_id == named.checkpoint_id), None)
         unusable = known is not None and known.rejected
         return action, f"checkpoint {named.checkpoint_id} turned out unusable" if unusable else None
-    good = good_before(situation.candidates, situation.onset, action.back_steps)
+    before = _undone_from(action, situation)
+    if before is None:
+        return action, "no validation loss is known to be the lowest yet: that takes nine evaluations"
+    good = good_before(situation.candidates, before, action.back_steps)
     if good is None:
-        return action, f"no checkpoint was saved while the run was stable before step {situation.onset}"
+        return action, f"no checkpoint was saved while the run was stable before step {before}"
     return action.model_copy(update={"checkpoint": good.ref()}), None
+
+
+def _undone_from(action: Rollback, situation: Situation) -> int | None:
+    """The first step that a rollback is to undo; None where that is not known."""
+    if action.to == "last_good":
+        return situation.onset
+    features = situation.facts["features"]
+    best = features.get("val_best_step") if isinstance(features, dict) else None
+    return None if best is None else int(best) + 1
 
 
 def _out_of_bounds(action: Action, situation: Situation) -> str | None:
@@ -239,5 +258,5 @@ def window_of(verify: Verify, action: Action, situation: Situation) -> int:
         return 0
     back = 0
     if isinstance(action, Rollback) and action.checkpoint is not None:
-        back = max(0, situation.onset - action.checkpoint.step)
+        back = max(0, (_undone_from(action, situation) or 0) - action.checkpoint.step)
     return verify.initial_delay_steps + back + verify.window_steps

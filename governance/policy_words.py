@@ -36,6 +36,10 @@ NO_DATA = {
     "hold": "a step at which that cannot be answered changes nothing: the steps before it still count",
     "alarm": "a step at which that cannot be answered counts as one at which it holds",
 }
+_WHERE = {
+    "last_good": "the last good checkpoint from before the incident",
+    "best_validation": "the last good checkpoint up to the lowest validation loss",
+}
 _PLAIN_VERIFY = Verify()
 
 
@@ -145,7 +149,7 @@ def _ladder(rule: Rule) -> str:
 
 
 def _of_rollback(action: Rollback) -> str:
-    words = "go back to the last good checkpoint from before the incident, on all ranks"
+    words = f"go back to {_WHERE[action.to]}, on all ranks"
     if action.back_steps:
         words += f", at least {_steps(action.back_steps)} before it"
     if action.skip_batches:
