@@ -6,7 +6,6 @@ where it was.
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,11 +15,10 @@ import typer
 if TYPE_CHECKING:
     from ..storage.imports.finding import Exported, Found
     from ..storage.imports.source import Source
-    from .importing import Importer, Result, Seen, Wishes
+    from .importing import Importer, Result, Wishes
     from .rendering import Column
 
 MISTAKE, INTERRUPTED = 2, 130
-REDRAW_SECONDS = 0.1
 
 
 class From(StrEnum):
@@ -115,11 +113,12 @@ def _brought(found: "Found", wishes: "Wishes", data_dir: Path | None) -> "list[R
     from ..stream_processors.policy_text import read_policies
     from .importing import Importer, Result
     from .own_archive import whole_archive
+    from .progress_bar import progress_bar
 
     results = [Result(str(path), "", "", "refused", why) for path, why in found.refused]
     if not found.sources and not found.exports:
         return results
-    with whole_archive(data_dir, make=True) as archive, _progress() as seen:
+    with whole_archive(data_dir, make=True) as archive, progress_bar() as seen:
         importer = Importer(archive.client, read_policies(archive.settings.policy_file), wishes, seen)
         results += _each(found, importer)
     return results
@@ -138,24 +137,6 @@ def _each(found: "Found", importer: "Importer") -> "Iterator[Result]":
             why = str(error).removeprefix(f"{source.path}: ")
             result = Result(str(source.path), source.format, "", "refused", why)
         yield result._replace(seconds=round(time.monotonic() - began, 3))
-
-
-@contextmanager
-def _progress() -> "Iterator[Seen]":
-    """A bar on a terminal, nothing on a pipe."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    from .rendering import out
-
-    console = out(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=None)
-
-        def seen(what: str, done: int, total: int | None) -> None:
-            bar.update(task, description=what, completed=done, total=total)
-
-        yield seen
 
 
 def _show(results: "Sequence[Result]", *, as_json: bool) -> None:

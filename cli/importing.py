@@ -26,6 +26,7 @@ from ..storage.imports.survey import Survey, survey
 from ..storage.imports.telling import SECOND, UNTIMED_ROW, Story, tell, tick_length
 from ..storage.rows import Archived
 from ..stream_processors.importing import CoreFault, judged
+from .progress_bar import Seen
 
 if TYPE_CHECKING:
     from ..stream_processors.policy_text import PolicySet
@@ -79,10 +80,6 @@ class Counts:
             self.incidents += isinstance(event, IncidentOpened)
             self.phases += isinstance(event, PhaseChanged)
             yield record
-
-
-Seen = Callable[[str, int, int | None], None]
-"""Told of progress: what is being done, how far, and how far it goes (None: nobody knows yet)."""
 
 
 class Importer:

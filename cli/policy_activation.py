@@ -4,7 +4,6 @@ Used by the commands of `policy`. The governor takes the text as it stands in th
 before anything is sent.
 """
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,5 +171,5 @@ def as_row(activation: Activation) -> dict[str, Any]:
         "who": activation.who,
         "before": {"name": before.policy.name, "mode": before.policy.mode, "hash": before.policy_hash},
         "now": {"name": policy.name, "mode": policy.mode, "hash": activation.policy_hash},
-        "changes": [json.loads(json.dumps(change._asdict())) for change in activation.changes],
+        "changes": [change._asdict() for change in activation.changes],
     }

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..events.errors import PolicyInvalid, UserMistake
-from ..governance.applies_to import ties
+from ..governance.applies_to import clashes
 from ..governance.policy import SHIPPED, Policy, read_policy, shipped_policy_text, told
 from ..governance.policy_yaml import Fault
 from ..stream_processors.policy_text import files_of, text_of
@@ -76,10 +76,8 @@ def checked(sources: Sequence[str]) -> list[Checked]:
         loaded = [(result, policy) for result, policy in map(_check, _found([source]))]
         results += [result for result, _ in loaded]
         together = [(policy.name, policy.applies_to) for _, policy in loaded if policy is not None]
-        names = [name for name, _ in together]
-        twice = [f"two policies are called {name}" for name in sorted({one for one in names if names.count(one) > 1})]
-        if trouble := [*twice, *ties(together)]:
-            results.append(Checked(source, trouble=tuple(trouble)))
+        if trouble := tuple(clashes(together)):
+            results.append(Checked(source, trouble=trouble))
     return results
 
 

@@ -1,6 +1,6 @@
 """A bar for what takes longer than a person likes to wait without a word.
 
-Used by `replay` and `backtest`. Drawn on stderr, from the third second on, and only on a terminal.
+Used by `replay`, `backtest`, `plan` and `import`. Drawn on stderr, from the third second on, and only on a terminal.
 """
 
 import time
@@ -14,7 +14,7 @@ Seen = Callable[[str, float, float | None], None]
 
 
 @contextmanager
-def progress_bar(clock: Callable[[], float] = time.monotonic) -> Iterator[Seen]:
+def progress_bar() -> Iterator[Seen]:
     """Hands out what must be called as the work goes on; the bar is gone when the work is done."""
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
@@ -24,13 +24,13 @@ def progress_bar(clock: Callable[[], float] = time.monotonic) -> Iterator[Seen]:
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     task = bar.add_task("", total=None)
-    began = clock()
+    began = time.monotonic()
     begun = False
 
     def seen(what: str, done: float, total: float | None) -> None:
         nonlocal begun
         bar.update(task, description=what, completed=done, total=total)
-        if not begun and clock() - began >= PATIENCE_SECONDS:
+        if not begun and time.monotonic() - began >= PATIENCE_SECONDS:
             begun = True
             bar.start()
 

@@ -2,13 +2,15 @@
 
 A policy names what it is for: model family, architecture, cluster, team, tags. What it does not name does not matter
 to it. Of those that fit a run the one with the highest precedence governs it, and among equals the one that names most.
-Two that could be equal for some run are refused when they are loaded (`ties`), so that `chosen` never has to toss a
+Two that could be equal for some run are refused when they are loaded (`clashes`), so that `chosen` never has to toss a
 coin. The shell that activates a policy asks; the choice then stands in the log as `PolicyActivated`, and the fold knows
 nothing of it.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import translate
 from functools import cache
 from itertools import combinations
 from typing import Annotated, NamedTuple, TypeVar
@@ -72,10 +74,7 @@ class AppliesTo(BaseModel):
         return self.precedence, len(self.named)
 
     def fits(self, subject: Subject) -> bool:
-        return all(
-            any(_matches(pattern, said_of(subject, name)) for pattern in patterns)
-            for name, patterns in self.named.items()
-        )
+        return not self.misfit(subject)
 
     def misfit(self, subject: Subject) -> str:
         """The first thing by which a run does not fit, in words; empty for one that does."""
@@ -107,6 +106,13 @@ def chosen(policies: Sequence[tuple[AppliesTo, T]], subject: Subject) -> T | Non
     return max(fitting, key=lambda known: known[0])[1] if fitting else None
 
 
+def clashes(policies: Sequence[tuple[str, AppliesTo]]) -> Iterator[str]:
+    """Why these policies cannot govern together: names that stand twice, and ties."""
+    counts = Counter(name for name, _ in policies)
+    yield from (f"two policies are called {name}" for name in sorted(counts) if counts[name] > 1)
+    yield from ties(policies)
+
+
 def ties(policies: Sequence[tuple[str, AppliesTo]]) -> Iterator[str]:
     """For each two that could govern the same run with the same right: which they are, for which run, what to do."""
     for (one, its), (other, others) in combinations(policies, 2):
@@ -135,8 +141,7 @@ def _matches(pattern: str, said: str) -> bool:
 
 @cache
 def _compiled(pattern: str) -> re.Pattern[str]:
-    runs = re.sub(r"\*+", "*", pattern.casefold())
-    return re.compile("".join({"*": ".*", "?": "."}.get(each, re.escape(each)) for each in runs), re.DOTALL)
+    return re.compile(translate(pattern.casefold().replace("[", "[[]")))  # here `[` stands for itself
 
 
 def _meet(one: str, other: str) -> bool:

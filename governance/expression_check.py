@@ -70,12 +70,6 @@ def slips(expression: str) -> list[Slip]:
     return sorted(found)
 
 
-def check(expression: str) -> str | None:
-    """The first mistake in words; None when there is none."""
-    found = slips(expression)
-    return found[0].message if found else None
-
-
 def unguarded(expression: str) -> list[Slip]:
     """The features that the expression needs, that a run may not have, and that no `has()` asks for first."""
     masked = _masked(expression)

@@ -40,16 +40,16 @@ def of(error: ValidationError, model: type[BaseModel], root: Node, text: str) ->
     items = error.errors(include_url=False)
     for item in items:
         path = item["loc"]
-        node, _ = located(root, path)
+        node = located(root, path)
         if item["type"] == "too_short" and any(_is_within(other["loc"], path) for other in items):
             continue  # what stands there is wrong, not missing
         if item["type"] == "expression":
             yield from _slips(item, path, node, text)
         elif item["type"] == "extra_forbidden":
-            around, _ = located(root, path[:-1])
-            yield Fault(around.keys.get(str(path[-1]), around.mark), dotted(path), _no_such_key(model, path))
+            around = located(root, path[:-1])
+            yield fault(around.keys.get(str(path[-1]), around.mark), path, _no_such_key(model, path))
         else:
-            yield Fault(node.mark, dotted(path), _said(item, path))
+            yield fault(node.mark, path, _said(item, path))
 
 
 def _is_within(path: Path, around: Path) -> bool:
@@ -63,7 +63,7 @@ def dotted(path: Path) -> str:
 
 def _slips(item: ErrorDetails, path: Path, node: Node, text: str) -> Iterator[Fault]:
     for slip in item["ctx"]["slips"]:
-        yield Fault(place_in(text, node, slip.offset), dotted(path), slip.message)
+        yield fault(place_in(text, node, slip.offset), path, slip.message)
 
 
 def _said(item: ErrorDetails, path: Path) -> str:
@@ -180,5 +180,5 @@ def _shown(given: Any) -> str:
 
 
 def fault(mark: Mark, path: Path, message: str) -> Fault:
-    """A fault of this part."""
+    """A fault at this place of the policy."""
     return Fault(mark, dotted(path), message)

@@ -86,16 +86,12 @@ def plain(node: Node) -> Any:
             return scalar
 
 
-def located(root: Node, path: Path) -> tuple[Node, bool]:
-    """The innermost value on a path, and whether the path leads all the way. Steps that lead nowhere are passed over:
-    they are names of choices, not of values.
-    """
-    node, whole = root, True
+def located(root: Node, path: Path) -> Node:
+    """The innermost value on a path. Steps that lead nowhere are names of choices, not of values: passed over."""
+    node = root
     for step in path:
-        below = _below(node, step)
-        whole = below is not None
-        node = below or node
-    return node, whole
+        node = _below(node, step) or node
+    return node
 
 
 def _below(node: Node, step: int | str) -> Node | None:
@@ -252,7 +248,7 @@ class _Reader:
             return float(word)
         return _SPECIAL.get(word.lower(), word)
 
-    def _integer(self, word: str) -> int | float:
+    def _integer(self, word: str) -> int:
         if len(word) > MAX_DIGITS:
             self._say(f"a number of {len(word)} digits is none that a policy may have")
             return 0

@@ -89,6 +89,7 @@ class Pending(Protocol):
     @property
     def queue(self) -> Sized: ...
     def hurry(self) -> None: ...
+    def counts(self) -> object: ...
 
 
 class Reporter(Protocol):
@@ -115,6 +116,7 @@ class Followed(NamedTuple):
         while outbox.queue and time.monotonic() < deadline:
             outbox.hurry()
             time.sleep(0.01)
+        outbox.counts()  # a round that was at work has told its rows when this answers
         reproduced, why = verdict(self.following, self.departure)
         other = self.following.plan.run_id
         if reproduced:

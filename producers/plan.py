@@ -79,11 +79,6 @@ class Plan(_Part):
                 raise ValueError(f"rollback {done.intervention_id} does not say to which checkpoint")
         return self
 
-    @property
-    def digest(self) -> str:
-        """The same for all ranks that were given the same plan."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
-
 
 def plan_file(run_id: str, settings: Settings) -> Path:
     """Where `pilothouse plan RUN` leaves the plan of a run, unless it is told otherwise."""

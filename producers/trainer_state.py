@@ -133,7 +133,7 @@ def rng_letter() -> str:
     if "numpy" in sys.modules:
         name, keys, *rest = sys.modules["numpy"].random.get_state()
         state["numpy"] = [name, keys.tolist(), *rest]
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch says no types
         state["cuda"] = torch.cuda.get_rng_state()
     file = io.BytesIO()
     torch.save(state, file)

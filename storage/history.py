@@ -72,8 +72,8 @@ def stream_log(
     ticks = list(_own_ticks(client, run_id)) if any(row["log_partition"] == IMPORTED for row in stands) else []
     span = _span([row for row in stands if row["log_partition"] != IMPORTED])
     if span is not None:
-        ended = [_moment(LogPlace(*row["basis"])) for row in ask(client, "ended_on", **asked)]
-        end = max([span.last, *ended])
+        ended = [LogPlace(*row["basis"]) for row in ask(client, "ended_on", **asked)]
+        end = max([span.last, *(_moment(place) for place in ended if place.partition != IMPORTED)])
         ticks += _ticks(client, span, (span.first, end), ALL_TICKS)
         if not ended:
             ticks += _ticks(client, span, (end, (before_epoch - 1, ANY_OFFSET)), ticks_after)
@@ -114,14 +114,12 @@ def _ticks(client: "Client", span: Span, moments: tuple[Moment, Moment], limit: 
     partitions = sorted(set(span.partitions.values()))
     for row in ask(client, "ticks_between", partitions=partitions, limit=limit, **after, **until):
         if row["log_partition"] == _partition_in(span, row["log_epoch"]):
-            tick = Tick(at=row["at"], partition=row["partition"], writer_id=row["writer_id"], seq=row["seq"])
-            yield Record(_place(row), tick)
+            yield Record(_place(row), _tick(row))
 
 
 def _own_ticks(client: "Client", run_id: str) -> Iterator[Record]:
     for row in ask(client, "imported_ticks", run=run_id):
-        tick = Tick(at=row["at"], partition=row["partition"], writer_id=row["writer_id"], seq=row["seq"])
-        yield Record(LogPlace(0, IMPORTED, row["log_offset"]), tick)
+        yield Record(LogPlace(0, IMPORTED, row["log_offset"]), _tick(row))
 
 
 def _partition_in(span: Span, epoch: int) -> int:
@@ -151,6 +149,10 @@ def _input(body: str) -> AnyInput:
     event = from_json(body)
     assert not isinstance(event, Decision), "the query leaves decisions out"
     return event
+
+
+def _tick(row: Row) -> Tick:
+    return Tick(at=row["at"], partition=row["partition"], writer_id=row["writer_id"], seq=row["seq"])
 
 
 def _place(row: Row) -> LogPlace:

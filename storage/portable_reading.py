@@ -7,6 +7,7 @@ is handed on to be written. Called by `cli.importing`.
 
 import heapq
 import json
+import shutil
 import struct
 import zipfile
 import zlib
@@ -163,7 +164,7 @@ class Portable:
         with file.open(MANIFEST) as member:
             text = member.read(MANIFEST_BYTES + 1)
         try:
-            told = json.loads(text[: MANIFEST_BYTES + 1]) if len(text) <= MANIFEST_BYTES else None
+            told = json.loads(text) if len(text) <= MANIFEST_BYTES else None
         except (ValueError, RecursionError) as error:
             raise self._refused(f"{MANIFEST} is no JSON: {error}") from error
         if not isinstance(told, dict) or told.get("format") != "pilothouse-run":
@@ -193,13 +194,13 @@ class Portable:
                 if not line.startswith(BEGINNINGS):
                     raise self._refused(f"{EVENTS}: line {number} stands nowhere")
                 if line.startswith(_beginning(part)):
-                    yield self._parsed(line, number)
+                    yield self._parsed(line, number, part)
 
-    def _parsed(self, line: bytes, number: int) -> _Told:
+    def _parsed(self, line: bytes, number: int, part: str) -> _Told:
         try:
             fields = json.loads(line)
             told = _Told(fields["part"], fields["offset"], self._event(fields["event"]))
-            usable = told.part in (LOG, CONTROL) and type(told.offset) is int and told.offset >= 0
+            usable = told.part == part and type(told.offset) is int and told.offset >= 0
         except ValidationError as error:
             raise self._refused(f"{EVENTS}: line {number}: {first_fault(error)}") from error
         except (ValueError, TypeError, LookupError, RecursionError, AttributeError) as error:
@@ -277,8 +278,7 @@ class Portable:
 
 
 def _copy(member: IO[bytes], copy: IO[bytes]) -> None:
-    while piece := member.read(1024**2):
-        copy.write(piece)
+    shutil.copyfileobj(member, copy, 1024**2)
     copy.flush()
 
 

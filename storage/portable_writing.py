@@ -6,6 +6,7 @@ are the same ones, and the same content digest whatever they are.
 
 import json
 import os
+import shutil
 import zipfile
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
@@ -16,7 +17,6 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from ..events.codec import to_json
 from ..events.commands import Tick
-from ..events.envelope import LogPlace
 from ..events.errors import UserMistake
 from ..events.telemetry import StepBatch
 from ..events.union import AnyDecision, AnyInput
@@ -137,7 +137,7 @@ def _told(client: "Client", run_id: str) -> Iterator[tuple[str, int, AnyInput | 
         yield LOG, offset, record.event
     for offset, decision in enumerate(read_decisions(client, run_id)):
         # The last record up to its basis: the very one, unless time has deleted it.
-        number = bisect_right(stood, order_of(LogPlace(*decision.basis))) - 1
+        number = bisect_right(stood, order_of(decision.basis)) - 1
         yield CONTROL, offset, decision.model_copy(update={"basis": place(max(0, number))})
 
 
@@ -182,5 +182,4 @@ def _zip(folder: Path, target: Path) -> None:
             # Parquet is compressed already.
             told.compress_type = zipfile.ZIP_DEFLATED if name in (MANIFEST, EVENTS) else zipfile.ZIP_STORED
             with (folder / name).open("rb") as source, file.open(told, "w", force_zip64=True) as member:
-                while piece := source.read(1024**2):
-                    member.write(piece)
+                shutil.copyfileobj(source, member, 1024**2)

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 from ..events.commands import PolicyActivated
 from ..events.errors import PolicyInvalid
 from ..events.telemetry import RunStarted
-from ..governance.applies_to import AppliesTo, chosen, subject_of, ties
+from ..governance.applies_to import AppliesTo, chosen, clashes, subject_of
 from ..governance.policy import decoded, default_policy_text, load_policy, policy_hash, read_policy, told
 
 SUFFIXES = (".yaml", ".yml")
@@ -81,9 +81,7 @@ def read_policies(path: Path | None) -> PolicySet:
     found = files_of(path)
     faults: list[str] = []
     policies = [policy for file in found if (policy := _read(file, faults)) is not None]
-    names = [policy.name for policy in policies]
-    faults += [f"two policies are called {name}" for name in sorted({one for one in names if names.count(one) > 1})]
-    faults += ties([(policy.name, load_policy(policy.text).applies_to) for policy in policies])
+    faults += clashes([(policy.name, load_policy(policy.text).applies_to) for policy in policies])
     if faults:
         raise PolicyInvalid(told("the policies cannot be used", faults))
     return PolicySet(policies)

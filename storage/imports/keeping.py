@@ -5,7 +5,7 @@ archive: so the greatest offset there says which batches need not go again. `imp
 log, and what was finished. Called by `cli.importing`.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...events.commands import Tick
@@ -79,27 +79,26 @@ class Keeper:
         """Remember that it was begun, or, as `finished`, that all of it is there."""
         with refusals():
             self._client.insert(
-                "import_log", [list(begun)], column_names=_in_order(begun), column_type_names=_types(begun)
+                "import_log",
+                [list(begun)],
+                column_names=list(LOG_COLUMNS),
+                column_type_names=list(LOG_COLUMNS.values()),
             )
 
-    def keep(self, run_id: str, records: Iterable[Archived], done: Callable[[int], None] = lambda _: None) -> int:
-        """Write what is not there yet; how many records were written. `done` is told of rows of the archive.
+    def keep(self, run_id: str, records: Iterable[Archived]) -> None:
+        """Write what is not there yet.
 
         Raises:
             FileRefused: the archive cannot hold a record.
             ArchiveUnavailable: it is not known what was written; keep the same records again.
         """
         reached = self.reached(run_id)
-        written = 0
-        for batch, rows in batches(records):
+        for batch in batches(records):
             if _last_offset(batch) >= reached:
                 self._write(run_id, batch)
-                written += len(batch)
-            done(rows)
-        return written
 
     def reached(self, run_id: str) -> int:
-        """The greatest offset that is in the archive; -1 for none."""
+        """The greatest offset that is in the archive; 0 for none, too."""
         asked = {"run": run_id, "partition": PARTITION, "topic": TELEMETRY.name}
         [row] = ask(self._client, "import_reached", **asked)
         # ClickHouse's max of nothing is 0: the first batch goes again then, which does no harm.
@@ -126,18 +125,18 @@ class Keeper:
                 )
 
 
-def batches(records: Iterable[Archived]) -> Iterator[tuple[list[Archived], int]]:
+def batches(records: Iterable[Archived]) -> Iterator[list[Archived]]:
     """The records in batches of some `BATCH_ROWS` rows, each beginning with a record of the log."""
     batch: list[Archived] = []
     rows = 0
     for record in records:
         if rows >= BATCH_ROWS and record.topic == TELEMETRY.name:
-            yield batch, rows
+            yield batch
             batch, rows = [], 0
         batch.append(record)
         rows += rows_in(record)
     if batch:
-        yield batch, rows
+        yield batch
 
 
 def rows_in(record: Archived) -> int:
@@ -148,11 +147,3 @@ def rows_in(record: Archived) -> int:
 
 def _last_offset(batch: Sequence[Archived]) -> int:
     return max(record.place.offset for record in batch if record.topic == TELEMETRY.name)
-
-
-def _in_order(begun: Begun) -> list[str]:
-    return list(begun._fields)
-
-
-def _types(begun: Begun) -> list[str]:
-    return [LOG_COLUMNS[name] for name in begun._fields]

@@ -1,7 +1,8 @@
 """What a reader gives of one run that others logged: what is said of it, and its values in the order of the log.
 
 Implemented by the readers, found by `finding`; read by `survey` and `arranging`. Reading may be done any number of
-times and always gives the same; a reader holds no more of a log in memory than a line, and never writes.
+times and always gives the same; a reader holds no more of a log in memory than a line (`huggingface`, and
+`mlflow_store` for a folder of very many metrics: all of it), and never writes.
 """
 
 import math

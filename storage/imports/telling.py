@@ -51,12 +51,12 @@ class Story:
     began_at: int
     tick_micros: int
     started: Mapping[str, Any]
-    row_micros: int = UNTIMED_ROW
-    shift: int = 0
-    ended_at: int | None = None
-    outcome: str = "completed"
-    error: str = ""
-    govern: Callable[[RunStarted], PolicyActivated] | None = None
+    row_micros: int
+    shift: int
+    ended_at: int | None
+    outcome: str
+    error: str
+    govern: Callable[[RunStarted], PolicyActivated]
 
 
 @dataclass
@@ -183,7 +183,7 @@ class _Teller:
         started = {"reason": reason, "first_step": step, "world_size": 1, "parent_attempt_id": parent}
         said = self._fact(RunStarted, at, **self._story.started, **started)
         yield said
-        if self._attempt == 1 and self._story.govern is not None and isinstance(said, RunStarted):
+        if self._attempt == 1 and isinstance(said, RunStarted):
             yield self._story.govern(said)
 
     def _pass_time(self, until: int, towards: Stage, *, alive: bool = True) -> Iterator[AnyInput]:

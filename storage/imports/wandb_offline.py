@@ -33,14 +33,21 @@ ITEM_INTEGER, ITEM_NUMBER = 5, 6
 """Since 0.31 its schema has them beside the JSON."""
 STATS_TIME, STATS_ITEM = 2, 3
 RUN_ID, RUN_PROJECT, RUN_CONFIG, RUN_GROUP, RUN_JOB, RUN_NAME, RUN_TAGS, RUN_HOST, RUN_START, RUN_GIT = (
-    *(1, 3, 4, 6, 7, 8, 10, 13, 17, 21),
+    1,
+    3,
+    4,
+    6,
+    7,
+    8,
+    10,
+    13,
+    17,
+    21,
 )
 GIT_REMOTE, GIT_COMMIT = 1, 2
 EXIT_CODE = 1
 CONFIG_UPDATE = 1
 SECONDS, NANOS = 1, 2
-OWN = ("_wandb",)
-"""Of W&B's own `_…` keys only this one holds numbers that are nobody's metric."""
 
 
 @dataclass(frozen=True)
@@ -212,7 +219,7 @@ def _item(body: bytes) -> tuple[str, Any]:
 
 def _config(body: bytes) -> dict[str, Any]:
     updates = [_item(wire.raw(value)) for number, value in wire.fields(body) if number == CONFIG_UPDATE]
-    return {key: value for key, value in updates if key not in OWN and not key.startswith("_wandb/")}
+    return {key: value for key, value in updates if key.partition("/")[0] != "_wandb"}
 
 
 def _run(body: bytes, told: dict[str, Any]) -> None:

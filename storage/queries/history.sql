@@ -40,7 +40,7 @@ FROM
     SELECT body
     FROM events
     WHERE run_id = {run:String} AND kind = 'phase_changed' AND log_epoch < {before_epoch:UInt64}
-    ORDER BY log_epoch DESC, log_offset DESC
+    ORDER BY log_partition != {imported:UInt32} DESC, log_epoch DESC, log_offset DESC
     LIMIT 1
 )
 WHERE JSONExtractString(body, 'phase') = 'Ended';

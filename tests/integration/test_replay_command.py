@@ -31,7 +31,7 @@ rules:
 
 
 def run_of(name: str, *, ends: bool = True, **fields: object) -> GovernedRun:
-    run = GovernedRun(world=2, run_id=name, **fields).begin(BACK).train(100, steps_per_tick=2)  # type: ignore[arg-type]
+    run = GovernedRun(world=2, run_id=name, **fields).begin(BACK).train(100, steps_per_tick=2)  # type: ignore[arg-type]  # any
     return run.end() if ends else run
 
 
@@ -187,7 +187,7 @@ def test_a_plan_goes_into_a_file_or_a_pipe(archive: RunArchive, tmp_path: Path) 
     said = json.loads(archive.cli("plan", "saved", "--out", str(file), "--json").stdout)
     assert (said["file"], said["stretches"]) == (str(file), 2)
     piped = archive.cli("plan", "saved", "--out", "-").stdout
-    assert Plan.model_validate_json(piped).digest == read_plan(file, Settings()).digest
+    assert Plan.model_validate_json(piped) == read_plan(file, Settings())
 
 
 def test_a_run_that_was_never_started_has_no_plan(archive: RunArchive) -> None:

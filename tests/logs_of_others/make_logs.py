@@ -40,7 +40,7 @@ def tensorboard(folder: Path) -> None:
 
     with SummaryWriter(str(folder)) as writer:
         told = {"lr": 0.001, "optimizer": "adam", "amsgrad": True}
-        for summary in hparams(told, {"final": 0.0}):  # type: ignore[no-untyped-call]
+        for summary in hparams(told, {"final": 0.0}):  # type: ignore[no-untyped-call]  # torch says no types
             writer.file_writer.add_summary(summary)
         for step in range(STEPS):
             at = 1_700_000_000.25 + 2 * step

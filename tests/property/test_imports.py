@@ -1,6 +1,5 @@
 """Laws of imported logs: whatever stands in one, it is told, judged and ended without a fault, or refused."""
 
-import math
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -132,4 +131,3 @@ def test_a_number_of_the_wire_is_the_number(value: int) -> None:
     [(number, found)] = wire.fields(bytes(body))
     assert (number, found) == (1, value)
     assert wire.signed(found) == (value if value < 2**63 else value - 2**64)
-    assert math.isfinite(wire.signed(found))

@@ -2,6 +2,7 @@
 
 import time
 from contextlib import suppress
+from random import Random
 
 import yaml
 from hypothesis import example, given, settings
@@ -175,13 +176,13 @@ SUBJECTS = st.builds(
 @settings(max_examples=40)
 @given(st.lists(APPLIES, min_size=2, max_size=5), SUBJECTS, st.randoms(use_true_random=False))
 def test_of_policies_without_a_tie_one_governs_a_run_in_whatever_order_they_are_read(
-    policies: list[AppliesTo], subject: Subject, random: object
+    policies: list[AppliesTo], subject: Subject, random: Random
 ) -> None:
     numbered = [(applies, number) for number, applies in enumerate(policies)]
     fitting = [applies.order for applies in policies if applies.fits(subject)]
     if fitting.count(max(fitting, default=(0, 0))) > 1:
         assert list(ties([(str(number), applies) for applies, number in numbered]))
         return
-    random.shuffle(numbered)  # type: ignore[attr-defined]  # hypothesis gives a random.Random
+    random.shuffle(numbered)
     assert chosen(numbered, subject) == chosen(sorted(numbered, key=lambda each: each[1]), subject)
     assert (chosen(numbered, subject) is None) == (not fitting)

@@ -1,6 +1,7 @@
 """Which policy governs a run: exactly one, and a tie is found before any run starts."""
 
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import pytest
@@ -51,11 +52,19 @@ def write(folder: Path, name: str, applies_to: str = "{}", more: str = "") -> No
         ({"tags": {"owner": "*"}}, True),
         ({"tags": {"owner": "?*"}}, False),
         ({"team": "lang.age"}, False),
+        ({"team": "[l]anguage"}, False),
     ],
 )
 def test_a_policy_is_for_the_runs_that_fit_everything_it_names(named: dict[str, Any], fits: bool) -> None:
     assert applies(**named).fits(GPT) is fits
     assert (applies(**named).misfit(GPT) == "") is fits
+
+
+def test_a_strange_start_under_a_strange_pattern_stalls_nobody() -> None:
+    subject = Subject(team="a" * 5_000)
+    began = process_time()
+    assert not applies(team="*a" * 40 + "b").fits(subject)
+    assert process_time() - began < 1.0  # a pattern that tries every way takes years
 
 
 def test_what_a_run_says_of_itself_is_what_it_is_chosen_by() -> None:

@@ -51,7 +51,7 @@ def test_a_whole_run_is_judged_from_its_start_to_its_end() -> None:
     assert isinstance(told[0], RunStarted)
     assert isinstance(told[-1], RunEnded)
     assert told[-1].outcome == "completed"
-    assert told[0].environment["imported"]["outcome"] == "assumed"  # type: ignore[index,call-overload]
+    assert told[0].environment["imported"]["outcome"] == "assumed"  # type: ignore[index,call-overload]  # JSON
 
 
 def test_the_times_are_those_of_the_original() -> None:

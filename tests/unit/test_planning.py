@@ -27,8 +27,8 @@ rules:
 
 
 def governed(**fields: object) -> GovernedRun:
-    broken = lambda position, step, rank: math.nan if position == 35 else quiet_loss(step, rank)  # noqa: E731
-    return GovernedRun(world=2, loss=broken, **fields).begin(POLICY)  # type: ignore[arg-type]
+    broken = lambda position, step, rank: math.nan if position == 35 else quiet_loss(step, rank)  # noqa: E731  # a name for one line
+    return GovernedRun(world=2, loss=broken, **fields).begin(POLICY)  # type: ignore[arg-type]  # whatever a case names
 
 
 def planned(run: GovernedRun) -> Plan:

@@ -19,6 +19,7 @@ from pilothouse.governance.policy import (
     shipped_policy_text,
     with_mode,
 )
+from pilothouse.governance.policy_faults import ACTIONS
 from pilothouse.governance.policy_schema import FILE, HEADER, MEANINGS, schema, schema_text
 from pilothouse.governance.policy_yaml import MAX_VALUES
 
@@ -255,6 +256,7 @@ def test_the_schema_beside_the_shipped_policies_is_that_of_this_code() -> None:
 def test_every_part_of_a_policy_is_explained_to_editors() -> None:
     made = schema()
     parts = {"Policy": made, **made["$defs"]}
+    assert set(MEANINGS) == set(parts) - {kind.__name__ for kind in ACTIONS.values()} - {"CheckpointRef"}
     for name, meanings in MEANINGS.items():
         assert set(parts[name]["properties"]) == set(meanings), name
 
