@@ -13,19 +13,21 @@ if TYPE_CHECKING:
     from .producers.checkpoints import Checkpoints
     from .producers.integrations.torch import watch
     from .producers.knobs import Knob
+    from .producers.own_checkpoints import announce_checkpoint
     from .producers.pilot import Pilot
     from .producers.run import Run
     from .producers.start import start_run
 
     __version__: str
 
-__all__ = ["Checkpoints", "Knob", "Pilot", "Run", "__version__", "start_run", "watch"]
+__all__ = ["Checkpoints", "Knob", "Pilot", "Run", "__version__", "announce_checkpoint", "start_run", "watch"]
 
 _HOME = {
     "Checkpoints": ".producers.checkpoints",
     "Knob": ".producers.knobs",
     "Pilot": ".producers.pilot",
     "Run": ".producers.run",
+    "announce_checkpoint": ".producers.own_checkpoints",
     "start_run": ".producers.start",
     "watch": ".producers.integrations.torch",
 }

@@ -32,6 +32,7 @@ UPCASTS: Upcasts = {
     ("advice_given", 1): dict,
     ("advice_requested", 1): dict,
     ("checkpoint_restored", 1): dict,
+    ("checkpoint_saved", 1): dict,
     ("data_profiled", 1): dict,
     ("incident_resolved", 1): dict,
     ("intervention_issued", 1): dict,

@@ -140,7 +140,11 @@ class ResourcesSampled(TrainerFact):
 
 
 class CheckpointSaved(TrainerFact):
-    """A checkpoint is complete on disk: renamed into place, manifest and checksum written."""
+    """A checkpoint is complete on disk: renamed into place, manifest and checksum written. One `by_script` is the
+    script's own, which only the script can restore.
+    """
+
+    schema_version: ClassVar[int] = 2
 
     kind: Literal["checkpoint_saved"] = "checkpoint_saved"
     step: Step
@@ -149,6 +153,7 @@ class CheckpointSaved(TrainerFact):
     manifest_sha256: Annotated[str, Field(min_length=64, max_length=64)]
     size_bytes: Count
     took_s: Seconds
+    by_script: bool = False
 
 
 class CheckpointRestored(TrainerFact):

@@ -17,7 +17,7 @@ KEPT_BYTES = 12_000
 
 
 class Candidate(msgspec.Struct):
-    """A saved checkpoint, and what the run was like at that step."""
+    """A saved checkpoint, and what the run was like at that step. What is `by_script` no pilot can restore."""
 
     checkpoint_id: str
     step: int
@@ -25,6 +25,7 @@ class Candidate(msgspec.Struct):
     manifest_sha256: str
     stable: bool
     rejected: bool = False
+    by_script: bool = False
 
     def ref(self) -> CheckpointRef:
         return CheckpointRef(
@@ -51,11 +52,14 @@ def last_good(candidates: list[Candidate], before: int | None) -> Candidate | No
 
 
 def good_before(candidates: list[Candidate], onset: int, back: int) -> Candidate | None:
-    """The last good one from at least `back` steps before an incident's onset; where all are younger, the oldest."""
-    far = last_good(candidates, before=onset - back)
+    """The last good one that a pilot can restore, from at least `back` steps before an incident's onset; where all are
+    younger, the oldest.
+    """
+    restorable = [known for known in candidates if not known.by_script]
+    far = last_good(restorable, before=onset - back)
     if far is not None or back == 0:
         return far
-    good = [known for known in candidates if known.stable and not known.rejected and known.step < onset]
+    good = [known for known in restorable if known.stable and not known.rejected and known.step < onset]
     return min(good, key=lambda known: known.step, default=None)
 
 

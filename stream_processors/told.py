@@ -50,7 +50,7 @@ def _of_checkpoint(fact: CheckpointSaved | CheckpointUnavailable | CheckpointRes
     match fact:
         case CheckpointSaved(step=step):
             ref = (fact.checkpoint_id, step, fact.path, fact.manifest_sha256)
-            return SavedCheckpoint(Candidate(*ref, stable=False))
+            return SavedCheckpoint(Candidate(*ref, stable=False, by_script=fact.by_script))
         case CheckpointUnavailable(how="not_saved"):
             return None  # it never was one
         case CheckpointUnavailable():

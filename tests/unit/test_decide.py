@@ -15,8 +15,8 @@ from pilothouse.events.decisions import (
 )
 from pilothouse.events.errors import PolicyInvalid
 from pilothouse.events.telemetry import StepBatch
-from pilothouse.governance.issuing import EXPIRY_GRACE_STEPS
 from pilothouse.governance.interventions import is_verified, touches_trainer
+from pilothouse.governance.issuing import EXPIRY_GRACE_STEPS
 from pilothouse.governance.policy import load_policy, policy_hash
 from pilothouse.tests.governed_run import GovernedRun
 from pilothouse.tests.run_builder import START, activated, quiet_loss
@@ -299,7 +299,7 @@ def test_an_expression_that_stumbles_is_not_true() -> None:
 @pytest.mark.parametrize(
     "fault, answers",
     [
-        (4.0, ["rollback", "skip_batches", "scale_lr", "notify"]),
+        (4.0, ["rollback", "skip_batches", "rollback", "scale_lr", "notify"]),
         (math.nan, ["rollback", "rollback", "notify"]),
     ],
 )
@@ -307,7 +307,7 @@ def test_the_shipped_policy_never_gives_up_in_silence(fault: float, answers: lis
     def loss(_: int, step: int, rank: int) -> float:
         return quiet_loss(step, rank) + (fault if step >= 70 else 0.0)
 
-    run = GovernedRun(loss=loss).begin().train(300)
+    run = GovernedRun(loss=loss).begin().train(400)
     proposed = run.of(InterventionProposed)
     assert [found.action.action for found in proposed] == answers
     assert (proposed[-1].severity, proposed[-1].action.action) == ("page", "notify")

@@ -15,7 +15,7 @@ from pilothouse.events.decisions import (
     InterventionVerified,
     PhaseChanged,
 )
-from pilothouse.events.telemetry import LR_RAMP, CheckpointUnavailable, RecipeChanged
+from pilothouse.events.telemetry import LR_RAMP, CheckpointSaved, CheckpointUnavailable, RecipeChanged
 from pilothouse.governance.recovery import (
     KEPT,
     KEPT_BYTES,
@@ -28,7 +28,7 @@ from pilothouse.governance.recovery import (
 )
 from pilothouse.stream_processors.run_state import EARLY_PENDING
 from pilothouse.tests.governed_run import GovernedRun
-from pilothouse.tests.run_builder import quiet_loss
+from pilothouse.tests.run_builder import ALL_ACTIONS, quiet_loss
 
 ROLLBACK = """
 name: p
@@ -329,6 +329,21 @@ def test_a_restart_keeps_the_checkpoints_that_it_goes_on_from_and_one_that_begin
         run.train(1)
         known = last_good(run.state.candidates, before=None)
         assert (known.step if known else None) == good
+
+
+def test_of_a_scripts_own_checkpoints_the_last_good_one_is_named_and_never_ordered_back_to() -> None:
+    own = {"path": "/mine/40.pt", "manifest_sha256": "0" * 64, "size_bytes": 1, "took_s": 0.0, "by_script": True}
+    for steers, why in (
+        (("stop",), "/mine/40.pt, of step 40: start again from it"),
+        (ALL_ACTIONS, "no checkpoint was"),
+    ):
+        run = GovernedRun(loss=windows(45), checkpoint_every=0).begin(ROLLBACK, steers=steers).train(41)
+        rank = run.ranks[0]
+        run.tell(rank, rank.tell, CheckpointSaved, step=40, checkpoint_id="own-00000040-40.pt", **own)
+        run.train(6)
+        assert why in run.of(InterventionDeclined)[0].why
+        changed = [found.status for found in run.of(ConditionChanged) if found.condition == "Recoverable"]
+        assert changed[-1] == "True"
 
 
 def test_a_disk_that_did_not_take_one_takes_none_away() -> None:
