@@ -19,6 +19,7 @@ EXTRA_OF = {
     "faust": "server",
     "lz4": "local",
     "pyarrow": "portable",
+    "pydantic_ai": "llm",
     "torch": "torch",
     "yaml": "server",
 }

@@ -88,11 +88,12 @@ def _compatible(settings: Settings) -> "Model":
             response.stream = Bounded(response.stream)
             return response
 
+    limits = httpx2.Limits(max_keepalive_connections=0)  # minutes lie between two questions
     client = AsyncOpenAI(
         base_url=settings.llm_base_url,
         api_key=settings.llm_api_key.get_secret_value() or "none",
         max_retries=0,
-        http_client=httpx2.AsyncClient(transport=Transport(), follow_redirects=False),
+        http_client=httpx2.AsyncClient(transport=Transport(limits=limits), follow_redirects=False),
     )
     return OpenAIChatModel(settings.llm_model, provider=OpenAIProvider(openai_client=client))
 

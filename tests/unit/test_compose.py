@@ -27,7 +27,7 @@ def test_every_variable_of_our_services_is_a_setting(name: str) -> None:
 
 
 def test_nothing_of_ours_starts_before_the_log_and_the_archive_are_ready() -> None:
-    for name in ("governor", "archiver"):
+    for name in ("governor", "archiver", "advisor"):
         needs = SERVICES[name]["depends_on"]
         assert {needs["topics"]["condition"], needs["migrate"]["condition"]} == {"service_completed_successfully"}
 
