@@ -84,6 +84,11 @@ def _order(body: Body) -> str:
     return f"{body['verb']} by {body['who']}: {body['why']}"
 
 
+def _answer(body: Body) -> str:
+    stands = "stands" if body["accepted"] else "refused"
+    return f"{short(body['intervention_id'])} {body['verb']} by {body['who']}: {stands}, {body['reason']}"
+
+
 def _policy(body: Body) -> str:
     return f"{body['name']} {short(body['policy_hash'])} by {body['who']}"
 
@@ -153,6 +158,7 @@ _TOLD: Mapping[str, Callable[[Body], str]] = {
     "intervention_verified": _verification,
     "log_lines": _log_lines,
     "operator_command": _order,
+    "order_answered": _answer,
     "phase_changed": _phase,
     "pipeline_reported": _pipeline,
     "policy_activated": _policy,

@@ -73,7 +73,9 @@ def _assemble() -> None:
     commands.command(rich_help_panel=look)(backtest_command.backtest)
     commands.command(name="import", rich_help_panel=act)(import_command.import_)
     commands.command(rich_help_panel=act)(export_command.export)
-    commands.command(rich_help_panel=act)(operator.stop)
+    commands.command(rich_help_panel=look)(operator.pending)
+    for order in operator.COMMANDS:
+        commands.command(rich_help_panel=act)(order)
     commands.command(rich_help_panel=act)(plan_command.plan)
     commands.command(rich_help_panel=act)(report_fact.report_fact)
     commands.command(rich_help_panel=operate)(stack_commands.worker)

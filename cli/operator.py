@@ -1,111 +1,174 @@
-"""A person's orders to a run: `stop`. An order is a record of the log like any other, with who and why.
+"""A person's orders to a run: `stop`, `pause`, `resume`, `intervene`, `approve`, `decline`, `silence`; and `pending`,
+which lists what waits for one. An order is a record of the log like any other, with who and why.
 
-It is told to the governor, which commands the trainers; this waits a little for what follows and says what did.
+It is told to the governor, which answers it and commands the trainers; `ordering` waits a little for what follows.
 """
 
-import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-from uuid import uuid4
+from typing import Annotated, Any
 
 import typer
 
-from ..producers.person import person
-
-if TYPE_CHECKING:
-    from clickhouse_connect.driver.client import Client
-
 WAIT_SECONDS = 15.0
-LOOK_EVERY = 0.3
-ANSWERS = ("intervention_proposed", "intervention_issued", "intervention_declined", "intervention_receipt", "run_ended")
+
+Run = Annotated[str, typer.Argument(help="The run's id, or its beginning", show_default=False)]
+Why = Annotated[str, typer.Option("--why", help="Kept with the order, for whoever reads it later", show_default=False)]
+MaybeWhy = Annotated[str, typer.Option("--why", help="Kept with the order, for whoever reads it later")]
+Who = Annotated[str, typer.Option("--who", help="In whose name; this account is kept beside it [default: user@host]")]
+Wait = Annotated[float, typer.Option(min=0.0, help="Seconds to wait for what happens")]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Of the stack [default: ~/.pilothouse]")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of words")]
+Intervention = Annotated[
+    str, typer.Argument(help="Its id, or the beginning of it; not needed where only one waits", show_default=False)
+]
 
 
-def stop(
-    run: Annotated[str, typer.Argument(help="The run's id, or its beginning", show_default=False)],
-    why: Annotated[
-        str, typer.Option("--why", help="Kept with the order, for whoever reads it later", show_default=False)
-    ],
-    data_dir: Annotated[Path | None, typer.Option("--data-dir", help="Of the stack [default: ~/.pilothouse]")] = None,
-    wait: Annotated[float, typer.Option(min=0.0, help="Seconds to wait for what happens")] = WAIT_SECONDS,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of words")] = False,
+def stop(  # noqa: PLR0913, PLR0917  # a command's options
+    run: Run,
+    why: Why,
+    checkpoint: Annotated[bool, typer.Option(help="Save a last checkpoint")] = True,
+    who: Who = "",
+    wait: Wait = WAIT_SECONDS,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
 ) -> None:
     """Stop a run in order: a last checkpoint, all telemetry sent, outcome `stopped`."""
-    from ..producers.kafka import send_fact
-    from ..storage.queries import last_places
+    action = {"action": "stop", "checkpoint": checkpoint}
+    _order(run, "stop", data_dir, {"why": why, "who": who, "action": action}, (wait, as_json))
+
+
+def pause(  # noqa: PLR0913, PLR0917  # a command's options
+    run: Run,
+    why: Why,
+    longest: Annotated[str, typer.Option("--for", help="At most so long, as 90s, 10m or 2h")] = "1h",
+    who: Who = "",
+    wait: Wait = WAIT_SECONDS,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hold all ranks of a run at a safe point, until it is resumed or the time is over."""
+    from .spans import seconds_of
+
+    action = {"action": "pause", "max_seconds": float(seconds_of(longest, "--for"))}
+    _order(run, "pause", data_dir, {"why": why, "who": who, "action": action}, (wait, as_json))
+
+
+def resume(  # noqa: PLR0913, PLR0917  # a command's options
+    run: Run,
+    why: MaybeWhy = "",
+    who: Who = "",
+    wait: Wait = WAIT_SECONDS,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """End a pause."""
+    _order(run, "resume", data_dir, {"why": why, "who": who, "needs_why": False}, (wait, as_json))
+
+
+def intervene(  # noqa: PLR0913, PLR0917  # a command's options
+    run: Run,
+    action: Annotated[str, typer.Argument(help="scale_lr, set_clip, rollback, …; a wrong one shows all")],
+    why: Why,
+    values: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE ...", help="factor=0.5, value=1.0, count=20, …")
+    ] = None,
+    who: Who = "",
+    wait: Wait = WAIT_SECONDS,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Order an action: within the policy's bounds, and by what the trainer can do. A rollback goes to the last good
+    checkpoint, or to checkpoint=STEP.
+    """
+    from .acting import action_of
     from .reading import full_name, open_archive
-    from .rendering import json_line, print_line
 
     archive = open_archive(data_dir)
     run_id = full_name(archive.client, run)
-    _refuse_ended(archive.client, run_id)
-    cursor = last_places(archive.client, run_id)
-    send_fact(archive.settings, stop_order(run_id, why, who=person(), at=time.time_ns() // 1_000))
-    seen = _until_over(archive.client, run_id, cursor, wait)
-    said = {"run_id": run_id, "sent": True, "outcome": outcome(seen), "events": [row["kind"] for row in seen]}
-    print_line(json_line(said) if as_json else account(run_id, seen))
+    given = action_of(archive.client, run_id, action, values or ())
+    _order(run_id, "intervene", data_dir, {"why": why, "who": who, "action": given}, (wait, as_json))
 
 
-def stop_order(run_id: str, why: str, who: str, at: int) -> Any:
-    """The command itself. Its writer is this one order.
-
-    Raises:
-        UserMistake: `why` is empty or too long.
-    """
-    from ..events.commands import OperatorCommand
-    from ..events.errors import UserMistake
-
-    if not why.strip() or len(why) > 16_000:
-        raise UserMistake("--why must say why, in at most 16,000 characters")
-    return OperatorCommand(
-        at=at, run_id=run_id, writer_id=f"operator-{uuid4().hex}", seq=1, verb="stop", who=who[:200], why=why
-    )
+def approve(  # noqa: PLR0913, PLR0917  # a command's options
+    run: Run,
+    intervention: Intervention = "",
+    why: MaybeWhy = "",
+    who: Who = "",
+    wait: Wait = WAIT_SECONDS,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Agree to an intervention that waits for a person."""
+    about = {"why": why, "who": who, "needs_why": False, "intervention_id": intervention}
+    _order(run, "approve", data_dir, about, (wait, as_json))
 
 
-def _refuse_ended(client: "Client", run_id: str) -> None:
-    from ..events.errors import UserMistake
-    from ..storage.queries import show_run
-
-    row = show_run(client, run_id)
-    if row["outcome"]:
-        raise UserMistake(f"run {run_id} has ended already ({row['outcome']})")
-
-
-def _until_over(client: "Client", run_id: str, cursor: Any, seconds: float) -> list[dict[str, Any]]:
-    from ..storage.queries import events_of
-
-    deadline = time.monotonic() + seconds
-    while True:
-        seen = events_of(client, run_id, kinds=ANSWERS, after=cursor)
-        if outcome(seen) in ("ended", "declined") or time.monotonic() >= deadline:
-            return seen
-        time.sleep(LOOK_EVERY)
+def decline(  # noqa: PLR0913, PLR0917  # a command's options
+    run: Run,
+    why: Why,
+    intervention: Intervention = "",
+    who: Who = "",
+    wait: Wait = WAIT_SECONDS,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say no to an intervention that waits for a person."""
+    _order(run, "decline", data_dir, {"why": why, "who": who, "intervention_id": intervention}, (wait, as_json))
 
 
-def outcome(seen: Sequence[dict[str, Any]]) -> str:
-    """How far the order came: `ended`, `declined`, `answered` (by ranks), `issued`, or only `sent`."""
-    kinds = {row["kind"] for row in seen}
-    for kind, name in (
-        ("run_ended", "ended"),
-        ("intervention_declined", "declined"),
-        ("intervention_receipt", "answered"),
-        ("intervention_issued", "issued"),
-    ):
-        if kind in kinds:
-            return name
-    return "sent"
+def silence(  # noqa: PLR0913, PLR0917  # a command's options
+    run: Run,
+    why: MaybeWhy = "",
+    span: Annotated[str, typer.Option("--for", help="How long: 200steps, 90s, 10m or 2h", show_default=False)] = "",
+    rule: Annotated[str, typer.Option("--rule", help="This rule only")] = "",
+    condition: Annotated[str, typer.Option("--condition", help="The rules that look at this condition")] = "",
+    end: Annotated[bool, typer.Option("--end", help="End what was silenced, before its time")] = False,
+    who: Who = "",
+    wait: Wait = WAIT_SECONDS,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let rules keep still for a while: what they would have done is recorded, and nothing comes of it."""
+    from .spans import span_of
+
+    about: dict[str, Any] = {"why": why, "who": who, "needs_why": not end, "rule": rule, **span_of(span, end=end)}
+    _order(run, "silence", data_dir, about | ({"condition": condition} if condition else {}), (wait, as_json))
 
 
-def account(run_id: str, seen: Sequence[dict[str, Any]]) -> str:
-    """What happened, for a person, and what to do where nothing did."""
-    from .event_text import line_of
+def pending(
+    run: Annotated[str, typer.Argument(help="Only of this run", show_default=False)] = "",
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """What waits for a person's answer, what happens without one and when, and what is silenced."""
+    from .reading import full_name, open_archive
+    from .waiting import show_silences, show_waiting
 
-    follow = f"`pilothouse tail {run_id}`"
-    last = {
-        "ended": f"run {run_id} has ended",
-        "declined": f"the governor declined to stop run {run_id}",
-        "answered": f"the ranks of run {run_id} have answered; it is coming to its end",
-        "issued": f"the governor told run {run_id} to stop; its ranks have not answered yet: {follow}",
-        "sent": f"the order is in the log, and nothing came of it yet: {follow}",
-    }[outcome(seen)]
-    return "\n".join([*(line_of(row) for row in seen), last])
+    client = open_archive(data_dir).client
+    run_id = full_name(client, run) if run else ""
+    show_waiting(client, run_id, as_json=as_json)
+    show_silences(client, run_id, as_json=as_json)
+
+
+COMMANDS = (approve, decline, intervene, pause, resume, stop, silence)
+
+
+def _order(run: str, verb: str, data_dir: Path | None, about: dict[str, Any], shown: tuple[float, bool]) -> None:
+    """Write it, wait, say what came of it. Status 1 where it was refused."""
+    from .ordering import REFUSALS, account, as_fields, order_of, send
+    from .reading import full_name, open_archive
+    from .rendering import json_line, print_line
+
+    wait, as_json = shown
+    given = dict(about)
+    order_of("a-run", verb, **given | ({"intervention_id": "one"} if "intervention_id" in given else {}))
+    archive = open_archive(data_dir)
+    run_id = full_name(archive.client, run)
+    if "intervention_id" in given:
+        from .waiting import meant
+
+        given["intervention_id"] = meant(archive.client, run_id, given["intervention_id"])
+    sent = send(archive, order_of(run_id, verb, **given), wait)
+    print_line(json_line(as_fields(sent)) if as_json else account(sent))
+    if sent.outcome in REFUSALS:
+        raise typer.Exit(1)

@@ -98,10 +98,12 @@ def _silenced(ledger: Ledger, order: OperatorCommand, situation: Situation) -> O
         ledger.silences, lambda known: (known.rule, known.condition) != (silence.rule, silence.condition)
     )
     if not order.steps and not order.seconds:
-        was_silent = any(known.in_force(ledger.judged, situation.tick) for known in alike)
+        was_silent = any(known.in_force(ledger.judged + 1, situation.tick) for known in alike)
         ledger.silences = [known for known in ledger.silences if known not in alike]
         return Outcome(was_silent, f"{silence.about} {'speaks again' if was_silent else 'was not silenced'}")
-    kept = [known for known in ledger.silences if known not in alike and known.in_force(ledger.judged, situation.tick)]
+    kept = [
+        known for known in ledger.silences if known not in alike and known.in_force(ledger.judged + 1, situation.tick)
+    ]
     if len(kept) >= silences.MOST:
         return Outcome(False, f"{silences.MOST} silences are in force already: end one of them first")
     ledger.silences = [*kept, silence]

@@ -75,7 +75,7 @@ def _obstacles(policy: Policy, rule: Rule, moment: Moment) -> Iterator[str]:
         yield REFUSALS.get(refusal, refusal)
     if action.action != "notify" and action.action not in moment.steers:
         yield f"this trainer cannot {action.action}; it steers: {', '.join(moment.steers) or 'nothing'}"
-    if silence := silences.of_rule(moment.ledger.silences, rule, moment.ledger.judged, moment.tick):
+    if silence := silences.of_rule(moment.ledger.silences, rule, moment.ledger.judged + 1, moment.tick):
         yield silence.words
     if policy.mode == "observe":
         yield "mode observe: it is proposed and goes no further"

@@ -46,8 +46,8 @@ class Silence(msgspec.Struct, frozen=True):
         return not self.condition or names_condition(rule, self.condition)
 
     def in_force(self, judged: int, tick: int) -> bool:
-        """Whether it still holds, after so many judged steps and at this tick."""
-        return judged < self.until_judged or tick < self.until_tick
+        """Whether it holds at the step that is the run's so-manieth, and at this tick."""
+        return judged <= self.until_judged or tick < self.until_tick
 
 
 def names_condition(rule: Rule, condition: str) -> bool:

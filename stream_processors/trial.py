@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, get_args
 
-from ..events.actions import Action, ActionKind
+from ..events.actions import LR_MULTIPLIER, Action, ActionKind
 from ..events.commands import OperatorCommand, PolicyActivated, Tick
 from ..events.decisions import (
     InterventionDeclined,
@@ -41,6 +41,8 @@ SECOND = 1_000_000
 START = 1_700_000_000 * SECOND
 HEARTBEAT_SECONDS = 5
 EVALUATED = "val_loss"
+VALUES = {LR_MULTIPLIER: 1.0, "clip": 1.0, "weight_decay": 0.1, "dropout": 0.1, "loss_weight": 1.0, "batch_size": 32.0}
+"""What the made trainer begins with."""
 
 
 class Seen(NamedTuple):
@@ -119,6 +121,7 @@ class _Training:
         self._position = self._step = 0
         self._attempt, self._attempt_id = 1, "attempt-1"
         self._orders: list[InterventionIssued] = []
+        self._values = dict(VALUES)
         self._over = False
 
     def run(self) -> None:
@@ -189,6 +192,9 @@ class _Training:
 
     def _apply(self, order: InterventionIssued, entry: int) -> None:
         action = order.action
+        after = {name: value for name, value in action.leaves(self._values).items() if name in self._values}
+        before = {name: self._values[name] for name in after}
+        self._values |= after
         for rank in range(self._trial.ranks):
             self._tell(
                 InterventionReceipt,
@@ -196,6 +202,8 @@ class _Training:
                 intervention_id=order.intervention_id,
                 outcome="applied",
                 step=max(0, self._step - 1),
+                before=before,
+                after=after,
             )
         self._fate(order.intervention_id, "applied", "")
         match action.action:

@@ -46,6 +46,7 @@ class GovernedRun:
     orders: int = 0
     to_obey: list[InterventionIssued] = field(default_factory=list)
     saved: list[int] = field(default_factory=list)
+    values: dict[str, float] = field(default_factory=lambda: {"lr_multiplier": 1.0})
 
     def __post_init__(self) -> None:
         self.state = new_state(self.run_id)
@@ -76,7 +77,7 @@ class GovernedRun:
         """A person's command."""
         self.orders += 1
         identity: dict[str, Any] = {"run_id": self.run_id, "writer_id": "person", "seq": self.orders, "at": START}
-        return self.fold(OperatorCommand(verb=verb, who="ada", why="because", **identity, **fields))
+        return self.fold(OperatorCommand(verb=verb, **{"who": "ada", "why": "because"} | identity | fields))
 
     def train(self, steps: int, *, steps_per_tick: int = 1) -> "GovernedRun":
         """Train over so many positions of the data, obeying what is issued."""
@@ -106,8 +107,11 @@ class GovernedRun:
                 reason = f"CheckpointCorrupt: {checkpoint.path}"
                 self.tell(rank, rank.receipt, order.intervention_id, self.step, "failed", reason)
             return
+        after = {name: value for name, value in action.leaves(self.values).items() if name in self.values}
+        changed = {"before": {name: self.values[name] for name in after}, "after": after}
+        self.values |= after
         for rank in self.ranks:
-            self.tell(rank, rank.receipt, order.intervention_id, self.step)
+            self.tell(rank, rank.receipt, order.intervention_id, self.step, **changed)
         if action.action == "skip_batches":
             self.position += action.count
         if checkpoint is not None and action.action == "rollback":

@@ -69,8 +69,12 @@ class Rank:
             took_s=0.1,
         )
 
-    def receipt(self, intervention_id: str, step: int, outcome: str = "applied", reason: str = "") -> None:
-        self.tell(InterventionReceipt, step=step, intervention_id=intervention_id, outcome=outcome, reason=reason)
+    def receipt(
+        self, intervention_id: str, step: int, outcome: str = "applied", reason: str = "", **values: Any
+    ) -> None:
+        """`values` are `before` and `after`, as a trainer measures them."""
+        told: dict[str, Any] = {"intervention_id": intervention_id, "outcome": outcome, "reason": reason}
+        self.tell(InterventionReceipt, step=step, **told, **values)
 
     def ended(self, step: int, outcome: str = "completed") -> None:
         self.tell(RunEnded, step=step, outcome=outcome)

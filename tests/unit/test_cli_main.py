@@ -8,6 +8,7 @@ import typer
 
 from pilothouse.cli.main import commands
 
+ORDERS = ("--data-dir", "--json", "--wait", "--who", "--why")
 OPTIONS = {
     "advice": ["--data-dir", "--json", "run"],
     "backtest": ["--all", "--data-dir", "--jobs", "--json", "--runs", "--since", "-j", "more", "policy"],
@@ -34,7 +35,14 @@ OPTIONS = {
     "spool list": ["--data-dir", "--json"],
     "spool push": ["--data-dir", "--json", "which"],
     "sql": ["--data-dir", "--format", "--json", "-f", "query"],
-    "stop": ["--data-dir", "--json", "--wait", "--why", "run"],
+    "approve": [*ORDERS, "intervention", "run"],
+    "decline": [*ORDERS, "intervention", "run"],
+    "intervene": [*ORDERS, "action", "run", "values"],
+    "pause": ["--data-dir", "--for", *ORDERS[1:], "run"],
+    "pending": ["--data-dir", "--json", "run"],
+    "resume": [*ORDERS, "run"],
+    "silence": ["--condition", "--data-dir", "--end", "--for", "--json", "--rule", *ORDERS[2:], "run"],
+    "stop": ["--checkpoint", *ORDERS, "run"],
     "tail": ["--data-dir", "--json", "--kind", "--lines", "-k", "-n", "run"],
     "topics create": ["--data-dir", "--json"],
     "topics deadletters": ["--data-dir", "--json", "--limit", "-n"],
