@@ -50,7 +50,7 @@ STEP_LOG = Table(
     "step_log",
     {"run_id": "String", "metric": _WORD, "first_step": "Int64", "writer_id": _WORD, "seq": "UInt64"}
     | {"column_index": "UInt16", "attempt_id": _WORD, "attempt": "Int64", "rank": "Int32"}
-    | {"rows": "Array(UInt16)", "steps": "Array(Int64)", "times": f"Array({_TIME})", "values": "Array(Float64)"}
+    | {"rows": "Array(UInt16)", "steps": "Array(Int64)", "times": f"Array({_TIME})", "bits": "Array(UInt64)"}
     | {"batch_at": _TIME}
     | _PLACE,
 )
@@ -122,11 +122,11 @@ def _step_rows(batch: StepBatch, place: LogPlace) -> Iterator[Row]:
     def row(metric: str, column: int, kept: Sequence[int], values: Sequence[float]) -> Row:
         steps, times = _picked(batch, kept) if kept else ((), ())
         identity = (batch.run_id, metric, min(steps, default=first_step), batch.writer_id, batch.seq, column)
-        return (*identity, *lineage, kept, steps, times, values, batch.at, *place)
+        return (*identity, *lineage, kept, steps, times, _bits(array("d", values)), batch.at, *place)
 
-    def whole(metric: str, column: int, values: Sequence[float]) -> Row:
+    def whole(metric: str, column: int, values: "array[float]") -> Row:
         identity = (batch.run_id, metric, first_step, batch.writer_id, batch.seq, column)
-        return (*identity, *lineage, (), batch.steps, batch.times, values, batch.at, *place)
+        return (*identity, *lineage, (), batch.steps, batch.times, _bits(values), batch.at, *place)
 
     silent: set[int] | None = None
     for column, (metric, values) in enumerate(batch.metrics.items()):
@@ -142,12 +142,19 @@ def _step_rows(batch: StepBatch, place: LogPlace) -> Iterator[Row]:
         yield row(NO_METRIC, 0, sorted(silent), [0.0] * len(silent))
 
 
-def _without_holes(values: Sequence[float | None]) -> Sequence[float] | None:
+def _without_holes(values: Sequence[float | None]) -> "array[float] | None":
     """The values, where there is one for every step. (An array of doubles refuses None faster than Python finds it.)"""
     try:
         return array("d", values)  # type: ignore[arg-type]  # a None is what is asked for
     except TypeError:
         return None
+
+
+def _bits(values: "array[float]") -> "array[int]":
+    """Each double as the integer of its bits, which the archive stores plane by plane."""
+    bits = array("Q")
+    bits.frombytes(values.tobytes())
+    return bits
 
 
 def _picked(batch: StepBatch, kept: Sequence[int]) -> tuple[list[int], list[int]]:

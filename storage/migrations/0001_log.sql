@@ -71,7 +71,8 @@ SETTINGS index_granularity_bytes = 131072;
 -- which rows of the batch have a value, and is empty where all have (and where none has: `values` is empty as well, and the row
 -- keeps the metric's name). The metric '' keeps the steps of which nothing was logged.
 --
--- Stretches of steps come before metrics in the key, so that the times of a step, which every metric repeats, stand close to each
+-- `bits` are the doubles' own bits, kept plane by plane: what float32 has no bits for, and what neighbours share, costs nothing. Read
+-- `values`. Stretches of steps come before metrics in the key, so that the times of a step, which every metric repeats, stand close to each
 -- other: they cost their bytes once. Large blocks for them, small granules for the values, of which one metric is read at a time.
 CREATE TABLE IF NOT EXISTS step_log
 (
@@ -85,10 +86,11 @@ CREATE TABLE IF NOT EXISTS step_log
     attempt       Int64 CODEC(ZSTD(1)),
     rank          Int32 CODEC(ZSTD(1)),
     rows          Array(UInt16) CODEC(Delta, ZSTD(1)),
-    steps         Array(Int64) CODEC(Delta, ZSTD(1)),
+    steps         Array(Int64) CODEC(DoubleDelta, ZSTD(1)),
     times         Array(DateTime64(6, 'UTC')) CODEC(Delta, ZSTD(3))
         SETTINGS (min_compress_block_size = 1048576, max_compress_block_size = 1048576),
-    values        Array(Float64) CODEC(Gorilla, ZSTD(1)),
+    bits          Array(UInt64) CODEC(T64('bit'), ZSTD(1)),
+    values        Array(Float64) ALIAS arrayMap(each -> reinterpretAsFloat64(each), bits),
     batch_at      DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)),
     log_epoch     UInt32 CODEC(ZSTD(1)),
     log_partition UInt32 CODEC(ZSTD(1)),

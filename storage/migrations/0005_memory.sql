@@ -175,23 +175,48 @@ CREATE OR REPLACE VIEW intervention_efficacy
     last_at         Nullable(DateTime64(6, 'UTC')) COMMENT 'last proposed'
 )
 AS
+WITH lives AS
+(
+    SELECT
+        run_id, intervention_id,
+        anyIf(l.incident_id, kind = 'intervention_proposed') AS incident_id,
+        argMaxIf(l.action, kind = 'intervention_issued', kind IN ('intervention_proposed', 'intervention_issued')) AS action,
+        minIf(toNullable(at), kind = 'intervention_proposed') AS proposed_at,
+        minIf(toNullable(at), kind = 'intervention_issued') AS issued_at,
+        countIf(kind = 'intervention_receipt' AND l.outcome = 'applied') > 0 AS applied,
+        anyIf(l.outcome, kind = 'intervention_verified') AS verdict,
+        maxIf(toNullable(at), kind = 'intervention_verified') AS verified_at
+    FROM event_log AS l FINAL
+    WHERE kind IN ('intervention_proposed', 'intervention_issued', 'intervention_receipt', 'intervention_verified')
+    GROUP BY run_id, intervention_id
+),
+causes AS
+(
+    SELECT
+        run_id, incident_id,
+        anyIf(concat(c.condition, '/', c.reason), kind = 'incident_opened') AS signature,
+        maxIf(c.steps_lost, kind = 'incident_resolved') AS steps_lost
+    FROM event_log AS c FINAL
+    WHERE kind IN ('incident_opened', 'incident_resolved')
+    GROUP BY run_id, incident_id
+)
 SELECT
-    if(i.condition = '', '', i.signature) AS signature,
-    n.action AS action,
+    c.signature AS signature,
+    l.action AS action,
     count() AS proposed,
-    countIf(n.issued_at IS NOT NULL) AS issued,
-    countIf(n.ranks_applied > 0) AS applied,
-    countIf(n.verification = 'recovered') AS recovered,
-    countIf(n.verification = 'ineffective') AS ineffective,
-    countIf(n.verification = 'inconclusive') AS inconclusive,
-    countIf(n.verification = 'reverted') AS reverted,
-    if(countIf(n.verification != '') = 0, NULL, countIf(n.verification = 'recovered') / countIf(n.verification != '')) AS success_rate,
-    avgIf(toNullable(dateDiff('microsecond', n.issued_at, n.verified_at) / 1e6), n.verification = 'recovered') AS mean_recovery_s,
-    avgIf(toNullable(i.steps_lost), n.verification = 'recovered') AS mean_steps_lost,
-    uniqExact(n.run_id) AS runs,
-    max(n.proposed_at) AS last_at
-FROM interventions AS n
-LEFT JOIN incidents AS i ON i.run_id = n.run_id AND i.incident_id = n.incident_id
+    countIf(l.issued_at IS NOT NULL) AS issued,
+    countIf(l.applied) AS applied,
+    countIf(l.verdict = 'recovered') AS recovered,
+    countIf(l.verdict = 'ineffective') AS ineffective,
+    countIf(l.verdict = 'inconclusive') AS inconclusive,
+    countIf(l.verdict = 'reverted') AS reverted,
+    if(countIf(l.verdict != '') = 0, NULL, recovered / countIf(l.verdict != '')) AS success_rate,
+    avgIf(toNullable(dateDiff('microsecond', l.issued_at, l.verified_at) / 1e6), l.verdict = 'recovered') AS mean_recovery_s,
+    avgIf(c.steps_lost, l.verdict = 'recovered') AS mean_steps_lost,
+    uniqExact(l.run_id) AS runs,
+    max(l.proposed_at) AS last_at
+FROM lives AS l
+LEFT JOIN causes AS c ON c.run_id = l.run_id AND c.incident_id = l.incident_id
 GROUP BY signature, action;
 
 -- By condition and reason: how often, how soon seen (MTTD), how soon over (MTTR), and what it cost.
@@ -324,7 +349,7 @@ CREATE OR REPLACE VIEW run_overview
     share_well              Nullable(Float64) COMMENT 'share of the time in Warmup and Normal',
     incidents               UInt64 COMMENT 'incidents opened',
     open_incidents          Int64 COMMENT 'of these, still open',
-    mttd_s                  Nullable(Float64) COMMENT 'mean seconds from onset to judgement',
+    mean_detection_steps    Nullable(Float64) COMMENT 'from onset to judgement',
     mttr_s                  Nullable(Float64) COMMENT 'mean seconds from judgement to recovery',
     steps_lost              Int64 COMMENT 'steps that were undone: wasted',
     interventions_proposed  UInt64 COMMENT 'how many',
@@ -347,72 +372,41 @@ CREATE OR REPLACE VIEW run_overview
     wasted_cost             Nullable(Float64) COMMENT 'cost x wasted_share'
 )
 AS
-WITH spans AS
-(
-    SELECT run_id, attempt_id, min(p.first_at) AS first_at, max(p.last_at) AS last_at
-    FROM run_progress AS p
-    GROUP BY run_id, attempt_id
-),
-spent AS
+WITH told AS
 (
     SELECT
-        s.run_id AS run_id,
-        sum(a.world_size * dateDiff('microsecond', s.first_at, s.last_at)) / 3.6e9 AS rank_hours,
-        sum(a.cost_per_hour * dateDiff('microsecond', s.first_at, s.last_at)) / 3.6e9 AS cost,
-        min(a.first_step) AS first_step
-    FROM spans AS s
-    INNER JOIN attempts AS a ON a.run_id = s.run_id AND a.attempt_id = s.attempt_id
+        run_id,
+        arraySort(groupArrayIf((log_epoch, log_offset, e.phase, at), kind = 'phase_changed')) AS turns,
+        minMapIf(map(e.incident_id, at), kind = 'incident_opened') AS opened,
+        maxMapIf(map(e.incident_id, at), kind = 'incident_resolved' AND e.outcome = 'recovered') AS recovered,
+        minMapIf(map(e.incident_id, toInt64(ifNull(e.step, 0)) - e.onset_step), kind = 'incident_opened') AS detected,
+        sumIf(ifNull(e.steps_lost, 0), kind = 'incident_resolved') AS steps_lost,
+        uniqExactIf(e.intervention_id, kind = 'intervention_proposed') AS proposed,
+        uniqExactIf(e.intervention_id, kind = 'intervention_verified' AND e.outcome = 'recovered') AS helped,
+        uniqExactIf(e.intervention_id, kind = 'intervention_verified' AND e.outcome IN ('ineffective', 'reverted')) AS in_vain,
+        countIf(kind = 'checkpoint_saved') AS checkpoints,
+        countIf(kind = 'checkpoint_rejected') AS checkpoints_rejected,
+        countIf(kind = 'checkpoint_restored') AS checkpoints_restored,
+        arraySort(groupArrayIf((log_epoch, log_offset, JSONExtractString(body, 'split'), numbers), kind = 'eval_completed')) AS evals,
+        maxMapIf(map(writer_id, numbers['energy_kwh']), kind = 'resources_sampled' AND isFinite(numbers['energy_kwh'])
+            AND mapContains(numbers, 'energy_kwh')) AS energy,
+        maxMapIf(map(writer_id, numbers['gpu_count']), kind = 'resources_sampled' AND mapContains(numbers, 'gpu_count')) AS devices,
+        avgIf(toNullable(numbers['gpu_util']), kind = 'resources_sampled' AND isFinite(numbers['gpu_util'])
+            AND mapContains(numbers, 'gpu_util')) AS gpu_util,
+        maxMapIf(map(e.attempt_id, e.world_size), kind = 'run_started') AS sizes,
+        maxMapIf(map(e.attempt_id, JSONExtractFloat(body, 'cost_per_hour')), kind = 'run_started'
+            AND JSONType(body, 'cost_per_hour') != 'Null' AND JSONHas(body, 'cost_per_hour')) AS rates,
+        minIf(JSONExtractInt(body, 'first_step'), kind = 'run_started') AS first_step
+    FROM event_log AS e FINAL
+    WHERE kind IN ('run_started', 'phase_changed', 'incident_opened', 'incident_resolved', 'intervention_proposed', 'intervention_verified',
+        'checkpoint_saved', 'checkpoint_rejected', 'checkpoint_restored', 'eval_completed', 'resources_sampled')
     GROUP BY run_id
 ),
-in_phases AS
+spans AS
 (
-    SELECT run_id, mapFromArrays(groupArray(t.phase), groupArray(t.seconds)) AS seconds_in_phase,
-        sumIf(t.share, t.phase IN ('Normal', 'Warmup')) AS share_well, sumIf(t.seconds, t.phase = 'Stalled') AS stalled_s
-    FROM time_in_phase AS t
-    GROUP BY run_id
-),
-trouble AS
-(
-    SELECT run_id, avg(detection_s) AS mttd_s, avg(recovery_s) AS mttr_s, sum(i.steps_lost) AS steps_lost
-    FROM incidents AS i
-    GROUP BY run_id
-),
-done AS
-(
-    SELECT run_id, count() AS proposed, countIf(n.verification = 'recovered') AS recovered,
-        countIf(n.verification IN ('ineffective', 'reverted')) AS in_vain
-    FROM interventions AS n
-    GROUP BY run_id
-),
-saved AS
-(
-    SELECT run_id, count() AS checkpoints, countIf(rejected) AS checkpoints_rejected, sum(times_restored) AS restored
-    FROM checkpoints
-    GROUP BY run_id
-),
-scored AS
-(
-    SELECT run_id, mapFromArrays(groupArray(name), groupArray(last)) AS evaluations
-    FROM
-    (
-        SELECT run_id, concat(e.split, '/', e.metric) AS name, argMax(e.value, (e.log_epoch, e.log_offset)) AS last
-        FROM evals AS e
-        GROUP BY run_id, name
-    )
-    GROUP BY run_id
-),
-machine AS
-(
-    SELECT run_id, sumIf(greatest_value, name = 'energy_kwh') AS energy_kwh, countIf(name = 'energy_kwh') AS energy_told,
-        sumIf(greatest_value, name = 'gpu_count') AS gpus, countIf(name = 'gpu_count') AS gpus_told,
-        avgIf(mean_value, name = 'gpu_util') AS gpu_util, countIf(name = 'gpu_util') AS util_told
-    FROM
-    (
-        SELECT run_id, name, writer_id, maxIf(value, isFinite(value)) AS greatest_value, avgIf(value, isFinite(value)) AS mean_value
-        FROM resources
-        WHERE name IN ('energy_kwh', 'gpu_count', 'gpu_util')
-        GROUP BY run_id, name, writer_id
-    )
+    SELECT run_id, minMap(map(p.attempt_id, toUnixTimestamp64Micro(p.first_at))) AS began,
+        maxMap(map(p.attempt_id, toUnixTimestamp64Micro(p.last_at))) AS ended
+    FROM run_progress AS p
     GROUP BY run_id
 )
 SELECT
@@ -421,33 +415,35 @@ SELECT
     r.attempts AS attempts, r.world_size AS world_size, r.last_step AS last_step,
     r.started_at AS started_at, r.last_at AS last_at,
     dateDiff('microsecond', r.started_at, r.last_at) / 1e6 AS duration_s,
-    f.seconds_in_phase AS seconds_in_phase,
-    if(empty(f.seconds_in_phase), NULL, f.share_well) AS share_well,
+    mapFilter((name, seconds) -> name != 'Ended', arrayReduce('sumMap',
+        arrayMap((turn, until) -> map(turn.3, greatest(dateDiff('microsecond', turn.4, until) / 1e6, 0)),
+            t.turns, arrayPushBack(arrayPopFront(t.turns.4), r.last_at)))) AS seconds_in_phase,
+    if(empty(seconds_in_phase), NULL,
+        (seconds_in_phase['Normal'] + seconds_in_phase['Warmup']) / arraySum(mapValues(seconds_in_phase))) AS share_well,
     r.incidents AS incidents, r.open_incidents AS open_incidents,
-    t.mttd_s AS mttd_s, t.mttr_s AS mttr_s, ifNull(t.steps_lost, 0) AS steps_lost,
-    d.proposed AS interventions_proposed, r.interventions AS interventions_issued,
-    d.recovered AS interventions_recovered, d.in_vain AS interventions_in_vain,
-    c.checkpoints AS checkpoints, c.checkpoints_rejected AS checkpoints_rejected, c.restored AS checkpoints_restored,
-    e.evaluations AS evaluations,
-    if(m.energy_told = 0, NULL, m.energy_kwh) AS energy_kwh,
-    if(m.gpus_told = 0, NULL, m.gpus) AS gpus,
-    if(m.util_told = 0, NULL, m.gpu_util) AS gpu_util,
-    p.rank_hours AS rank_hours,
+    if(empty(t.detected), NULL, arrayAvg(mapValues(t.detected))) AS mean_detection_steps,
+    if(empty(t.recovered), NULL,
+        arrayAvg(arrayMap(id -> dateDiff('microsecond', t.opened[id], t.recovered[id]) / 1e6, mapKeys(t.recovered)))) AS mttr_s,
+    t.steps_lost AS steps_lost,
+    t.proposed AS interventions_proposed, r.interventions AS interventions_issued,
+    t.helped AS interventions_recovered, t.in_vain AS interventions_in_vain,
+    t.checkpoints AS checkpoints, t.checkpoints_rejected AS checkpoints_rejected, t.checkpoints_restored AS checkpoints_restored,
+    arrayFold((last, told) -> mapUpdate(last, mapApply((name, value) -> (concat(told.3, '/', name), value), told.4)), t.evals,
+        CAST(map(), 'Map(String, Float64)')) AS evaluations,
+    if(empty(t.energy), NULL, arraySum(mapValues(t.energy))) AS energy_kwh,
+    if(empty(t.devices), NULL, arraySum(mapValues(t.devices))) AS gpus,
+    t.gpu_util AS gpu_util,
+    arraySum(arrayMap(id -> t.sizes[id] * (s.ended[id] - s.began[id]), mapKeys(t.sizes))) / 3.6e9 AS rank_hours,
     gpus * duration_s / 3600 AS gpu_hours,
-    p.cost AS cost,
-    least(1, (steps_lost / greatest(ifNull(r.last_step, 0) + 1 - p.first_step + steps_lost, 1))
-        + if(duration_s > 0, f.stalled_s / duration_s, 0)) AS wasted_share,
+    if(empty(t.rates), NULL, arraySum(arrayMap(id -> t.rates[id] * (s.ended[id] - s.began[id]), mapKeys(t.rates))) / 3.6e9) AS cost,
+    least(1, steps_lost / greatest(ifNull(r.last_step, 0) + 1 - t.first_step + steps_lost, 1)
+        + if(duration_s > 0, seconds_in_phase['Stalled'] / duration_s, 0)) AS wasted_share,
     rank_hours * wasted_share AS wasted_rank_hours,
     gpu_hours * wasted_share AS wasted_gpu_hours,
     cost * wasted_share AS wasted_cost
 FROM runs AS r
-LEFT JOIN spent AS p ON p.run_id = r.run_id
-LEFT JOIN in_phases AS f ON f.run_id = r.run_id
-LEFT JOIN trouble AS t ON t.run_id = r.run_id
-LEFT JOIN done AS d ON d.run_id = r.run_id
-LEFT JOIN saved AS c ON c.run_id = r.run_id
-LEFT JOIN scored AS e ON e.run_id = r.run_id
-LEFT JOIN machine AS m ON m.run_id = r.run_id;
+LEFT JOIN told AS t ON t.run_id = r.run_id
+LEFT JOIN spans AS s ON s.run_id = r.run_id;
 
 -- How far the archive has come in each partition of the log. The governor writes a tick a second into every partition of telemetry, so
 -- there `behind_s` is the lag, whatever the runs do; on the control topic it is only how long nothing was decided.

@@ -1,5 +1,6 @@
 """The archive's laws, on the real engine: what went in comes out, as often and in whatever order it went in."""
 
+from array import array
 from collections.abc import Iterator
 from itertools import count
 
@@ -66,12 +67,20 @@ def told_by(client: Client, run_id: str) -> list[tuple[LogPlace, bytes]]:
     return [(record.place, encode(record.event).body) for record in read_log(client, run_id)]
 
 
+def doubles(bits: "array[int]") -> list[float]:
+    """As the archive reads them."""
+    return array("d", bits.tobytes()).tolist()
+
+
 @given(step_columns())
 def test_a_batch_is_its_columns_to_the_last_bit(columns: dict[str, object]) -> None:
     batch = Writer("r").tell(StepBatch, **columns)
     [record] = logged([batch])
     rows = [dict(zip(STEP_LOG.columns, row, strict=True)) for row in rows_of([record]).steps]
-    kept = [StepColumn(**{name: row[name] for name in StepColumn._fields}) for row in rows]
+    kept = [
+        StepColumn(**{name: row[name] for name in StepColumn._fields if name != "values"}, values=doubles(row["bits"]))
+        for row in rows
+    ]
     assert encode(batch_of("r", kept[::-1])).body == encode(batch).body
 
 

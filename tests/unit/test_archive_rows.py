@@ -1,5 +1,6 @@
 """Events as rows: what becomes a row, what does not, and what its columns say."""
 
+from array import array
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ def test_a_batch_is_a_row_for_each_metric_with_what_was_logged() -> None:
         ("loss", 5, [0], [5]),
         ("lr", 4, [], [5, 4]),
     ]
-    assert [str(list(row["values"])) for row in rows] == ["[1.0]", "[-0.0, nan]"]
+    assert [str(array("d", row["bits"].tobytes()).tolist()) for row in rows] == ["[1.0]", "[-0.0, nan]"]
     assert {(row["rank"], row["log_epoch"], row["log_partition"], row["log_offset"]) for row in rows} == {(3, 2, 1, 7)}
 
 
