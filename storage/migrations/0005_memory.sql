@@ -350,6 +350,7 @@ CREATE OR REPLACE VIEW run_overview
     incidents               UInt64 COMMENT 'incidents opened',
     open_incidents          Int64 COMMENT 'of these, still open',
     mean_detection_steps    Nullable(Float64) COMMENT 'from onset to judgement',
+    mttd_s                  Nullable(Float64) COMMENT 'mean seconds from onset to judgement',
     mttr_s                  Nullable(Float64) COMMENT 'mean seconds from judgement to recovery',
     steps_lost              Int64 COMMENT 'steps that were undone: wasted',
     interventions_proposed  UInt64 COMMENT 'how many',
@@ -408,6 +409,12 @@ spans AS
         maxMap(map(p.attempt_id, toUnixTimestamp64Micro(p.last_at))) AS ended
     FROM run_progress AS p
     GROUP BY run_id
+),
+seen AS
+(
+    SELECT run_id, avg(detection_s) AS mttd_s
+    FROM incidents
+    GROUP BY run_id
 )
 SELECT
     r.run_id AS run_id, r.model AS model, r.model_family AS model_family, r.dataset AS dataset, r.team AS team, r.cluster AS cluster,
@@ -422,6 +429,7 @@ SELECT
         (seconds_in_phase['Normal'] + seconds_in_phase['Warmup']) / arraySum(mapValues(seconds_in_phase))) AS share_well,
     r.incidents AS incidents, r.open_incidents AS open_incidents,
     if(empty(t.detected), NULL, arrayAvg(mapValues(t.detected))) AS mean_detection_steps,
+    n.mttd_s AS mttd_s,
     if(empty(t.recovered), NULL,
         arrayAvg(arrayMap(id -> dateDiff('microsecond', t.opened[id], t.recovered[id]) / 1e6, mapKeys(t.recovered)))) AS mttr_s,
     t.steps_lost AS steps_lost,
@@ -443,7 +451,8 @@ SELECT
     cost * wasted_share AS wasted_cost
 FROM runs AS r
 LEFT JOIN told AS t ON t.run_id = r.run_id
-LEFT JOIN spans AS s ON s.run_id = r.run_id;
+LEFT JOIN spans AS s ON s.run_id = r.run_id
+LEFT JOIN seen AS n ON n.run_id = r.run_id;
 
 -- How far the archive has come in each partition of the log. The governor writes a tick a second into every partition of telemetry, so
 -- there `behind_s` is the lag, whatever the runs do; on the control topic it is only how long nothing was decided.
