@@ -15,7 +15,6 @@ from ..events.errors import QueryRefused
 UNKNOWN_COMPRESSION_METHOD, CANNOT_DECOMPRESS, TOO_LARGE = 89, 271, 229
 
 _PACKAGES = {"lz4": ("lz4.frame",), "zstd": ("compression.zstd", "backports.zstd")}
-_WORTH_COMPRESSING = 512  # bytes; below, the headers are larger than what is saved
 
 
 def decode_body(body: bytes, encoding: str, limit: int) -> bytes:
@@ -49,12 +48,11 @@ def too_large(limit: int) -> QueryRefused:
 
 
 def encode_body(body: bytes, accepted: str) -> tuple[bytes, str]:
-    """Compress an answer by the first encoding of an Accept-Encoding header that is known here.
+    """Compress an answer, be it small or empty, by the first encoding of an Accept-Encoding header that is known here.
 
-    Returns the bytes and their Content-Encoding ("" where they are as they were).
+    Returns the bytes and their Content-Encoding ("" where they are as they were). ClickHouse's Java client takes every
+    answer to be compressed when it asked for that.
     """
-    if len(body) < _WORTH_COMPRESSING:
-        return body, ""
     for offer in accepted.split(","):
         name, _, weight = offer.strip().partition(";")
         packed = None if weight.replace(" ", "") in ("q=0", "q=0.0") else _compress(body, name.strip().lower())

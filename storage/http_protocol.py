@@ -70,12 +70,18 @@ class Credentials(NamedTuple):
     secret: str
 
 
+class Packing(NamedTuple):
+    """How an answer is compressed: by ClickHouse's own blocks, and then by the first of HTTP's own in `accepts`."""
+
+    in_blocks: bool = False
+    accepts: str = ""
+
+
 @dataclass(frozen=True)
 class Asked:
     """One request, read. `sql` is the URL's query and the body, in that order; rows of an INSERT are still in it.
 
-    `accepts` are the encodings of HTTP for the answer, and `in_blocks` asks for ClickHouse's own. `replaces_for`: a
-    query of the same id is ended first, and may take that many seconds.
+    `replaces_for`: a query of the same id is ended first, and may take that many seconds.
     """
 
     sql: bytes
@@ -86,8 +92,6 @@ class Asked:
     query_id: str = ""
     in_session: bool = False
     by_get: bool = False
-    accepts: str = ""
-    in_blocks: bool = False
     replaces_for: float | None = None
 
 
@@ -151,10 +155,14 @@ def read_request(by_get: bool, query: Mapping[str, str], headers: Mapping[str, s
         query_id=query.get("query_id", ""),
         in_session=bool(query.get("session_id")),
         by_get=by_get,
-        accepts=headers.get("Accept-Encoding", "") if is_on(query, "enable_http_compression") else "",
-        in_blocks=is_on(query, "compress"),
         replaces_for=_replacing(query) if is_on(query, "replace_running_query") else None,
     )
+
+
+def read_packing(query: Mapping[str, str], headers: Mapping[str, str]) -> Packing:
+    """How the answer is wanted, an error's too."""
+    accepts = headers.get("Accept-Encoding", "") if is_on(query, "enable_http_compression") else ""
+    return Packing(is_on(query, "compress"), accepts)
 
 
 def _replacing(query: Mapping[str, str]) -> float:

@@ -69,11 +69,16 @@ class QueryHandler:
         if plain is not None:
             return plain
         query_id = request.query.get("query_id") or request.headers.get("X-ClickHouse-Query-Id") or str(uuid.uuid4())
+        packing = http.read_packing(request.query, request.headers)
         self._requests += 1
         try:
-            return await self._answer(request, query_id)
+            answer = await self._answer(request, query_id)
+            return await _response(answer.body, packing, http.answer_headers(answer, query_id))
         except QueryRefused as refused:
-            return self._refusal(refused, query_id, http.is_on(request.query, "compress"))
+            body, status = http.error_body(refused, self._engine.version), http.error_status(refused.code)
+            # As a server does: whoever is not let in is told so before it is known how the answer is wanted.
+            packing = http.Packing() if status == 401 else packing
+            return await _response(body, packing, http.error_headers(refused, query_id), status)
         finally:
             self._requests -= 1
 
@@ -94,23 +99,13 @@ class QueryHandler:
         for executor in (self._queries, self._inserts, self._finding, self._control):
             await asyncio.to_thread(executor.shutdown)
 
-    def _refusal(self, refused: QueryRefused, query_id: str, in_blocks: bool) -> web.Response:
-        body, status = http.error_body(refused, self._engine.version), http.error_status(refused.code)
-        # As a server does: whoever is not let in is told so before it is known how the answer is wanted.
-        if in_blocks and status != 401:
-            body = compress_blocks(body)
-        return web.Response(body=body, status=status, headers=http.error_headers(refused, query_id))
-
-    async def _answer(self, request: web.Request, query_id: str) -> web.Response:
+    async def _answer(self, request: web.Request, query_id: str) -> http.Answer:
         rights = self._authenticate(request)
         self._admit()
         fields, body = await read_body(request, self._config.max_body_bytes)
         query = {**request.query, **fields, "query_id": query_id}
         asked = http.read_request(request.method == "GET", query, request.headers, body)
-        answer = await (self._kill_queries if kills_queries(asked.sql) else self._run)(asked, rights)
-        payload, encoding = await asyncio.to_thread(_packed, answer.body, asked)
-        headers = http.answer_headers(answer, query_id)
-        return web.Response(body=payload, headers=headers | ({"Content-Encoding": encoding} if encoding else {}))
+        return await (self._kill_queries if kills_queries(asked.sql) else self._run)(asked, rights)
 
     def _authenticate(self, request: web.Request) -> Rights:
         given = http.read_credentials(request.headers, request.query)
@@ -229,6 +224,12 @@ def _client_went_away() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def _packed(body: bytes, asked: http.Asked) -> tuple[bytes, str]:
+async def _response(body: bytes, packing: http.Packing, headers: dict[str, str], status: int = 200) -> web.Response:
+    payload, encoding = await asyncio.to_thread(_packed, body, packing)
+    headers |= {"Content-Encoding": encoding} if encoding else {}
+    return web.Response(body=payload, status=status, headers=headers)
+
+
+def _packed(body: bytes, packing: http.Packing) -> tuple[bytes, str]:
     """An answer's bytes as they were asked for, and their Content-Encoding."""
-    return encode_body(compress_blocks(body) if asked.in_blocks else body, asked.accepts)
+    return encode_body(compress_blocks(body) if packing.in_blocks else body, packing.accepts)

@@ -22,7 +22,7 @@ _SHOWS = frozenset(
     )
 )  # fmt: skip
 _KINDS = _SHOWS | {
-    "SelectWithUnionQuery", "DescribeQuery", "Explain",
+    "SelectWithUnionQuery", "DescribeQuery", "Explain", "UseQuery",
     "ExistsTableQuery", "ExistsViewQuery", "ExistsDatabaseQuery", "ExistsDictionaryQuery",
 }  # fmt: skip
 _INNER_QUERIES = _KINDS | {"SelectQuery", "SelectIntersectExceptQuery", "TablesInSelectQuery"}
@@ -34,17 +34,24 @@ _TABLE_FUNCTIONS = frozenset(
 )  # fmt: skip
 _SETTINGS = frozenset(
     {
-        "date_time_output_format", "extremes", "final", "join_use_nulls", "max_threads", "session_timezone",
-        "output_format_json_named_tuples_as_objects", "output_format_json_quote_64bit_floats",
-        "output_format_json_quote_64bit_integers", "output_format_json_quote_decimals",
-        "output_format_json_quote_denormals", "output_format_pretty_color", "output_format_pretty_max_rows",
+        "async_insert", "date_time_output_format", "extremes", "final", "join_use_nulls", "max_threads",
+        "output_format_binary_write_json_as_string", "output_format_json_named_tuples_as_objects",
+        "output_format_json_quote_64bit_floats", "output_format_json_quote_64bit_integers",
+        "output_format_json_quote_decimals", "output_format_json_quote_denormals",
+        "output_format_native_write_json_as_string", "output_format_pretty_color", "output_format_pretty_max_rows",
+        "result_overflow_mode", "session_timezone", "wait_for_async_insert",
     }
 )  # fmt: skip
+"""What changes an answer's form, or nothing at all for a reader: JDBC sends `async_insert` with every query. Not all of
+`output_format_…`: some of those name files."""
 
 
 @dataclass(frozen=True)
 class ReaderLimits:
-    """What one query of the reader may cost; a request may lower these, never raise them. Zero is no limit."""
+    """What one query of the reader may cost; a request may lower these, never raise them. Zero is no limit.
+
+    Who asks for more rows and for `result_overflow_mode=break`, as JDBC does for "no limit", gets as many as allowed.
+    """
 
     max_execution_time: int = 60
     max_memory_usage: int = 2 * 1024**3
@@ -86,7 +93,9 @@ def reader_settings(requested: Mapping[str, str], limits: ReaderLimits) -> dict[
     ceilings = vars(limits)
     settings = {name: str(value) for name, value in ceilings.items() if value}
     for name, value in requested.items():
-        if name in ceilings:
+        if name == "max_result_rows" and requested.get("result_overflow_mode") == "break":
+            settings[name] = _cut_to(value, ceilings[name])
+        elif name in ceilings:
             settings[name] = _lowered(name, value, ceilings[name])
         elif name in _SETTINGS:
             settings[name] = value
@@ -105,6 +114,10 @@ def _lowered(name: str, value: str, ceiling: int) -> str:
             f"Cannot raise '{name}' over {ceiling} in readonly mode: '{value}' was asked. (READONLY)", READONLY
         )
     return value
+
+
+def _cut_to(value: str, ceiling: int) -> str:
+    return value if not ceiling or (value.isascii() and value.isdigit() and 0 < int(value) <= ceiling) else str(ceiling)
 
 
 def _leaves_the_archive(function: str) -> bool:

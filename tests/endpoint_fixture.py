@@ -64,12 +64,15 @@ class EndpointProcess:
 
     def curl(self, *arguments: str, user: str | None = FULL_USER, data: bytes | None = None) -> str:
         """What the real curl prints; `arguments` come before the address, which `--url` in them replaces."""
+        return self.curl_bytes(*arguments, user=user, data=data).decode()
+
+    def curl_bytes(self, *arguments: str, user: str | None = FULL_USER, data: bytes | None = None) -> bytes:
+        """The same, where an answer is no text."""
         credentials = ["-u", f"{user}:{token_of(user)}"] if user else []
         command = ["curl", "-sS", *credentials, *arguments]
         if "--url" not in arguments:
             command += ["--url", self.url]
-        done = subprocess.run(command, input=data, capture_output=True, check=True, timeout=60)
-        return done.stdout.decode()
+        return subprocess.run(command, input=data, capture_output=True, check=True, timeout=60).stdout
 
     def terminate(self) -> int:
         """Stop it as a supervisor does; its exit status."""

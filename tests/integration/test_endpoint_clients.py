@@ -375,7 +375,11 @@ def test_an_error_comes_in_blocks_too_but_not_before_a_client_is_known(endpoint:
     failed = post(endpoint, "compress=1", b"SELECT * FROM nowhere")
     assert (failed.status, failed.headers["X-ClickHouse-Exception-Code"]) == (404, "60")
     assert decompress_blocks(failed.body, 10_000).startswith(b"Code: 60. DB::Exception: Unknown table")
-    assert post(endpoint, "compress=1", b"SELECT 1", token="wrong").body.startswith(b"Code: 516.")
+    by_http = post(endpoint, "enable_http_compression=1", b"SELECT * FROM nowhere", {"Accept-Encoding": "gzip"})
+    assert gzip.decompress(by_http.body).startswith(b"Code: 60.")
+    for packing in ("compress=1", "enable_http_compression=1"):
+        refused = post(endpoint, packing, b"SELECT 1", {"Accept-Encoding": "gzip"}, token="wrong")
+        assert refused.body.startswith(b"Code: 516.")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
 
+from pilothouse.storage.block_compression import decompress_blocks
 from pilothouse.tests.endpoint_fixture import EndpointProcess
 
 READONLY = 164
@@ -47,10 +48,39 @@ def outside(tmp_path: Path) -> Iterator[Path]:
         "EXPLAIN SELECT * FROM notes",
         "EXPLAIN AST SELECT 1",
         "SELECT name FROM system.tables",
+        "USE system",
     ],
 )
 def test_a_reader_reads(endpoint: EndpointProcess, table: str, sql: str) -> None:
     assert "Exception" not in endpoint.curl("-d", sql, user="reader")
+
+
+def test_a_reader_gets_what_an_editor_asks_through_jdbc(endpoint: EndpointProcess, table: str) -> None:
+    # What the driver sends with every query, and how it says that there is no limit of rows.
+    driver = "compress=1&async_insert=0&wait_end_of_query=1"
+    no_limit = "max_result_rows=9223372036854775807&result_overflow_mode=break"
+    for sql in (
+        "SELECT currentUser() AS user, timezone() AS timezone, version() AS version LIMIT 1",
+        "SELECT name AS TABLE_SCHEM FROM system.databases ORDER BY name",
+        (
+            "SELECT t.database, t.name, t.engine, d.engine FROM system.tables t JOIN system.databases d"
+            " ON system.tables.database = system.databases.name WHERE t.name LIKE 'notes' AND t.is_temporary = 0"
+        ),
+        (
+            "SELECT database, table, name, type, numeric_scale, numeric_precision_radix, character_octet_length, comment,"
+            " default_expression, position FROM system.columns WHERE table LIKE 'notes'"
+        ),
+        (
+            "SELECT name, c.1, c.2 FROM system.tables ARRAY JOIN"
+            " arrayZip(splitByChar(',', primary_key), arrayEnumerate(splitByChar(',', primary_key))) AS c"
+            " WHERE primary_key != '' AND database = 'pilothouse'"
+        ),
+        "SELECT name, is_aggregate FROM system.functions",
+        "SELECT keyword FROM system.keywords",
+    ):
+        arguments = ["-f", "-H", "X-ClickHouse-Format: RowBinaryWithNamesAndTypes", "-d", sql]
+        answer = endpoint.curl_bytes(*arguments, "--url", f"{endpoint.url}?{driver}&{no_limit}", user="reader")
+        assert decompress_blocks(answer, 10**7)
 
 
 def test_a_reader_reads_with_clickhouse_connect(endpoint: EndpointProcess, table: str) -> None:
@@ -81,7 +111,6 @@ def test_a_reader_reads_with_clickhouse_connect(endpoint: EndpointProcess, table
         "GRANT ALL ON *.* TO default",
         "CREATE USER me",
         "SET max_execution_time = 0",
-        "USE system",
         "BEGIN TRANSACTION",
         "EXPLAIN AST DROP TABLE notes",
         "SELECT 1; DROP TABLE notes",

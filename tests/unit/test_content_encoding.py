@@ -19,7 +19,14 @@ def test_what_is_encoded_can_be_decoded(encoding: str) -> None:
 def test_the_first_known_encoding_is_taken() -> None:
     assert encode_body(BODY, "br, gzip;q=0, deflate;q=0.5, gzip")[1] == "deflate"
     assert encode_body(BODY, "br") == (BODY, "")
-    assert encode_body(b"1\n", "gzip") == (b"1\n", "")
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "lz4", "zstd"])
+@pytest.mark.parametrize("body", [b"", b"1\n"])
+def test_small_and_empty_bodies_are_encoded_too(encoding: str, body: bytes) -> None:
+    packed, named = encode_body(body, encoding)
+    assert named == encoding
+    assert decode_body(packed, encoding, 10) == body
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "lz4", "zstd"])

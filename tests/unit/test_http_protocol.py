@@ -57,10 +57,9 @@ def test_the_databases_header_is_stronger_than_the_address_as_in_a_server() -> N
 
 def test_how_the_answer_is_packed_is_asked_twice_independently() -> None:
     headers = {"Accept-Encoding": "lz4"}
-    asked = http.read_request(False, {"compress": "1"}, headers, b"SELECT 1")
-    assert (asked.in_blocks, asked.accepts, dict(asked.settings)) == (True, "", {})
-    asked = http.read_request(False, {"compress": "0", "enable_http_compression": "1"}, headers, b"SELECT 1")
-    assert (asked.in_blocks, asked.accepts) == (False, "lz4")
+    assert http.read_packing({"compress": "1"}, headers) == (True, "")
+    assert http.read_packing({"compress": "0", "enable_http_compression": "1"}, headers) == (False, "lz4")
+    assert http.read_request(False, {"compress": "1", "enable_http_compression": "1"}, headers, b"").settings == {}
 
 
 def test_a_query_that_replaces_another_waits_for_a_bounded_time() -> None:

@@ -28,6 +28,17 @@ def test_a_reader_may_not_raise_a_limit(value: str) -> None:
     assert refused.value.code == READONLY
 
 
+def test_a_reader_who_wants_rows_cut_instead_of_an_error_gets_as_many_as_are_allowed() -> None:
+    def rows(asked: str, mode: str = "break") -> str:
+        return reader_settings({"max_result_rows": asked, "result_overflow_mode": mode}, LIMITS)["max_result_rows"]
+
+    assert rows("7") == "7"
+    for no_limit in ("9223372036854775807", "0", "-1", "1e99", "nonsense", ""):
+        assert rows(no_limit) == str(LIMITS.max_result_rows)
+    with pytest.raises(QueryRefused):
+        rows("9223372036854775807", mode="throw")
+
+
 @pytest.mark.parametrize(
     "name", ["readonly", "max_result_bytes", "log_comment", "output_format_schema", "format_schema"]
 )
