@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.fabric import Fabric
-from lightning.fabric.utilities.spike import SpikeDetection, TrainingSpikeException
 
 from pilothouse.benchmarks.detection import peers
 from pilothouse.benchmarks.detection.series import Series
@@ -20,8 +18,14 @@ LOSSES = [
 ]  # fmt: skip
 
 
+# What it and what it imports warn of is theirs.
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("losses", LOSSES)
 def test_lightning_alarms_where_our_copy_of_it_does(losses: list[float], tmp_path: Path) -> None:
+    # Half of what the whole suite would take to be collected: not for whoever runs something else.
+    from lightning.fabric import Fabric
+    from lightning.fabric.utilities.spike import SpikeDetection, TrainingSpikeException
+
     fabric = Fabric(accelerator="cpu", devices=1)
     original = SpikeDetection(exclude_batches_path=str(tmp_path / "batches.json"))
     alarms = []
