@@ -70,6 +70,12 @@ def _intervention(body: Body) -> str:
     return f"{short(body['intervention_id'])} {body['rule']}: {action(body['action'])} {body.get('reason', '')}"
 
 
+def _word(body: Body) -> str:
+    """Of somebody, about an intervention."""
+    said = ": ".join(filter(None, (body.get("who"), body.get("why") or body.get("reason"))))
+    return _cut(f"{short(body['intervention_id'])} {printable(said)}")
+
+
 def _receipt(body: Body) -> str:
     before, after = body.get("before", {}), body.get("after", {})
     change = " ".join(f"{name} {text_of(before.get(name))} → {text_of(value)}" for name, value in after.items())
@@ -152,6 +158,9 @@ _TOLD: Mapping[str, Callable[[Body], str]] = {
     "advice_requested": _question,
     "condition_changed": _condition,
     "data_profiled": _profile,
+    "intervention_approved": _word,
+    "intervention_declined": _word,
+    "intervention_expired": _word,
     "intervention_issued": _intervention,
     "intervention_proposed": _intervention,
     "intervention_receipt": _receipt,

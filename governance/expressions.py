@@ -139,7 +139,9 @@ def undecided(expression: str, facts: Mapping[str, Any]) -> list[str]:
     if not unknown or UNKNOWN in expression:
         return []
     guesses = product(KNOWN, repeat=min(len(unknown), MOST_GUESSED))
-    might_hold = any(holds(expression, {**facts, "conditions": _guessed(conditions, unknown, each)}) for each in guesses)
+    might_hold = any(
+        holds(expression, {**facts, "conditions": _guessed(conditions, unknown, each)}) for each in guesses
+    )
     return [f"conditions.{name}" for name in unknown] if might_hold else []
 
 

@@ -25,7 +25,7 @@ ANSWER_LENGTH = 200
 
 class InFlight(msgspec.Struct):
     """One intervention between its proposal and its end. `action_json` is the action as the codec writes it, `touches`
-    whether it changes the run, `costs` whether it was counted against the policy's budget.
+    whether it changes the run, `costs` whether it was counted against the policy's budget, `who` had it issued.
 
     While it is verified: steps `observed`, measurements that `failed`, that were `well` and that nobody could make
     (`unanswered`), and what it changed, `before` and `after`. `undoes` names the intervention that this one reverts;
@@ -52,6 +52,7 @@ class InFlight(msgspec.Struct):
     after: dict[str, float] = {}
     undoes: str = ""
     verdict: str = ""
+    who: str = ""
     rung: int = 0
 
     @property

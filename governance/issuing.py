@@ -19,6 +19,7 @@ from .policy import Policy
 
 EXPIRY_GRACE_STEPS = 20
 """A receipt travels; only when none came this many steps after the time to live does the governor call it expired."""
+WHO_LENGTH = 100
 NO_ROOM = "too much is in flight already: wait until the trainer has answered"
 
 
@@ -56,6 +57,7 @@ def issue(ledger: Ledger, intervention: InFlight, command: Command, desk: Desk) 
         ledger.close(known)
     if action.action != "notify":
         intervention.stage, intervention.expires_step = "issued", command.expires_step
+        intervention.who = command.who[:WHO_LENGTH]
         ledger.in_flight.append(intervention)
 
 

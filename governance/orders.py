@@ -100,7 +100,8 @@ def _silenced(ledger: Ledger, order: OperatorCommand, situation: Situation) -> O
     if not order.steps and not order.seconds:
         was_silent = any(known.in_force(ledger.judged + 1, situation.tick) for known in alike)
         ledger.silences = [known for known in ledger.silences if known not in alike]
-        return Outcome(was_silent, f"{silence.about} {'speaks again' if was_silent else 'was not silenced'}")
+        said = f"{silence.about} speaks again" if was_silent else f"there is no silence about {silence.about} to end"
+        return Outcome(was_silent, said)
     kept = [
         known for known in ledger.silences if known not in alike and known.in_force(ledger.judged + 1, situation.tick)
     ]
@@ -192,6 +193,9 @@ def _action_of(order: OperatorCommand) -> Action:
 
 def _same_under_way(ledger: Ledger, in_flight: InFlight) -> str | None:
     """Of what cannot be done twice, the one that is on its way."""
-    alike = (known.stage == "issued" and known.action_json == in_flight.action_json for known in ledger.in_flight)
-    action = ACTION.validate_json(in_flight.action_json)
-    return "the same order is on its way already" if isinstance(action, Pause | Resume | Stop) and any(alike) else None
+    if not isinstance(ACTION.validate_json(in_flight.action_json), Pause | Resume | Stop):
+        return None
+    for known in ledger.in_flight:
+        if known.stage == "issued" and known.action_json == in_flight.action_json:
+            return f"the same is on its way already, ordered by {known.who}"
+    return None

@@ -8,6 +8,7 @@ import pytest
 from pilothouse.cli.acting import action_of
 from pilothouse.cli.ordering import Sent, account, as_fields, order_of, seen_of
 from pilothouse.cli.spans import seconds_of, span_of
+from pilothouse.events.actions import Resume
 from pilothouse.events.commands import OperatorCommand
 from pilothouse.events.errors import UserMistake
 
@@ -80,7 +81,7 @@ def test_an_order_says_who_and_why_and_keeps_no_secret() -> None:
 
 
 IDENTITY: dict[str, Any] = {"at": 1, "run_id": "r", "writer_id": "operator-1", "seq": 1, "who": "ada", "why": "w"}
-ORDER = OperatorCommand(verb="intervene", action={"action": "resume"}, **IDENTITY)
+ORDER = OperatorCommand(verb="intervene", action=Resume(), **IDENTITY)
 
 
 def row(kind: str, rank: int | None = None, **body: Any) -> dict[str, Any]:
@@ -88,7 +89,7 @@ def row(kind: str, rank: int | None = None, **body: Any) -> dict[str, Any]:
 
 
 def answered(accepted: bool, reason: str, order: str = "operator-1:1") -> dict[str, Any]:
-    told = {"order_id": order, "verb": "intervene", "who": "ada", "accepted": accepted, "reason": reason}
+    told: dict[str, Any] = {"order_id": order, "verb": "intervene", "accepted": accepted, "reason": reason}
     return row("order_answered", **told, intervention_id="i-1")
 
 

@@ -136,7 +136,7 @@ def test_the_same_stop_twice_is_one() -> None:
     run = running(NO_RULES, 3)
     for _ in range(2):
         run.order("stop")
-    assert answers(run) == [(True, "issued"), (False, "the same order is on its way already")]
+    assert answers(run) == [(True, "issued"), (False, "the same is on its way already, ordered by ada")]
 
 
 def test_a_pause_is_as_long_as_was_said() -> None:
@@ -231,7 +231,7 @@ def test_a_silence_is_ended_before_its_time_and_only_where_there_is_one() -> Non
     run.order("silence", steps=0)
     run.train(2)
     assert answers(run) == [
-        (False, "every rule was not silenced"),
+        (False, "there is no silence about every rule to end"),
         (True, "every rule keeps still for 50 judged steps"),
         (True, "every rule speaks again"),
     ]
