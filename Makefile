@@ -17,7 +17,7 @@ SPREAD := -n 3 --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check chaos bench-quiet bench-idle bench-core bench-detection bench-detection-choice bench-sdk bench-sdk-failures format setup clean
+.PHONY: help demo test test-clients check chaos bench-quiet bench-idle bench-core bench-detection bench-detection-choice bench-sdk bench-sdk-failures format setup clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*##  *(.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name what; do \
@@ -34,6 +34,14 @@ check: $(STAMP)  ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PYTHONPATH=$(VENV)/typing $(BIN)/lint-imports
+
+test-clients: $(STAMP)  ## other languages' clients against the embedded archive: JavaScript by npm, Java by PILOTHOUSE_TEST_JDBC
+	@mkdir -p build/clients
+	@test -d build/clients/node_modules/@clickhouse/client || \
+	  npm install --silent --no-audit --no-fund --prefix build/clients @clickhouse/client@1.23.1 || \
+	  echo "the JavaScript client could not be installed by npm" >&2
+	PILOTHOUSE_TEST_JS="$$(test -d build/clients/node_modules/@clickhouse/client && echo build/clients)" \
+	  $(BIN)/pytest tests/integration/test_foreign_clients.py $(ARGS)
 
 chaos: $(STAMP)  ## the long kills: ten SIGKILLs each of governor and archiver
 	$(BIN)/pytest -m chaos_long $(ARGS)
