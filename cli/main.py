@@ -16,6 +16,7 @@ from . import (
     advice_command,
     attach,
     backtest_command,
+    compare_command,
     export_command,
     import_command,
     logs,
@@ -23,8 +24,11 @@ from . import (
     plan_command,
     policy,
     query_commands,
+    rate,
     replay_command,
+    report_command,
     report_fact,
+    similar_command,
     stack_commands,
 )
 from . import spool as spool_commands
@@ -69,6 +73,9 @@ def _assemble() -> None:
         commands.command(rich_help_panel=look)(command)
     commands.command(rich_help_panel=look)(advice_command.advice)
     commands.command(rich_help_panel=look)(logs.logs)
+    commands.command(rich_help_panel=look)(report_command.report)
+    commands.command(rich_help_panel=look)(compare_command.compare)
+    commands.command(rich_help_panel=look)(similar_command.similar)
     commands.command(rich_help_panel=look)(replay_command.replay)
     commands.command(rich_help_panel=look)(backtest_command.backtest)
     commands.command(name="import", rich_help_panel=act)(import_command.import_)
@@ -77,6 +84,7 @@ def _assemble() -> None:
     for order in operator.COMMANDS:
         commands.command(rich_help_panel=act)(order)
     commands.command(rich_help_panel=act)(plan_command.plan)
+    commands.command(rich_help_panel=act)(rate.rate)
     commands.command(rich_help_panel=act)(report_fact.report_fact)
     commands.command(rich_help_panel=operate)(stack_commands.worker)
     commands.command(rich_help_panel=operate)(stack_commands.migrate)

@@ -19,6 +19,13 @@ Kinds = Annotated[list[str] | None, typer.Option("--kind", "-k", help="Only even
 LOOK_EVERY = 0.5
 
 
+class Order(StrEnum):
+    """How `runs` are listed."""
+
+    LATEST = "latest"
+    STABILITY = "stability"
+
+
 class Format(StrEnum):
     """How `sql` prints."""
 
@@ -28,7 +35,10 @@ class Format(StrEnum):
 
 
 def runs(
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, the latest first")] = 50,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, the first by that order")] = 50,
+    sort: Annotated[
+        Order, typer.Option("--sort", help="latest: last heard of first; stability: least stable first")
+    ] = Order.LATEST,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -38,7 +48,7 @@ def runs(
     from .rendering import show_rows
     from .views import RUN_COLUMNS
 
-    rows = list_runs(open_archive(data_dir).client, limit)
+    rows = list_runs(open_archive(data_dir).client, limit, least_stable_first=sort is Order.STABILITY)
     show_rows(rows, as_json=as_json, columns=RUN_COLUMNS, empty="no runs yet")
 
 

@@ -35,9 +35,9 @@ class Answer:
     rows: list[tuple[Any, ...]]
 
 
-def list_runs(client: "Client", limit: int = 100) -> list[Row]:
-    """The runs, last heard of first."""
-    return ask(client, "list_runs", limit=limit)
+def list_runs(client: "Client", limit: int = 100, *, least_stable_first: bool = False) -> list[Row]:
+    """The runs, last heard of first, or by their stability score: those that have none come last."""
+    return ask(client, "list_runs", limit=limit, least_stable_first=least_stable_first)
 
 
 def show_run(client: "Client", run_id: str) -> Row:

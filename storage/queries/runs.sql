@@ -4,7 +4,7 @@
 SELECT run_id, attempt_id, attempt, attempts, world_size, model, phase, margin, stability_score, judged_step, last_step, outcome,
     interventions, incidents, open_incidents, toUnixTimestamp64Micro(started_at) AS started_at, toUnixTimestamp64Micro(last_at) AS last_at
 FROM runs
-ORDER BY last_at DESC, run_id
+ORDER BY if({least_stable_first:Bool}, ifNull(stability_score, 101), 0), last_at DESC, run_id
 LIMIT {limit:UInt64};
 
 -- name: one_run

@@ -19,7 +19,7 @@ from pilothouse.cli.brokers import free_port
 
 ROOT = Path(__file__).parents[2]
 PARTS = ("cli", "control_room", "events", "governance", "producers", "storage", "stream_processors")
-SHIPPED = {".py", ".sql", ".yaml"}
+SHIPPED = {".css", ".py", ".sql", ".yaml"}
 BASE = {
     "annotated-doc",
     "annotated-types",

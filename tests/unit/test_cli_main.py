@@ -9,9 +9,11 @@ import typer
 from pilothouse.cli.main import commands
 
 ORDERS = ("--data-dir", "--json", "--wait", "--who", "--why")
+REPORTS = ("--data-dir", "--html", "--json", "--md", "--output")
 OPTIONS = {
     "advice": ["--data-dir", "--json", "run"],
     "backtest": ["--all", "--data-dir", "--jobs", "--json", "--runs", "--since", "-j", "more", "policy"],
+    "compare": ["--against", "--by", *REPORTS, "-o", "runs"],
     "events": ["--data-dir", "--json", "--kind", "--limit", "-k", "-n", "run"],
     "export": ["--data-dir", "--force", "--json", "file", "run"],
     "import": ["--data-dir", "--from", "--json", "--map", "--outcome", "--run-name", "path"],
@@ -19,6 +21,7 @@ OPTIONS = {
     "logs": ["--data-dir", "--json", "--level", "--limit", "--rank", "-l", "-n", "run"],
     "migrate": ["--data-dir"],
     "plan": ["--data-dir", "--json", "--out", "-o", "run"],
+    "rate": ["--data-dir", "--json", "--note", "--wait", "--who", "rating", "run", "sample"],
     "replay": ["--data-dir", "--json", "run"],
     "policy activate": ["--all", "--data-dir", "--json", "--run", "--skip-tests", "source"],
     "policy check": ["--json", "sources"],
@@ -27,10 +30,12 @@ OPTIONS = {
     "policy list": ["--data-dir", "--json", "--runs", "sources"],
     "policy schema": [],
     "policy test": ["--json", "--verbose", "-v", "sources"],
+    "report": ["--data-dir", "--fleet", *REPORTS[1:], "--since", "-o", "run"],
     "report-fact": ["--at", "--data-dir", "--json", "--note", "--once", "--subject", "--who", "name", "numbers", "run"],
     "run": ["--name", "--norms", "--run-id", "--steer", "command"],
-    "runs": ["--data-dir", "--json", "--limit", "-n"],
+    "runs": ["--data-dir", "--json", "--limit", "--sort", "-n"],
     "show": ["--data-dir", "--json", "run"],
+    "similar": ["--data-dir", "--html", "--json", "--limit", *REPORTS[3:], "-n", "-o", "run"],
     "spool drop": ["--data-dir", "--json", "--yes", "which"],
     "spool list": ["--data-dir", "--json"],
     "spool push": ["--data-dir", "--json", "which"],
