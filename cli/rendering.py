@@ -6,7 +6,6 @@ times are microseconds UTC, and NaN and the infinities are the strings "NaN", "I
 
 import csv
 import io
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -15,6 +14,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from ..events import plain_json
 
 Row = Mapping[str, Any]
 Column = tuple[str, Callable[[Row], str]]
@@ -73,25 +74,7 @@ def _styled(cell: str) -> Text:
 
 def json_line(value: Any) -> str:
     """One line of strict JSON."""
-    return json.dumps(_for_json(value), ensure_ascii=False, allow_nan=False)
-
-
-def _for_json(value: Any) -> Any:
-    match value:
-        case float() if not math.isfinite(value):
-            return _non_finite(value)
-        case None | bool() | int() | float() | str():
-            return value
-        case Mapping():
-            return {str(key): _for_json(each) for key, each in value.items()}
-        case list() | tuple() | set() | frozenset():
-            return [_for_json(each) for each in value]
-        case _:
-            return value.isoformat() if isinstance(value, datetime) else str(value)
-
-
-def _non_finite(value: float) -> str:
-    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return plain_json.dumps(value)
 
 
 def csv_lines(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -128,7 +111,7 @@ def number(value: float | None, digits: int = 4) -> str:
     """A figure for a person, NaN and the infinities by name; a dash for none."""
     if value is None:
         return "–"
-    return f"{value:.{digits}g}" if math.isfinite(value) else _non_finite(value)
+    return f"{value:.{digits}g}" if math.isfinite(value) else plain_json.non_finite(value)
 
 
 def numbers(values: Mapping[str, Any]) -> str:
