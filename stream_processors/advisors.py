@@ -1,12 +1,13 @@
 """The advisors of a real worker: the archive's memory, and the model of the settings. Composed by `parts`.
 
-Nothing is connected and nothing heavy imported before the first question.
+Nothing is connected before the first question. A model's client is a thousand modules: they are imported beside the
+worker's own start, so that the first question need not wait for them.
 """
 
 import asyncio
 import logging
 from collections.abc import Mapping
-from functools import lru_cache
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from ..events.decisions import AdviceRequested
@@ -65,12 +66,11 @@ class _Memory:
 
 
 def _llm(settings: Settings, memory: _Memory) -> Advise:
-    """The model of the settings. It is opened for the first question: a thousand modules, or what is wrong with it."""
+    """The model of the settings, or what is wrong with it."""
     if not settings.llm_model:
         said = "no model is configured: set PILOTHOUSE_LLM_MODEL for the advisor, or ask only memory in the policy"
         return _mute(said)
 
-    @lru_cache(maxsize=1)
     def opened() -> Advise:
         from .advisor_model import open_model
 
@@ -82,8 +82,10 @@ def _llm(settings: Settings, memory: _Memory) -> Advise:
         secret = settings.llm_api_key.get_secret_value()
         return LlmAdvisor(ask, memory.recall, settings.llm_model, settings.llm_temperature, secret)
 
+    opening = ThreadPoolExecutor(1, "model").submit(opened)
+
     async def advise(request: AdviceRequested) -> Opinion:
-        return await (await asyncio.to_thread(opened))(request)
+        return await (await asyncio.wrap_future(opening))(request)
 
     return advise
 

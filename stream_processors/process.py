@@ -29,7 +29,7 @@ FLUSH_SECONDS = 5.0
 HEALTH_SECONDS = 1.0
 WATCH_SECONDS = 2.0
 DAM_SECONDS = 2.0
-LIBRARIES = ("faust", "mode", "aiokafka", "asyncio", "clickhouse_connect", "urllib3")
+LIBRARIES = ("faust", "mode", "aiokafka", "asyncio", "clickhouse_connect", "urllib3", "httpx", "httpx2", "openai")
 
 log = logging.getLogger(__name__)
 
