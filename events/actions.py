@@ -248,7 +248,7 @@ ActionKind = Literal[
     "notify",
 ]
 
-ACTION: TypeAdapter[Action] = TypeAdapter(Action)
+ACTION: TypeAdapter[Action] = TypeAdapter(Action, config=ConfigDict(ser_json_inf_nan="strings"))
 
 ACTIONS: tuple[type[_Action], ...] = get_args(get_args(Action)[0])
 """The members of the union."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from ..events.actions import ACTION, Action
+from ..events.actions import ACTION, Action, Revert
 from ..events.bounds import Bound, Quantity
 from ..events.decisions import InterventionApproved, InterventionDeclined, InterventionExpired, InterventionIssued
 from . import interventions
@@ -62,10 +62,9 @@ def issue(ledger: Ledger, intervention: InFlight, command: Command, desk: Desk) 
 
 
 def bounds_of(policy: Policy, action: Action) -> Mapping[Quantity, Bound]:
-    """The policy's bounds for what an action changes. What is put back may be what no policy would have allowed: it
-    was the trainer's own.
-    """
-    return {name: bound for name, bound in policy.bounds.items() if name in action.changes}
+    """The policy's bounds for what an action changes."""
+    changed = action.values if isinstance(action, Revert) else action.changes
+    return {name: bound for name, bound in policy.bounds.items() if name in changed}
 
 
 def decline(intervention_id: str, who: str, why: str, desk: Desk) -> None:

@@ -170,10 +170,12 @@ class Actuators:
         )
 
     def _out_of_bounds(self, action: Action, bounds: Bounds) -> str | None:
-        """By the values of this moment."""
-        if not bounds:
+        """By the values of this moment. What this rank remembers to have found may lie anywhere: it was the trainer's
+        own.
+        """
+        if not bounds or (isinstance(action, Revert) and self._undoing.remembers(action)):
             return None
-        values = values_of(self._trainer, action.changes)
+        values = {} if isinstance(action, Revert) else values_of(self._trainer, action.changes)
         why = beyond(bounds, values, action.leaves(values))
         return None if why is None else f"OutOfBounds: {why}"
 

@@ -10,6 +10,7 @@ from collections.abc import Collection
 
 from ..events.actions import LR_MULTIPLIER, Revert
 from .knobs import Undo
+from .learning_rate import MULTIPLIER_MAX, MULTIPLIER_MIN
 from .rollback import Trainer
 
 KEPT = 8
@@ -51,6 +52,10 @@ class Undoing:
         while len(self._known) > KEPT:
             del self._known[next(iter(self._known))]
 
+    def remembers(self, action: Revert) -> bool:
+        """Whether what it puts back is known here, and not only by the command."""
+        return action.intervention_id in self._known
+
     def refusal(self, action: Revert) -> str | None:
         """Why nothing is put back here; None where it can be."""
         steered = {LR_MULTIPLIER} if self._trainer.lr.learning_rate is not None else set()
@@ -61,6 +66,16 @@ class Undoing:
             left = action.left[name]
             if not math.isclose(now, left, rel_tol=CLOSE):
                 return f"Changed: {name} is {now:g}, and was left at {left:g}: nothing is put back"
+        return None if self.remembers(action) else self._unheard_of(action)
+
+    def _unheard_of(self, action: Revert) -> str | None:
+        """Why values that only the command knows are none that this trainer takes."""
+        for name, value in action.values.items():
+            if name != LR_MULTIPLIER:
+                if (said := self._trainer.knobs.refusal(name, value)) is not None:
+                    return said
+            elif not MULTIPLIER_MIN <= value <= MULTIPLIER_MAX:
+                return f"OutOfBounds: the learning rate's multiplier is {MULTIPLIER_MIN:g} to {MULTIPLIER_MAX:g}"
         return None
 
     def put_back(self, action: Revert) -> None:
