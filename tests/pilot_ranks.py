@@ -23,7 +23,17 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from pilothouse.events.actions import CheckpointNow, Pause, Resume, Rollback, ScaleLr, SetClip, SkipBatches, Stop
+from pilothouse.events.actions import (
+    CheckpointNow,
+    CheckpointRef,
+    Pause,
+    Resume,
+    Rollback,
+    ScaleLr,
+    SetClip,
+    SkipBatches,
+    Stop,
+)
 from pilothouse.events.decisions import OPERATOR
 from pilothouse.producers.ballots import find_ballots
 from pilothouse.producers.checkpoints import Checkpoints
@@ -82,12 +92,16 @@ def digest(model: nn.Module, optimizer: torch.optim.Optimizer) -> str:
     return summed.hexdigest()
 
 
+def saved_at(tape: Tape, step: int) -> CheckpointRef:
+    return next(ref for ref in tape.saved() if ref.step == step)
+
+
 def refused_rollback(tape: Tape) -> Rollback:
-    return Rollback(checkpoint=tape.saved()[0], lr_factor=0.5)
+    return Rollback(checkpoint=saved_at(tape, 20), lr_factor=0.5)
 
 
 def good_rollback(tape: Tape) -> Rollback:
-    return Rollback(checkpoint=tape.saved()[1], skip_batches=5, lr_factor=0.5)
+    return Rollback(checkpoint=saved_at(tape, 40), skip_batches=5, lr_factor=0.5)
 
 
 ORDERS = [

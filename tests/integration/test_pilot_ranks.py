@@ -124,6 +124,12 @@ def test_a_setter_that_raises_on_one_rank_is_undone_on_all(ranks: list[Seen]) ->
         assert row_of(rank, 4)(receipt["step"]) == 1.0
 
 
+def test_before_a_knob_is_set_one_more_checkpoint_is_saved_whether_the_setter_raises_or_not(ranks: list[Seen]) -> None:
+    saved = [fields["step"] for fields in told(ranks[0], "checkpoint_saved")]
+    assert {receipts(ranks[0], name)[0]["step"] for name in ("i-3", "i-4")} <= set(saved)
+    assert not any(told(rank, "checkpoint_saved") for rank in ranks[1:])
+
+
 def test_a_checkpoint_that_is_corrupt_on_one_rank_is_restored_on_none(ranks: list[Seen]) -> None:
     for rank in ranks:
         (receipt,) = receipts(rank, "i-6")
