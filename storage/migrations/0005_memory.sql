@@ -424,7 +424,7 @@ SELECT
     dateDiff('microsecond', r.started_at, r.last_at) / 1e6 AS duration_s,
     mapFilter((name, seconds) -> name != 'Ended', arrayReduce('sumMap',
         arrayMap((turn, until) -> map(turn.3, greatest(dateDiff('microsecond', turn.4, until) / 1e6, 0)),
-            t.turns, arrayPushBack(arrayPopFront(t.turns.4), r.last_at)))) AS seconds_in_phase,
+            t.turns, arraySlice(arrayPushBack(arrayPopFront(t.turns.4), r.last_at), 1, length(t.turns))))) AS seconds_in_phase,
     if(empty(seconds_in_phase), NULL,
         (seconds_in_phase['Normal'] + seconds_in_phase['Warmup']) / arraySum(mapValues(seconds_in_phase))) AS share_well,
     r.incidents AS incidents, r.open_incidents AS open_incidents,
