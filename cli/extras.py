@@ -18,6 +18,7 @@ EXTRA_OF = {
     "clickhouse_connect": "server",
     "faust": "server",
     "lz4": "local",
+    "mcp": "mcp",
     "pyarrow": "portable",
     "pydantic_ai": "llm",
     "torch": "torch",

@@ -20,6 +20,7 @@ from . import (
     export_command,
     import_command,
     logs,
+    mcp_command,
     operator,
     plan_command,
     policy,
@@ -73,6 +74,7 @@ def _assemble() -> None:
         commands.command(rich_help_panel=look)(command)
     commands.command(rich_help_panel=look)(advice_command.advice)
     commands.command(rich_help_panel=look)(logs.logs)
+    commands.command(rich_help_panel=look)(mcp_command.mcp)
     commands.command(rich_help_panel=look)(report_command.report)
     commands.command(rich_help_panel=look)(compare_command.compare)
     commands.command(rich_help_panel=look)(similar_command.similar)
