@@ -31,7 +31,7 @@ def advice(run: Run, data_dir: DataDir = None, as_json: AsJson = False) -> None:
 
 def joined(events: Iterable[Row]) -> list[Row]:
     """One row for each question, in the order in which they were asked; an answer to nothing is a row of its own."""
-    found: dict[str, Row] = {}
+    found: dict[str, dict[str, Any]] = {}
     for event in events:
         body = body_of(event)
         row = found.setdefault(body["request_id"], {"request_id": body["request_id"], "advisor": body["advisor"]})

@@ -122,9 +122,10 @@ def _reply(response: "ModelResponse", settings: Settings) -> Reply:
 
 def _cost(response: "ModelResponse", settings: Settings) -> float | None:
     """By the prices of the settings; else by those that pydantic-ai knows of the model."""
-    prices = settings.llm_usd_per_million_in, settings.llm_usd_per_million_out
-    if prices[0] is not None and prices[1] is not None:
-        return (response.usage.input_tokens * prices[0] + response.usage.output_tokens * prices[1]) / MILLION
+    usage: Any = response.usage
+    into, out = settings.llm_usd_per_million_in, settings.llm_usd_per_million_out
+    if into is not None and out is not None:
+        return float(usage.input_tokens * into + usage.output_tokens * out) / MILLION
     try:
         return float(response.cost().total_price)
     except (LookupError, ValueError, AssertionError):

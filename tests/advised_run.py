@@ -48,7 +48,8 @@ def asked_run(
     def loss(position: int, step: int, rank: int) -> float:
         return quiet_loss(step, rank) + (3.0 if BAD_FROM <= position < BAD_FROM + bad else 0.0)
 
-    return GovernedRun(**({"world": 1, "loss": loss} | fields)).begin(text, **(announced or {})).train(steps)
+    chosen: dict[str, Any] = {"world": 1, "loss": loss} | fields
+    return GovernedRun(**chosen).begin(text, **(announced or {})).train(steps)
 
 
 def questions(run: GovernedRun) -> list[AdviceRequested]:

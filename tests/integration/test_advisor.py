@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pilothouse.events.actions import SkipBatches
 from pilothouse.events.commands import AdviceGiven
 from pilothouse.events.decisions import InterventionIssued, InterventionProposed, InterventionVerified
 from pilothouse.events.topics import CONTROL, TELEMETRY
@@ -68,8 +69,7 @@ def test_what_helped_before_is_proposed_agreed_to_and_applied(archive: RunArchiv
         archive.keep(asked_run(text, run_id=name, steps=140))
     run = asked_run(policy(more=HUMAN), run_id=RUN)
     [given] = answers(archive, run)
-    assert given.action is not None
-    assert (given.action.action, given.action.count) == ("skip_batches", 40)
+    assert given.action == SkipBatches(count=40)
     assert (given.evidence["tries"], given.evidence["recovered"]) == (2.0, 2.0)
     assert set(given.runs) == {"east", "west"}
     assert {record["action"]["action"]: record["recovered"] for record in json.loads(given.answer)} == {

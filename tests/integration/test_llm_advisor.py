@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pilothouse.events.actions import ScaleLr
 from pilothouse.events.commands import AdviceGiven
 from pilothouse.events.decisions import AdviceRequested
 from pilothouse.events.topics import CONTROL, TELEMETRY
@@ -88,7 +89,7 @@ def test_a_good_answer_is_a_proposal_with_all_that_led_to_it(
 ) -> None:
     prices = {"llm_usd_per_million_in": 1.0, "llm_usd_per_million_out": 10.0}
     answer = given(server.says(GOOD), request_of_a_run, **prices)
-    assert (answer.action.factor, answer.why, answer.error) == (0.5, "the loss jumped", "")
+    assert (answer.action, answer.why, answer.error) == (ScaleLr(factor=0.5), "the loss jumped", "")
     assert (answer.answer, answer.model, answer.temperature) == (GOOD, "test-model", 0.0)
     assert (answer.tokens_in, answer.tokens_out) == (1_000, 100)
     assert answer.cost_usd == pytest.approx(0.002)

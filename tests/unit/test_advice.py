@@ -252,7 +252,7 @@ def test_at_most_so_many_questions_are_open_and_the_other_rules_act_by_themselve
 def test_a_policy_that_has_forgotten_the_rule_makes_the_answer_stale() -> None:
     run = asked_run()
     other = "name: other\nmode: enforce\nrules: []\n"
-    told = {"run_id": "run", "writer_id": "policy-2", "seq": 1, "at": 1, "who": "me", "name": "other"}
+    told: dict[str, Any] = {"run_id": "run", "writer_id": "policy-2", "seq": 1, "at": 1, "who": "me", "name": "other"}
     run.fold(PolicyActivated(text=other, policy_hash="x", **told))
     run.fold(answer(questions(run)[0], HALVE))
     assert outcomes(run) == ["memory stale"]

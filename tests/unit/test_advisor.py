@@ -217,6 +217,9 @@ def test_texts_are_cut_and_halves_of_characters_do_no_harm(question: AdviceReque
 
 
 def test_without_a_model_the_advisor_llm_says_at_once_what_to_set(question: AdviceRequested) -> None:
-    opinion = asyncio.run(advisors_of(Settings())["llm"](question))  # type: ignore[arg-type]  # a coroutine it is
+    async def asked() -> Opinion:
+        return await advisors_of(Settings())["llm"](question)
+
+    opinion = asyncio.run(asked())
     assert opinion.action is None
     assert "PILOTHOUSE_LLM_MODEL" in opinion.error

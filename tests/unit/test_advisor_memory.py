@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from pilothouse.events.action_surface import ActionChoice
+from pilothouse.events.actions import Rollback
 from pilothouse.stream_processors.advisor_memory import best, opinion_of, records_of
 
 CHOICES = tuple(
@@ -37,7 +38,7 @@ def test_actions_are_counted_with_their_values_over_runs_and_checkpoints() -> No
     [back] = [record for record in found.values() if record.action.action == "rollback"]
     assert (back.tries, back.recovered, back.runs) == (2, 2, ("a", "b"))
     assert back.median_steps == 15.0, "from the checkpoints on: 22 and 8"
-    assert back.action.checkpoint is None, "which one is the governor's to say"
+    assert back.action == Rollback(lr_factor=0.7), "which checkpoint is the governor's to say"
 
 
 def test_the_surest_is_proposed_and_not_the_luckiest() -> None:
