@@ -32,13 +32,13 @@ from pilothouse.tests.pilot_world import Tape
 from pilothouse.tests.property.test_steering import Heard
 from pilothouse.tests.run_builder import SECOND, START, activated, quiet_loss, tick
 
-RUN, BUDGET = "run", 3
+RUN = "run"
 CLIP_BOUNDS, RATE_BOUNDS = (0.5, 6.0), (0.2, 1.0)
 POLICY = """
 name: p
 mode: MODE
-budget: 3
-limit: {count: 2, window_steps: 30}
+budget: BUDGET
+limit: {count: 2, window_steps: 9}
 bounds: {clip: {min: 0.5, max: 6.0, ratio: 10.0}, lr_multiplier: {min: 0.2, max: 1.0}, skip_batches: {max: 5}}
 rules:
 - name: one
@@ -46,7 +46,7 @@ rules:
   actions: [{action: set_clip, value: 1.0}, {action: scale_lr, factor: 0.5}, {action: skip_batches, count: 3}]
   cooldown_steps: 1
   limit: {count: 64}
-  ttl_steps: 9
+  ttl_steps: 30
   verify: {window_steps: 4, success: conditions.Stable == 'False', on_failure: revert}
 - name: two
   when: features.steps_observed > 8.0
@@ -55,7 +55,7 @@ rules:
   cooldown_steps: 2
   verify: {window_steps: 3, interval_steps: 1, failure_limit: 1, success: features.val_loss < 1.0}
 """
-TEXTS = [POLICY.replace("MODE", mode) for mode in ("enforce", "propose", "observe")]
+MODES = ("enforce", "propose", "observe")
 
 
 class Optimizer:
@@ -71,8 +71,9 @@ class Optimizer:
 class World(Tape):
     """A trainer that tells the core at once, and a core whose commands hang in the air."""
 
-    def __init__(self) -> None:
+    def __init__(self, budget: int = 4) -> None:
         super().__init__(run_id=RUN)
+        self.budget = budget
         self.records: list[Record] = []
         self.decisions: list[AnyDecision] = []
         self.air: list[InterventionIssued] = []
@@ -124,9 +125,9 @@ class World(Tape):
             self.fold(tick(self.ticks, START + self.ticks * SECOND))
 
     def deliver(self, which: int) -> None:
-        """Any command that ever was: late, again, or before one that came earlier."""
+        """Any command that ever was: late, again, or before one that came earlier; the newest twice."""
         if self.air:
-            self.heard.waiting.append(self.air[which % len(self.air)])
+            self.heard.waiting += [self.air[which % len(self.air)]] * (1 + (which < 0))
 
     def order(self, told: tuple[str, int, Action | None]) -> None:
         verb, which, action = told
@@ -156,7 +157,9 @@ class World(Tape):
 
     def activate(self, which: int) -> None:
         self.policies += 1
-        self.fold(activated(RUN, TEXTS[which % len(TEXTS)], seq=self.policies))
+        text = POLICY.replace("MODE", MODES[which % len(MODES)]).replace("BUDGET", str(self.budget))
+        assert load_policy(text).budget == self.budget
+        self.fold(activated(RUN, text, seq=self.policies))
 
     # ------------------------------------------------------------------------------------------------ what must be so
 
@@ -206,8 +209,8 @@ HISTORIES = st.lists(MOVES, min_size=5, max_size=30)
 MANY = settings(max_examples=25)
 
 
-def lived(moves: list[tuple[str, Any]]) -> World:
-    world = World()
+def lived(moves: list[tuple[str, Any]], budget: int = 4) -> World:
+    world = World(budget)
     world.train(0.0)
     for what, told in moves:
         getattr(world, what)(told)
@@ -216,18 +219,18 @@ def lived(moves: list[tuple[str, Any]]) -> World:
 
 
 @MANY
-@given(HISTORIES)
+@given(HISTORIES, st.integers(0, 2))
 def test_no_value_leaves_its_bounds_no_budget_is_overspent_and_nothing_is_applied_twice(
-    moves: list[tuple[str, Any]],
+    moves: list[tuple[str, Any]], budget: int
 ) -> None:
-    world = lived(moves)
+    world = lived(moves, budget)
     applied = world.applied()
     assert len(applied) == len(set(applied))
     assert set(applied) <= {issued.intervention_id for issued in world.air}
     by_rules = [issued for issued in world.air if issued.rule != OPERATOR and not isinstance(issued.action, Revert)]
-    assert len(by_rules) <= BUDGET
+    assert len(by_rules) <= budget
     assert max((issued.action.count for issued in by_rules if isinstance(issued.action, SkipBatches)), default=0) <= 5
-    assert world.state.ledger.total <= BUDGET
+    assert world.state.ledger.total <= budget
 
 
 @MANY
@@ -282,4 +285,3 @@ def test_these_histories_have_what_the_laws_are_about() -> None:
     assert {"set_clip", "revert", "scale_lr"} <= kinds
     reasons = [receipt["reason"] for receipt in world.of("intervention_receipt")]
     assert any(reason.startswith("Duplicate") for reason in reasons)
-    assert all(load_policy(text) for text in TEXTS)
