@@ -71,6 +71,11 @@ class Settings(BaseModel):
     spool_total_bytes: Annotated[int, Field(ge=0)] = 2 * 1024 * 1024 * 1024
     close_seconds: Annotated[float, Field(gt=0)] = 10.0
     resources_seconds: Annotated[float, Field(ge=0)] = 10.0
+    clickhouse_cluster: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.{}-]*$")] = ""
+    keep_steps_days: Annotated[int, Field(ge=0, le=36_500)] = 0
+    keep_evidence_days: Annotated[int, Field(ge=0, le=36_500)] = 0
+    keep_ticks_days: Annotated[int, Field(ge=0, le=36_500)] = 180
+    slo_file: Path | None = None
     llm_model: Annotated[str, Field(max_length=200)] = ""
     llm_base_url: str = ""
     llm_api_key: SecretStr = SecretStr("")
@@ -79,7 +84,7 @@ class Settings(BaseModel):
     llm_usd_per_million_in: Annotated[float, Field(ge=0)] | None = None
     llm_usd_per_million_out: Annotated[float, Field(ge=0)] | None = None
 
-    @field_validator("data_dir", "spool_dir", "policy_file", "kafka_ca", mode="after")
+    @field_validator("data_dir", "spool_dir", "policy_file", "kafka_ca", "slo_file", mode="after")
     @classmethod
     def _expand(cls, value: Path | None) -> Path | None:
         try:

@@ -42,7 +42,7 @@ def whole_archive(data_dir: Path | None, *, make: bool) -> Iterator[Archive]:
 @contextmanager
 def _opened(settings: Settings) -> Iterator[Archive]:
     from ..storage.connect import connect
-    from ..storage.migrate import migrate
+    from ..storage.upgrade import bring_up_to_date
     from .brokers import free_port
     from .extras import LOCAL, require
     from .parts import ArchivePart, start_failure
@@ -61,7 +61,7 @@ def _opened(settings: Settings) -> Iterator[Archive]:
                 raise start_failure(part, part.child)
             time.sleep(LOOK_EVERY)
         client = connect(settings.model_copy(update={"clickhouse_url": stack.clickhouse_url}))
-        migrate(client)
+        bring_up_to_date(client, settings)
         yield Archive(client, settings)
         client.close()
     finally:

@@ -32,6 +32,7 @@ class Format(StrEnum):
     TABLE = "table"
     JSON = "json"
     CSV = "csv"
+    PARQUET = "parquet"
 
 
 def runs(
@@ -115,23 +116,23 @@ def interventions(run: Run, data_dir: DataDir = None, as_json: AsJson = False) -
     show_rows(rows, as_json=as_json, columns=INTERVENTION_COLUMNS, empty="no interventions")
 
 
-def sql(
-    query: Annotated[str, typer.Argument(help="A SELECT over the tables of the archive", show_default=False)],
+def sql(  # noqa: PLR0913, PLR0917  # one argument for each option
+    query: Annotated[str, typer.Argument(help="A SELECT over the tables and views of the archive", show_default=False)],
     form: Annotated[Format, typer.Option("--format", "-f", help="How to print")] = Format.TABLE,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write csv or parquet into this file")] = None,
+    max_seconds: Annotated[float, typer.Option(min=0.1, help="Give up after so long")] = 60.0,
+    max_memory_mb: Annotated[int, typer.Option(min=1, help="Give up beyond so much of the archive's memory")] = 2_048,
+    write: Annotated[bool, typer.Option("--write", help="As the user who may write")] = False,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Ask the archive in SQL, reading only: `pilothouse sql "SELECT run_id, phase FROM runs"`."""
-    from ..storage.queries import run_sql
     from .reading import open_archive
-    from .rendering import csv_lines, print_line, show_rows
+    from .sql_output import Limits, print_answer
 
-    answer = run_sql(open_archive(data_dir).client, query)
-    if form is Format.CSV and not as_json:
-        print_line(csv_lines(answer.columns, answer.rows).rstrip("\r\n"))
-        return
-    rows = [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
-    show_rows(rows, as_json=as_json or form is Format.JSON, empty="no rows")
+    limits = Limits(max_seconds, max_memory_mb * 2**20)
+    client = open_archive(data_dir, writing=write).client
+    print_answer(client, query, "json" if as_json else form.value, limits, output)
 
 
 COMMANDS = (runs, show, events, tail, interventions, sql)

@@ -22,8 +22,9 @@ class Archive(NamedTuple):
     settings: Settings
 
 
-def open_archive(data_dir: Path | None) -> Archive:
-    """
+def open_archive(data_dir: Path | None, *, writing: bool = False) -> Archive:
+    """The archive, to be read; as the user of the settings, who may write, only where that is asked for.
+
     Raises:
         SettingsInvalid: a setting is wrong.
         StackNotRunning: nothing answers.
@@ -31,6 +32,8 @@ def open_archive(data_dir: Path | None) -> Archive:
     from ..storage.connect import connect
 
     settings = load_settings(os.environ, data_dir=data_dir)
+    if writing:
+        return Archive(connect(settings), settings)
     told = told_by_stack(settings.data_dir)
     own = told.get("clickhouse_url") == settings.clickhouse_url and "reader_url" in told
     if own:

@@ -51,16 +51,22 @@ def worker(
     sys.exit(run(role, load_settings(os.environ, slot=slot), os.environ))
 
 
-def migrate(data_dir: DataDir = None) -> None:
-    """Bring the archive's tables up to this version."""
+def migrate(
+    data_dir: DataDir = None,
+    accept_loss: Annotated[
+        bool, typer.Option("--accept-loss", help="Also run a migration that says it loses something")
+    ] = False,
+) -> None:
+    """Bring the archive's tables, retention and service levels up to this version and the settings."""
     from ..settings import load_settings
     from ..storage.connect import connect
-    from ..storage.migrate import migrate as run_migrations
+    from ..storage.upgrade import bring_up_to_date
     from .rendering import out
 
-    done = run_migrations(connect(load_settings(os.environ, data_dir=data_dir)))
-    for migration in done:
-        out().print(f"ran {migration.number:04} {migration.name}")
+    settings = load_settings(os.environ, data_dir=data_dir)
+    done = bring_up_to_date(connect(settings), settings, accept_loss=accept_loss)
+    for line in done:
+        out().print(line)
     if not done:
         out().print("nothing to do: the archive is of this version")
 

@@ -180,9 +180,9 @@ class Supervisor:
 
     def _migrate(self) -> None:
         from ..storage.connect import connect
-        from ..storage.migrate import migrate
+        from ..storage.upgrade import bring_up_to_date
 
-        migrate(connect(self._settings))
+        bring_up_to_date(connect(self._settings), self._settings)
 
     def _prepare_log(self) -> None:
         """Find out which log this is, make its topics, and tell the workers to come."""

@@ -40,6 +40,8 @@ def connect(settings: Settings) -> "Client":
 
     # The driver logs a transport error before it raises it; without any handler Python would print that to stderr.
     logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())
+    # What a user may set, the archive says: the driver would refuse a reader's own, lower limits.
+    clickhouse_connect.common.set_setting("invalid_setting_action", "send")
     url = urlsplit(settings.clickhouse_url)
     with refusals(where=_shown(url)):
         client = clickhouse_connect.get_client(**_client_options(url))

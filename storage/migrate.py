@@ -4,13 +4,16 @@
 that was cut off is simply repeated; what has been recorded must never be edited.
 """
 
+import re
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..events.errors import MigrationRefused
+from .cluster import for_cluster
 from .connect import DEFAULT_DATABASE, refusals
+from .dangers import dangers
 from .named import ask, statements
 
 if TYPE_CHECKING:
@@ -32,6 +35,12 @@ class Migration:
         return sha256(self.text.encode()).hexdigest()
 
     @property
+    def loses(self) -> str:
+        """What it says of itself that it loses, in its comment `-- loses: …`; empty for nothing."""
+        said = re.search(r"^-- loses: (.+)$", self.text, flags=re.MULTILINE)
+        return said[1] if said else ""
+
+    @property
     def statements(self) -> list[str]:
         """Split where a line ends with a semicolon: ClickHouse's HTTP takes one at a time."""
         code = "\n".join(line for line in self.text.splitlines() if not line.lstrip().startswith("--"))
@@ -44,21 +53,26 @@ def load_migrations(folder: Path = FOLDER) -> list[Migration]:
     return [Migration(int(file.name[:4]), file.stem[5:], file.read_text()) for file in files]
 
 
-def migrate(client: "Client", migrations: list[Migration] | None = None) -> list[Migration]:
-    """Runs what has not been run; returns it.
+def migrate(
+    client: "Client", migrations: list[Migration] | None = None, *, cluster: str = "", accept_loss: bool = False
+) -> list[Migration]:
+    """Runs what has not been run; returns it. On a `cluster` as its servers need it (`storage.cluster`).
 
     Raises:
-        MigrationRefused: an applied file was edited, or the archive is ahead of this code.
+        MigrationRefused: an applied file was edited, the archive is ahead of this code, or a file would lose what
+            cannot be made again; nothing was changed then.
         QueryRefused: ClickHouse refused a statement.
         StackNotRunning: nothing answers.
     """
     wanted = load_migrations() if migrations is None else migrations
     with refusals():
-        _create_record(client)
+        _create_record(client, cluster)
         due = pending(wanted, _applied(client))
+        refuse_losses(wanted, due, accept_loss=accept_loss)
         for migration in due:
             for statement in migration.statements:
-                client.command(statement)
+                for each in for_cluster(statement, cluster):
+                    client.command(each)
             client.insert(
                 "schema_migrations",
                 [[migration.number, migration.name, migration.checksum]],
@@ -82,10 +96,35 @@ def pending(wanted: list[Migration], applied: dict[int, tuple[str, str]]) -> lis
     return [migration for migration in wanted if migration.number not in applied]
 
 
-def _create_record(client: "Client") -> None:
+def refuse_losses(wanted: list[Migration], due: list[Migration], *, accept_loss: bool) -> None:
+    """Nothing, where no migration that is due would lose anything that nobody agreed to lose.
+
+    Raises:
+        MigrationRefused: names the file and what it would lose.
+    """
+    before: list[str] = []
+    for migration in wanted:
+        found = dangers(migration.statements, before) if migration in due else []
+        label = f"migration {migration.number:04}_{migration.name}.sql"
+        if found and not migration.loses:
+            raise MigrationRefused(
+                f"{label} would lose what cannot be made again: {'; '.join(found)}. Write it so that nothing is lost, "
+                "or say in it `-- loses: WHAT, AND WHY`"
+            )
+        if found and not accept_loss:
+            raise MigrationRefused(
+                f"{label} loses {migration.loses} ({'; '.join(found)}): export what you want to keep, then run "
+                "`pilothouse migrate --accept-loss`"
+            )
+        before += migration.statements
+
+
+def _create_record(client: "Client", cluster: str) -> None:
     database = client.database or DEFAULT_DATABASE
-    client.command(statements()["create_database"], {"database": database}, use_database=False)
-    client.command(statements()["create_migrations_record"])
+    where = f" ON CLUSTER '{cluster}'" if cluster else ""
+    client.command(statements()["create_database"] + where, {"database": database}, use_database=False)
+    for statement in for_cluster(statements()["create_migrations_record"], cluster):
+        client.command(statement)
 
 
 def _applied(client: "Client") -> dict[int, tuple[str, str]]:

@@ -5,7 +5,7 @@ of floats in which NaN and the infinities are themselves. A run that is not ther
 that come near; what ClickHouse refuses raises `QueryRefused` with its code. The SQL is in `queries/runs.sql`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import groupby
@@ -197,7 +197,7 @@ def unknown_run_message(run_id: str, names: Sequence[str]) -> str:
     return f"no run {run_id!r}; the latest are {', '.join(names[:3])} (all of them: `pilothouse runs`)"
 
 
-def run_sql(client: "Client", sql: str) -> Answer:
+def run_sql(client: "Client", sql: str, settings: Mapping[str, Any] | None = None) -> Answer:
     """A person's own query.
 
     Raises:
@@ -205,13 +205,24 @@ def run_sql(client: "Client", sql: str) -> Answer:
     """
     try:
         with refusals():
-            result = client.query(sql)
+            result = client.query(sql, settings=dict(settings or {}))
             return Answer(tuple(result.column_names), [tuple(row) for row in result.result_rows])
     except (
         ValueError,
         OverflowError,
     ) as error:  # a clock that was far off: ClickHouse's times go further than Python's
         raise QueryRefused(f"Python cannot hold the answer: {error}; ask for toString(…) of that column") from error
+
+
+def sql_as(client: "Client", sql: str, form: str, settings: Mapping[str, Any]) -> Iterator[bytes]:
+    """A person's own query, written by ClickHouse in one of its formats, piece by piece.
+
+    Raises:
+        QueryRefused: why, with ClickHouse's code.
+    """
+    with refusals(), client.raw_stream(sql, fmt=form, settings=dict(settings)) as pieces:
+        while piece := pieces.read(2**20):
+            yield piece
 
 
 def _by_intervention(rows: list[Row]) -> dict[str, list[Row]]:

@@ -1,4 +1,4 @@
-"""The schema is made by numbered files, once each, whatever cut them off."""
+"""The schema is made by numbered files, once each, whatever cut them off; none of them loses anything in silence."""
 
 from collections.abc import Iterator
 
@@ -7,9 +7,12 @@ from clickhouse_connect.driver.client import Client
 
 from pilothouse.events.errors import MigrationRefused, QueryRefused
 from pilothouse.settings import Settings
+from pilothouse.storage.archive import Archive
+from pilothouse.storage.cluster import for_cluster
 from pilothouse.storage.connect import connect
 from pilothouse.storage.migrate import Migration, load_migrations, migrate
 from pilothouse.storage.rows import EVENT_LOG, STEP_LOG, TICK_LOG
+from pilothouse.tests.archive_events import logged, story
 from pilothouse.tests.endpoint_fixture import EndpointProcess
 
 
@@ -55,6 +58,43 @@ def test_what_ran_may_not_be_edited(client: Client) -> None:
     migrate(client, [Migration(1, "log", "SELECT 1;\n")])
     with pytest.raises(MigrationRefused, match=r"0001_log\.sql was changed"):
         migrate(client, [Migration(1, "log", "SELECT 2;\n")])
+
+
+@pytest.mark.parametrize("version", [1, 3])
+def test_an_archive_of_an_earlier_version_becomes_what_a_fresh_one_is(client: Client, version: int) -> None:
+    migrations = load_migrations()
+    migrate(client, migrations[:version])
+    Archive(client).insert(logged(story("old")))
+    assert [migration.number for migration in migrate(client)] == list(range(version + 1, len(migrations) + 1))
+    grown = schema(client)
+    assert client.query("SELECT signature, steps_lost FROM incidents").result_rows == [("Stable/Spike", 2)]
+    client.command(f"DROP DATABASE `{client.database}`")
+    migrate(client)
+    assert schema(client) == grown
+
+
+def test_nothing_runs_where_something_would_be_lost(client: Client) -> None:
+    wanted = load_migrations()
+    migrate(client, wanted)
+    text = "CREATE TABLE t (a Int64) ENGINE = Memory;\nALTER TABLE event_log DROP COLUMN team;\n"
+    careless = Migration(len(wanted) + 1, "tidy", text)
+    with pytest.raises(MigrationRefused, match=r"_tidy\.sql would lose .*: DROP COLUMN in event_log"):
+        migrate(client, [*wanted, careless])
+    meant = Migration(careless.number, "tidy", f"-- loses: the teams, for a test\n{text}")
+    with pytest.raises(MigrationRefused, match=r"loses the teams, for a test .* --accept-loss"):
+        migrate(client, [*wanted, meant])
+    assert client.query(
+        "SELECT count() FROM system.tables WHERE database = currentDatabase() AND name = 't'"
+    ).result_rows == [(0,)]
+
+
+def test_what_a_cluster_would_be_told_is_clickhouse_s_own_language(client: Client) -> None:
+    ours = [statement for migration in load_migrations() for statement in migration.statements]
+    told = [each for statement in ours for each in for_cluster(statement, "prod")]
+    for statement in told:
+        client.command(f"EXPLAIN AST {statement}", use_database=False)
+    tables = sum(statement.startswith("CREATE TABLE") for statement in ours)
+    assert sum("ENGINE = Replicated" in statement for statement in told) == tables
 
 
 def test_rows_are_built_for_the_columns_there_are(client: Client) -> None:

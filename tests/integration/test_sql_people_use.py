@@ -1,0 +1,180 @@
+"""What people ask of the archive in SQL: the cookbook, service levels, limits and forms, on the real engine."""
+
+import io
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from clickhouse_connect.driver.client import Client
+
+from pilothouse.cli.sql_output import Limits, print_answer
+from pilothouse.events.commands import PipelineReported
+from pilothouse.events.errors import QueryRefused, SettingsInvalid, UserMistake
+from pilothouse.settings import Settings
+from pilothouse.storage import slo
+from pilothouse.storage.archive import Archive
+from pilothouse.storage.connect import connect
+from pilothouse.storage.endpoint_config import READER_USER
+from pilothouse.storage.queries import run_sql
+from pilothouse.storage.upgrade import bring_up_to_date
+from pilothouse.tests import cookbook
+from pilothouse.tests.archive_events import logged
+from pilothouse.tests.endpoint_fixture import READER_TOKEN, EndpointProcess
+
+PLENTY = Limits(60, 2**31)
+
+
+@pytest.fixture(scope="module")
+def client(endpoint: EndpointProcess) -> Iterator[Client]:
+    """An archive of the committed histories."""
+    settings = Settings(clickhouse_url=endpoint.clickhouse_url)
+    connected = connect(settings)
+    assert bring_up_to_date(connected, settings)
+    cookbook.fill(connected)
+    yield connected
+    connected.close()
+
+
+def reader_url(endpoint: EndpointProcess) -> str:
+    """As `pilothouse sql` reads an embedded archive."""
+    return f"http://{READER_USER}:{READER_TOKEN}@{endpoint.host}:{endpoint.port}/pilothouse"
+
+
+def rows(client: Client, sql: str) -> list[tuple[object, ...]]:
+    return run_sql(client, sql).rows
+
+
+def test_the_cookbook_has_at_least_twenty_questions() -> None:
+    assert len({question.sql for question in cookbook.questions()}) >= 20
+    assert cookbook.PAGE.read_text(encoding="utf-8").count("\n### ") == len(cookbook.questions())
+
+
+@pytest.mark.parametrize("question", cookbook.questions(), ids=lambda question: question.title)
+def test_the_cookbook_s_answer_is_what_the_archive_says(client: Client, question: cookbook.Question) -> None:
+    assert cookbook.answer(client, question.sql) == question.answer.rstrip("\n")
+
+
+def test_every_view_and_column_is_documented(client: Client) -> None:
+    views = "SELECT name FROM system.tables WHERE database = currentDatabase() AND engine = 'View'"
+    left_out = "('slo_objectives', 'slo_samples')"
+    sql = f"SELECT table, name FROM system.columns WHERE database = currentDatabase() AND table IN ({views})"
+    assert rows(client, f"{sql} AND comment = '' AND table NOT IN {left_out}") == []
+    page = cookbook.PAGE.read_text(encoding="utf-8")
+    assert [name for (name,) in rows(client, views) if f"`{name}`" not in page and name != "log_lines_dropped"] == [
+        "slo_objectives"
+    ]
+
+
+# ---------------------------------------------------------------------------------------------------- service levels
+
+
+def test_what_nobody_reports_is_not_computed_and_says_what_it_needs(client: Client) -> None:
+    told = {str(row[0]): row[1:] for row in rows(client, "SELECT id, status, value, needs FROM slo")}
+    assert list(told) == [f"M{number}" for number in range(1, 16)]
+    assert told["M15"] == ("not computed", None, "pilothouse report-fact RUN latency p95_ms=...")
+    assert told["M4"][0] == "not computed"
+
+
+def test_a_level_is_met_missed_and_burnt_by_what_is_reported(client: Client) -> None:
+    now = time.time_ns() // 1_000
+    report = {"who": "ci", "run_id": "levels", "seq": 1}
+    facts = [
+        PipelineReported(**report, writer_id="f1", at=now, fact="artifacts", numbers={"available": 9, "expected": 10}),
+        PipelineReported(**report, writer_id="f2", at=now, fact="reproduction",
+                         numbers={"attempted": 40, "reproduced": 39}),
+        PipelineReported(**report, writer_id="f3", at=now - 100 * 86_400_000_000, fact="promotion"),
+        *(PipelineReported(**report, writer_id=f"r{number}", at=now, fact="retrain_trigger") for number in range(5)),
+    ]  # fmt: skip
+    for _ in range(2):
+        Archive(client).insert(logged(facts, partition=7))
+    told = {str(row[0]): row[1:] for row in rows(client, "SELECT id, status, value, budget_left FROM slo")}
+    assert told["M14"][:2] == ("missed", 0.9)
+    assert told["M13"][:2] == ("met", 0.975)
+    assert told["M13"][2] == pytest.approx(0.5)
+    assert told["M9"] == ("missed", 0.0, None)  # promotions are reported, but none of late
+    assert told["M8"] == ("missed", 5.0, None)
+    burnt = {(name, hours): rate for name, hours, rate in rows(client, "SELECT id, hours, burn_rate FROM slo_burn")}
+    assert burnt["M13", 24] == pytest.approx(0.5)
+    assert burnt["M8", 720] == pytest.approx(1.25)
+    assert burnt["M8", 24] == pytest.approx(5 / (4 / 30))
+    assert math.isinf(float(str(burnt["M14", 1])))
+
+
+def test_other_levels_are_put_in_force_and_a_second_time_nothing_happens(
+    client: Client, endpoint: EndpointProcess, tmp_path: Path
+) -> None:
+    file = tmp_path / "slo.yaml"
+    shipped = slo.SHIPPED.read_text(encoding="utf-8")
+    file.write_text(shipped.replace("name: successful runs", "name: runs that went well"), encoding="utf-8")
+    settings = Settings(clickhouse_url=endpoint.clickhouse_url, slo_file=file)
+    assert bring_up_to_date(client, settings) == ["15 service levels are in force"]
+    assert bring_up_to_date(client, settings) == []
+    assert rows(client, "SELECT name FROM slo WHERE id = 'M1'") == [("runs that went well",)]
+    file.write_text(shipped.replace("value: ratio", "value: ratios"), encoding="utf-8")
+    with pytest.raises(SettingsInvalid, match=r"objectives.0.value: Input should be 'ratio'"):
+        bring_up_to_date(client, settings)
+
+
+# --------------------------------------------------------------------------------------------------- retention, lag
+
+
+def test_each_class_of_data_is_kept_as_long_as_the_settings_say(client: Client, endpoint: EndpointProcess) -> None:
+    def engine(table: str) -> str:
+        [(full,)] = rows(
+            client, f"SELECT engine_full FROM system.tables WHERE name = '{table}' AND database = currentDatabase()"
+        )
+        return str(full)
+
+    assert "TTL toDateTime(archived_at) + toIntervalDay(180)" in engine("tick_log")
+    assert "TTL" not in engine("step_log")
+    shorter = Settings(
+        clickhouse_url=endpoint.clickhouse_url, keep_steps_days=30, keep_evidence_days=7, keep_ticks_days=0
+    )
+    changed = [line for line in bring_up_to_date(client, shorter) if "kept" in line]
+    assert [line.split()[0] for line in changed] == ["event_log", "step_log", "tick_log"]
+    assert "toIntervalDay(7) WHERE kind IN ('data_profiled', 'heartbeat'" in engine("event_log")
+    assert "TTL" not in engine("tick_log")
+    assert [line for line in bring_up_to_date(client, shorter) if "kept" in line] == []
+
+
+def test_the_lag_of_each_partition_is_told(client: Client) -> None:
+    [(behind, took)] = rows(client, "SELECT behind_s, took_s FROM ingest WHERE log_partition = 7")
+    assert 0 <= float(str(took)) <= float(str(behind)) < 600
+
+
+# ------------------------------------------------------------------------------------------------------ limits, forms
+
+
+def test_a_query_is_given_up_beyond_its_limits(endpoint: EndpointProcess, client: Client) -> None:
+    reader = connect(Settings(clickhouse_url=reader_url(endpoint)))
+    with pytest.raises(QueryRefused, match=r"Timeout exceeded.*\(code 159\)"):
+        print_answer(reader, "SELECT count() FROM numbers(1000000000000)", "table", Limits(0.2, 2**30), None)
+    with pytest.raises(QueryRefused, match=r"\(code 241\)"):
+        print_answer(reader, "SELECT groupArray(number) FROM numbers(100000000)", "table", Limits(30, 50_000_000), None)
+    with pytest.raises(QueryRefused, match="READONLY"):
+        print_answer(reader, "DROP VIEW runs", "table", PLENTY, None)
+
+
+def test_parquet_holds_what_was_asked_nan_and_all(endpoint: EndpointProcess, client: Client, tmp_path: Path) -> None:
+    reader, file = connect(Settings(clickhouse_url=reader_url(endpoint))), tmp_path / "loss.parquet"
+    sql = "SELECT step, value FROM steps WHERE run_id = 'run' AND metric = 'loss' AND rank = 2 ORDER BY step"
+    print_answer(reader, sql, "parquet", PLENTY, file)
+    told = pq.read_table(io.BytesIO(file.read_bytes())).to_pydict()
+    assert told["step"] == [row[0] for row in rows(client, sql)]
+    assert [step for step, value in zip(told["step"], told["value"], strict=True) if math.isnan(value)] == [158]
+    with pytest.raises(QueryRefused):
+        print_answer(reader, "SELECT nope FROM steps", "parquet", PLENTY, file)
+    assert [path.name for path in tmp_path.iterdir()] == ["loss.parquet"]
+    assert pq.read_metadata(file).num_rows == len(told["step"])
+
+
+def test_only_what_is_a_file_goes_into_one(client: Client, tmp_path: Path) -> None:
+    with pytest.raises(UserMistake, match="--output is for csv and parquet"):
+        print_answer(client, "SELECT 1", "table", PLENTY, tmp_path / "x")
+    print_answer(client, "SELECT 1 AS one, NULL AS none", "csv", PLENTY, tmp_path / "x.csv")
+    assert (tmp_path / "x.csv").read_bytes() == b"one,none\r\n1,\r\n"
+    with pytest.raises(UserMistake, match="cannot be written"):
+        print_answer(client, "SELECT 1", "csv", PLENTY, tmp_path / "no" / "x.csv")
