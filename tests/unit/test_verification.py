@@ -348,3 +348,11 @@ def test_a_revert_where_nothing_can_be_put_back_is_a_mistake() -> None:
     text = (CUT % f", {REVERT}").replace("{action: scale_lr, factor: 0.5}", "{action: skip_batches, count: 2}")
     with pytest.raises(PolicyInvalid, match="none of this rule's actions can be put back"):
         load_policy(text)
+
+
+def test_no_clip_at_all_comes_back_as_none_at_all() -> None:
+    """A clip of infinity travels through the state and the command as what it is."""
+    text = (CUT % f", {REVERT}").replace("{action: scale_lr, factor: 0.5}", "{action: set_clip, value: 1.0}")
+    run = GovernedRun(loss=spiked(30), values={"clip": math.inf}).begin(text).train(115)
+    assert run.values == {"clip": math.inf}
+    assert run.of(InterventionVerified)[0].outcome == "reverted"
