@@ -100,9 +100,15 @@ def unchanged(condition: Condition) -> Verdict:
     return Verdict(condition.status, condition.reason, condition.message, condition.evidence)
 
 
-def evidence(seen: Mapping[str, float], names: Iterable[str], threshold: Threshold) -> dict[str, float]:
-    """Those of the features that are known, and the bound that they were held against."""
-    return {name: seen[name] for name in names if name in seen} | {"enter": threshold.enter}
+def evidence(
+    seen: Mapping[str, float], names: Iterable[str], threshold: Threshold, window_steps: int, onset_step: float
+) -> dict[str, float]:
+    """Those of the features that are known, the bound that they were held against, over how many steps (rows, where not
+    every step has one) they were looked at, and since when it has been so, estimated backwards (-1: not known).
+    """
+    told = {name: seen[name] for name in names if name in seen} | {"enter": threshold.enter}
+    told["window_steps"] = float(window_steps)
+    return told | {"onset_step": float(onset_step)} if onset_step >= 0 else told
 
 
 def forget(condition: Condition, reason: str) -> None:

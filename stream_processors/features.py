@@ -10,7 +10,7 @@ import msgspec
 from .detectors import generalization, gradient, loss, pace, progress, ranks, start, updates
 from .detectors.generalization import GeneralizationState
 from .detectors.gradient import GradientState
-from .detectors.loss import LossState
+from .detectors.loss import Known, LossState
 from .detectors.pace import PaceState
 from .detectors.progress import ProgressState
 from .detectors.ranks import RanksState
@@ -45,6 +45,8 @@ class FeatureState(msgspec.Struct):
 def observe(state: FeatureState, sample: StepSample, *, learning: bool = True) -> dict[str, float]:
     """The features of one more step; only those that are known. Unless `learning`, no baseline changes."""
     seen: dict[str, float] = {"nonfinite": float(sample.nonfinite), "ranks_reporting": float(sample.ranks)}
+    if sample.nonfinite:
+        seen |= {"nonfinite_losses": float(sample.nonfinite_losses), "nonfinite_rank": float(sample.bad_rank)}
     if sample.loss is not None:
         seen["loss"] = sample.loss
     if sample.grad_norm is not None:
@@ -53,8 +55,10 @@ def observe(state: FeatureState, sample: StepSample, *, learning: bool = True) -
         seen["val_loss"] = state.val_loss
     seen |= sample.told
     seen |= gradient.observe(state.gradient, sample, learning=learning)
-    seen |= loss.observe(state.loss, sample, seen.get("grad_z", 0.0), learning=learning)
-    seen |= start.observe(state.start, sample)
+    begun = start.observe(state.start, sample)
+    known = Known(seen.get("grad_z", 0.0), seen.get("grad_baseline"), state.start.proven)
+    seen |= loss.observe(state.loss, sample, known, learning=learning)
+    seen |= begun
     _follow_overflows(state, sample, seen)
     if _observe_blocks(state, sample):
         _hear_blocks(state)

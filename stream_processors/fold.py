@@ -165,10 +165,7 @@ def _trainer_fact(state: RunState, fact: AnyTelemetry, desk: Desk) -> None:
     judging.heard(state, desk)
     match fact:
         case StepBatch():
-            for turn in gathering.add_rows(attempt, fact, state.tick, state.ranks_past):
-                judging.turned(state, turn, desk)
-            if not attempt.started:
-                gathering.shed(attempt)
+            _add_rows(state, attempt, fact, desk)
         case Heartbeat() | StageChanged() | DataProfiled():
             _note_aside(state, attempt, fact)
         case TelemetryGap():
@@ -178,6 +175,16 @@ def _trainer_fact(state: RunState, fact: AnyTelemetry, desk: Desk) -> None:
         case _:
             _hold(attempt, fact)
     _advance(state, desk)
+
+
+def _add_rows(state: RunState, attempt: Attempt, batch: StepBatch, desk: Desk) -> None:
+    late = attempt.late
+    for turn in gathering.add_rows(attempt, batch, state.tick, state.ranks_past):
+        judging.turned(state, turn, desk)
+    if attempt.late > late:
+        judging.lost(state, attempt.late - late, f"rows of rank {batch.rank} came after their steps were judged", desk)
+    if not attempt.started:
+        gathering.shed(attempt)
 
 
 def _note_aside(state: RunState, attempt: Attempt, fact: Heartbeat | StageChanged | DataProfiled) -> None:

@@ -63,6 +63,8 @@ def add_rows(attempt: Attempt, batch: StepBatch, tick: int, ranks_past: bytearra
         high = step
         if step > attempt.judged:
             kept.append((index, step, _pending(attempt, step, batch.times[index], tick)))
+        elif step >= attempt.first_step:
+            attempt.late += 1
     if high > before:
         attempt.high[rank] = high
     _merge(batch, kept)
@@ -104,7 +106,7 @@ def _merge(batch: StepBatch, kept: rank_rows.Kept) -> None:
             _sample_rank(pending.norms, rank, grad_norms[index])
     for told in (losses, grad_norms):
         if told is not None and not _all_finite(told):
-            _count_nonfinite(told, kept, are_losses=told is losses)
+            _count_nonfinite(told, kept, rank, are_losses=told is losses)
 
 
 def _sample_rank(low: list[tuple[int, float]], rank: int, value: float | None) -> None:
@@ -123,12 +125,14 @@ def _all_finite(told: Column) -> bool:
         return False
 
 
-def _count_nonfinite(told: Column, kept: rank_rows.Kept, *, are_losses: bool) -> None:
+def _count_nonfinite(told: Column, kept: rank_rows.Kept, rank: int, *, are_losses: bool) -> None:
     for index, _, pending in kept:
         value = told[index]
         if value is not None and not math.isfinite(value):
             pending.nonfinite += 1
             pending.nonfinite_losses += are_losses
+            bad = (not are_losses, rank)
+            pending.bad = bad if pending.bad is None else min(pending.bad, bad)
 
 
 def _add_told(batch: StepBatch, kept: rank_rows.Kept) -> None:
@@ -241,6 +245,7 @@ def _sample(step: int, pending: PendingStep) -> StepSample:
         grad_norm=_mean([norm for _, norm in pending.norms]),
         nonfinite=pending.nonfinite,
         nonfinite_losses=pending.nonfinite_losses,
+        bad_rank=pending.bad[1] if pending.bad is not None else -1,
         told={name: value for name, value in zip(TOLD, pending.told, strict=False) if value is not None},
         spreads=pending.spreads or {},
     )

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 from ..governance import conditions as judge
 from ..governance.conditions import Condition, Verdict
-from .detectors.agreement import TOLERANCE
+from .detectors.agreement import LASTING, TOLERANCE
+from .detectors.apart import FADES_IN
 from .detectors.spread import FINE
 
 DISAGREE_EVIDENCE = (
@@ -32,7 +33,9 @@ def synchronized(condition: Condition, seen: Mapping[str, float], _: int) -> Ver
 
 
 def _ranks_disagree(seen: Mapping[str, float]) -> Verdict:
-    evidence = judge.evidence(seen, DISAGREE_EVIDENCE, judge.SYNCHRONIZED) | {"tolerance": TOLERANCE / FINE}
+    since = seen["disagreeing_since"]
+    evidence = judge.evidence(seen, DISAGREE_EVIDENCE, judge.SYNCHRONIZED, LASTING, since)
+    evidence["tolerance"] = TOLERANCE / FINE
     width = max(seen.get("weights_spread", 0.0), seen.get("grads_spread", 0.0))
     rank, ranks = seen["disagreeing_rank"], seen["disagreeing_ranks"]
     if rank < 0:
@@ -53,4 +56,5 @@ def _rank_apart(seen: Mapping[str, float]) -> Verdict:
         f"the last time by a factor of {seen['apart_factor']:.3g}, and no other rank as often: its arithmetic or its "
         "data may be corrupt"
     )
-    return Verdict("False", "RankApart", message, judge.evidence(seen, APART_EVIDENCE, judge.SYNCHRONIZED))
+    evidence = judge.evidence(seen, APART_EVIDENCE, judge.SYNCHRONIZED, FADES_IN, seen["apart_since"])
+    return Verdict("False", "RankApart", message, evidence)

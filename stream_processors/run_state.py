@@ -43,7 +43,8 @@ SAMPLED_RANKS = 4
 class PendingStep(msgspec.Struct, array_like=True):
     """One step that not every live rank has reported yet. `losses` and `norms` hold (rank, value) of the lowest ranks
     that told one, sorted; `told` is what rank 0 said beside, in the order of `events.metric_names.TOLD`; `spreads` is
-    what the ranks say side by side, None where they are not compared.
+    what the ranks say side by side, None where they are not compared. `bad` has the lowest rank whose loss is not
+    finite, or, behind True, whose gradient norm alone is not.
     """
 
     at: int
@@ -55,6 +56,7 @@ class PendingStep(msgspec.Struct, array_like=True):
     losses: list[tuple[int, float]] = []
     norms: list[tuple[int, float]] = []
     spreads: dict[int, Spread] | None = None
+    bad: tuple[bool, int] | None = None
 
 
 class SavedCheckpoint(msgspec.Struct, frozen=True, tag=True):
@@ -107,7 +109,7 @@ class Attempt(msgspec.Struct):
     `watermark` is the last step that every live rank has reached, `behind` how many of them went no further. `stage` is
     what rank 0 does, `moved` whether it ever did anything else. `undecided` says that the run may yet go back to any
     checkpoint of the attempts before, which judged steps up to `reached`: a process that starts may restore one before
-    its first step.
+    its first step. `late` counts the rows that came when their step had been judged without them.
     """
 
     attempt_id: str
@@ -130,6 +132,7 @@ class Attempt(msgspec.Struct):
     moved: bool = False
     undecided: bool = False
     reached: int = -1
+    late: int = 0
     end: tuple[int, int, str] | None = None
 
 

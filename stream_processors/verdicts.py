@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from ..events.decisions import ConditionType
 from ..governance import conditions as judge
 from ..governance.conditions import Condition, Verdict
-from .detectors import hang
+from .detectors import hang, pace, updates, usual
 from .detectors.hang import Wait
 from .detectors.inputs import Drift
 from .rank_verdicts import synchronized
@@ -23,6 +23,8 @@ INSTABILITIES = ("instability", "broken_start", "grad_explosion", "update_excess
 """Each in units of what it takes to alarm."""
 OF_EVERY_STEP: tuple[ConditionType, ...] = ("Finite", "Stable", "Progressing")
 """What may change at any step; the others are judged by what is said of blocks of steps."""
+NONFINITE_EVIDENCE = ("nonfinite", "nonfinite_losses", "nonfinite_rank", "overflows", "loss", "grad_norm")
+NONE_ALLOWED = judge.Threshold(enter=1.0, exit=1.0, for_steps=1, keep_for=1)
 STABLE_EVIDENCE = ("loss", "loss_z", "loss_baseline", "loss_scale", "loss_drift", "grad_z", "instability")
 OF_THE_LOSS = {"LossAboveBaseline": "instability", "LossClimbing": "instability", "BrokenStart": "broken_start"}
 """What only a loss can tell, and the feature that tells it."""
@@ -45,7 +47,7 @@ ALL_FINITE = Verdict("True", "AllFinite", "losses and gradient norms are finite"
 WITHIN_BASELINE = Verdict("True", "WithinBaseline", "the loss is within its recent range")
 
 
-def finite(condition: Condition, seen: Features, _: int) -> Verdict:
+def finite(condition: Condition, seen: Features, onset: int) -> Verdict:
     count = seen["nonfinite"]
     condition.x = count
     overflows = seen.get("overflows", 0.0)
@@ -53,13 +55,23 @@ def finite(condition: Condition, seen: Features, _: int) -> Verdict:
         if overflows < OVERFLOWS:
             return judge.unchanged(condition)
         message = f"gradient norms have been NaN or infinite for {overflows:.0f} steps, the losses were finite"
-        return Verdict("False", "NonFinite", message, {"nonfinite": count, "overflows": overflows})
+        return Verdict("False", "NonFinite", f"{message}, {_first_bad(seen)}", _nonfinite(seen, int(overflows), onset))
     if count:
-        message = f"{count:.0f} losses or gradient norms are NaN or infinite"
-        return Verdict("False", "NonFinite", message, {"nonfinite": count})
+        message = f"{count:.0f} losses or gradient norms are NaN or infinite, {_first_bad(seen)}"
+        return Verdict("False", "NonFinite", message, _nonfinite(seen, 1, onset))
     if "loss" not in seen and "grad_norm" not in seen:
         return judge.unchanged(condition)
     return ALL_FINITE
+
+
+def _first_bad(seen: Features) -> str:
+    what = "loss" if seen.get("nonfinite_losses") else "gradient norm"
+    return f"first the {what} of rank {seen.get('nonfinite_rank', 0.0):.0f}"
+
+
+def _nonfinite(seen: Features, window: int, onset: int) -> dict[str, float]:
+    """Of that no more than one is allowed to be."""
+    return judge.evidence(seen, NONFINITE_EVIDENCE, NONE_ALLOWED, window, onset)
 
 
 def stable(condition: Condition, seen: Features, onset: int) -> Verdict:
@@ -83,10 +95,10 @@ def _unstable(condition: Condition, seen: Features, x: float, onset: int) -> Ver
     if (by := OF_THE_LOSS.get(condition.reason)) is not None and seen.get(by, 0.0) >= judge.STABLE.enter:
         x = seen[by]
     if seen.get("broken_start") == x:
-        return _broken_start(seen)
+        return _broken_start(seen, onset)
     if seen.get("instability") != x:
         return _gradient_exploding(seen, onset)
-    evidence = judge.evidence(seen, STABLE_EVIDENCE, judge.STABLE)
+    evidence = judge.evidence(seen, STABLE_EVIDENCE, judge.STABLE, usual.WINDOW, onset)
     if seen["loss_drift"] >= x:
         message = f"the loss has climbed to {seen['loss']:.4g} since step {onset}"
         return Verdict("False", "LossClimbing", message, evidence)
@@ -94,13 +106,14 @@ def _unstable(condition: Condition, seen: Features, x: float, onset: int) -> Ver
     return Verdict("False", "LossAboveBaseline", f"{message} {seen['loss_baseline']:.4g}", evidence)
 
 
-def _broken_start(seen: Features) -> Verdict:
+def _broken_start(seen: Features, onset: int) -> Verdict:
     message = f"the loss has not been lower than at its first steps, where it was {seen['loss_at_start']:.4g}"
-    return Verdict("False", "BrokenStart", message, judge.evidence(seen, START_EVIDENCE, judge.STABLE))
+    window = int(seen["steps_observed"])
+    return Verdict("False", "BrokenStart", message, judge.evidence(seen, START_EVIDENCE, judge.STABLE, window, onset))
 
 
 def _gradient_exploding(seen: Features, onset: int) -> Verdict:
-    evidence = judge.evidence(seen, GRADIENT_EVIDENCE, judge.STABLE)
+    evidence = judge.evidence(seen, GRADIENT_EVIDENCE, judge.STABLE, usual.WINDOW, onset)
     if seen.get("grad_explosion", 0.0) >= seen.get("update_excess", 0.0):
         message = f"gradient norm {seen['grad_norm']:.4g}, usually {seen['grad_baseline']:.4g}, since step {onset}"
     else:
@@ -112,12 +125,14 @@ def progressing(condition: Condition, seen: Features, _: int) -> Verdict:
     """Steps end, or none of this would be asked; whether they lead anywhere."""
     condition.x = 0.0
     if seen.get("grad_vanishing", 0.0) >= _bound(condition, "GradientVanishing"):
-        evidence = judge.evidence(seen, VANISHING_EVIDENCE, judge.LEARNING)
+        window, since = updates.BLOCK * updates.BLOCKS, seen.get("vanishing_since", -1.0)
+        evidence = judge.evidence(seen, VANISHING_EVIDENCE, judge.LEARNING, window, since)
         message = "gradient norm or update fell to a hundredth of what it was, and the loss has stood still since"
         return Verdict("False", "GradientVanishing", message, evidence)
     if seen.get("plateau", 0.0) >= judge.LEARNING.enter:
         stuck = f"has stood at {seen['plateau_level']:.4g} since step {seen['plateau_since']:.0f}"
-        evidence = judge.evidence(seen, PLATEAU_EVIDENCE, judge.LEARNING)
+        since = seen["plateau_since"]
+        evidence = judge.evidence(seen, PLATEAU_EVIDENCE, judge.LEARNING, int(seen["plateau_window"]), since)
         return Verdict("False", "Plateau", f"the loss fell steadily and {stuck}", evidence)
     return STEPS_ENDING
 
@@ -132,7 +147,8 @@ def generalizing(condition: Condition, seen: Features, _: int) -> Verdict:
         f"validation loss {seen['val_loss']:.4g}, at its lowest {seen['val_best']:.4g} "
         f"at step {seen['val_best_step']:.0f}"
     )
-    evidence = judge.evidence(seen, GENERALIZING_EVIDENCE, judge.LEARNING)
+    best = seen["val_best_step"]
+    evidence = judge.evidence(seen, GENERALIZING_EVIDENCE, judge.LEARNING, int(seen["val_window"]), best)
     if seen["train_fall"] >= LEAST_TRAIN_FALL:
         return Verdict("False", "Overfitting", f"{message}; the training loss goes on falling", evidence)
     return Verdict("False", "ValidationRising", f"{message}; the training loss stands still", evidence)
@@ -177,7 +193,9 @@ def efficient(condition: Condition, seen: Features, _: int) -> Verdict:
     if judge.hysteresis(condition, judge.EFFICIENT, x) == "True":
         return AS_EFFICIENT
     reason = next((reason for reason, value in known if value >= judge.EFFICIENT.enter), condition.reason)
-    return Verdict("False", reason, _slow(reason, seen), judge.evidence(seen, EFFICIENT_EVIDENCE, judge.EFFICIENT))
+    since = seen.get("straggler_since" if reason == "Straggler" else "inefficient_since", -1.0)
+    evidence = judge.evidence(seen, EFFICIENT_EVIDENCE, judge.EFFICIENT, pace.ROWS, since)
+    return Verdict("False", reason, _slow(reason, seen), evidence)
 
 
 def _slow(reason: str, seen: Features) -> str:

@@ -6,7 +6,7 @@ every step. Nothing in it alarms, so that what is measured is what a healthy run
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from pilothouse.events.commands import PolicyActivated, Tick
@@ -35,13 +35,17 @@ Column = tuple[float, ...]
 
 
 class Training:
-    """The log of one run. `metrics` are logged by each of `ranks` ranks, loss and gradient norm among them."""
+    """The log of one run. `metrics` are logged by each of `ranks` ranks, loss and gradient norm among them; `without`
+    leaves some of them out.
+    """
 
-    def __init__(self, ranks: int, metrics: int) -> None:
+    def __init__(self, ranks: int, metrics: int, without: Collection[str] = ()) -> None:
         self.ranks = ranks
         self.step = 0
         beside = BESIDE | {f"layer.{index}.norm": 0.5 for index in range(metrics)}
-        self._beside = {name: (value,) * ROWS for name, value in list(beside.items())[: metrics - 2]}
+        self._beside = {
+            name: (value,) * ROWS for name, value in list(beside.items())[: metrics - 2] if name not in without
+        }
         generator = random.Random(0)
         self._noise = [generator.gauss(0.0, 1.0) for _ in range(NOISES)]
         self._numbers: dict[str, int] = {}

@@ -42,6 +42,8 @@ class Draft:
     own: dict[int, dict[str, Array]] = field(default_factory=dict)
     """What one rank logs otherwise than the rest."""
     ranks: int = 1
+    knows_loss: int | None = None
+    """The only rank that does, where it is one."""
     gap: Array | None = None
     """By how much the validation loss is above the training loss without noise; None: no evaluations."""
     silence: float = 0.0

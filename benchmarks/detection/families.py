@@ -249,9 +249,13 @@ def _finished(made: Draft, name: str, family: str, seed: int) -> Series:
 def _rank(made: Draft, shared: dict[str, Column], rank: int) -> dict[str, Column]:
     own: dict[str, Column] = {name: values.tolist() for name, values in made.own.get(rank, {}).items()}
     if rank == 0:
-        return shared | own
-    scatter = 1.0 + 0.01 * made.rng.standard_normal(made.rows)
-    return {"loss": ((made.loss + made.noise) * scatter).tolist(), "grad_norm": shared["grad_norm"], **own}
+        told = shared | own
+    else:
+        scatter = 1.0 + 0.01 * made.rng.standard_normal(made.rows)
+        told = {"loss": ((made.loss + made.noise) * scatter).tolist(), "grad_norm": shared["grad_norm"], **own}
+    if made.knows_loss not in (None, rank):
+        del told["loss"]
+    return told
 
 
 def _evaluations(made: Draft) -> dict[int, float]:

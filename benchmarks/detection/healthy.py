@@ -9,6 +9,7 @@ import numpy as np
 
 from .draft import Change, Draft, correlated
 from .learning_families import LEARNING_HEALTHY
+from .ordinary_families import ORDINARY
 from .pace_families import PACE_HEALTHY
 from .rank_families import RANK_HEALTHY
 from .series import Incident
@@ -167,4 +168,5 @@ HEALTHY: dict[str, Change] = (
     | PACE_HEALTHY
     | RANK_HEALTHY
     | LEARNING_HEALTHY
+    | ORDINARY
 )

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from pilothouse.governance.conditions import STABLE, Condition, hysteresis
 from pilothouse.stream_processors import features
 from pilothouse.stream_processors.detectors import drift, loss
+from pilothouse.stream_processors.detectors.bounds import ABSTAINING
+from pilothouse.stream_processors.detectors.loss import LossState
 from pilothouse.stream_processors.detectors.sample import StepSample
 from pilothouse.stream_processors.features import FeatureState
 from pilothouse.stream_processors.verdicts import OVERFLOWS
@@ -33,22 +35,24 @@ class Bounds:
 
     TWO_Z: float = loss.TWO_Z
     THREE_Z: float = loss.THREE_Z
-    JOINT_Z: float = loss.JOINT_Z
-    JOINT_GRAD_Z: float = loss.JOINT_GRAD_Z
-    JOINT_RISE: float = loss.JOINT_RISE
+    LEAST_OF_THREE: float = loss.LEAST_OF_THREE
     JOINT_TWO_Z: float = loss.JOINT_TWO_Z
-    HUGE_Z: float = loss.HUGE_Z
-    HUGE_RISE: float = loss.HUGE_RISE
+    JOINT_THREE_Z: float = loss.JOINT_THREE_Z
+    STRONG_Z: float = loss.STRONG_Z
+    STRONG_GRAD_Z: float = loss.STRONG_GRAD_Z
+    COINCIDENCE: float = loss.COINCIDENCE
     LONE_Z: float = loss.LONE_Z
     LONE_RISE: float = loss.LONE_RISE
+    LONE_JOINT_Z: float = loss.LONE_JOINT_Z
+    LONE_GRAD_Z: float = loss.LONE_GRAD_Z
     LEAST_RISE: float = loss.LEAST_RISE
 
 
 class Seen(NamedTuple):
-    """One row that has a z score: that of the loss, of the two steps before, of the gradient, the
-    lesser of both at the step before; the rise in logarithms
-    (infinite for a loss that has none: any rise matters then), whether the row stands for many steps, how far the
-    loss has climbed, and the features' own `instability`.
+    """One row that has a z score: those of the loss at this step and the two before, and of the gradient norm; the rise
+    in logarithms (infinite for a loss that has none: any rise matters then), how many steps in a row stand out and how
+    often steps do, whether the row stands for many steps, how far the loss has climbed, and the features' own
+    `instability`.
     """
 
     row: float
@@ -56,12 +60,24 @@ class Seen(NamedTuple):
     last: float
     earlier: float
     grad_z: float
-    joint: float
+    grad_last: float
+    grad_earlier: float
     rise: float
-    huge: float
+    in_a_row: float
+    stray_rate: float
     alone: float
     climb: float
     instability: float
+
+
+class Before(NamedTuple):
+    """What was known before a row."""
+
+    earlier: float
+    last: float
+    grad_earlier: float
+    grad_last: float
+    stray_rate: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +114,7 @@ def record(data: str, series: Series) -> Trace:
             features.rewind(state, sample.step - 1)
         if row in series.changes:
             features.restart(state)
-        before = (*state.loss.zs, state.loss.joint)
+        before = _before(state.loss)
         told = features.observe(state, sample, learning=stable.status != "False")
         if sample.nonfinite and told.get("overflows", OVERFLOWS) >= OVERFLOWS:
             nonfinite.append(row)
@@ -119,18 +135,24 @@ def _samples(series: Series) -> Iterator[StepSample]:
         )
 
 
-def _seen(row: int, told: Mapping[str, float], before: tuple[float, float, float], state: FeatureState) -> Seen:
-    is_log = state.loss.positive
-    rise = math.log(told["loss"] / told["loss_baseline"]) if is_log else math.inf
+def _before(state: LossState) -> Before:
+    usual = state.recent.baseline(loss.floor(state))
+    rate = loss.stray_rate(state, usual, state.in_a_row) if usual is not None else 0.0
+    return Before(*state.zs, *state.grad_zs, rate)
+
+
+def _seen(row: int, told: Mapping[str, float], before: Before, state: FeatureState) -> Seen:
     return Seen(
         row=row,
         z=told["loss_z"],
-        last=before[1],
-        earlier=before[0],
+        last=before.last,
+        earlier=before.earlier,
         grad_z=told.get("grad_z", 0.0),
-        joint=before[2],
-        rise=rise,
-        huge=rise if is_log else -math.inf,
+        grad_last=before.grad_last,
+        grad_earlier=before.grad_earlier,
+        rise=math.log(told["loss"] / told["loss_baseline"]) if state.loss.positive else math.inf,
+        in_a_row=state.loss.in_a_row,
+        stray_rate=before.stray_rate,
         alone=float(state.loss.alone),
         climb=told["loss_drift"],
         instability=told["instability"],
@@ -140,23 +162,45 @@ def _seen(row: int, told: Mapping[str, float], before: tuple[float, float, float
 def instability(trace: Trace, bounds: Bounds) -> Array:
     """The feature of that name at each row seen, under other bounds."""
     seen: Any = Seen(*trace.seen)
-    shares = [
-        np.minimum(seen.last, seen.z) / bounds.TWO_Z,
-        np.minimum(np.minimum(seen.earlier, seen.last), seen.z) / bounds.THREE_Z,
-        np.minimum(np.minimum(seen.joint, seen.z), seen.grad_z) / bounds.JOINT_TWO_Z,
-        np.where(seen.rise >= bounds.JOINT_RISE, _joint(seen, bounds), 0.0),
-        np.where(seen.huge >= bounds.HUGE_RISE, seen.z / bounds.HUGE_Z, 0.0),
-        np.where((seen.alone > 0.0) & (seen.rise >= bounds.LONE_RISE), seen.z / bounds.LONE_Z, 0.0),
-    ]
-    jump: Array = np.maximum(np.max(shares, axis=0), 0.0)
-    large: Array = np.where(seen.rise >= bounds.LEAST_RISE, jump, np.minimum(jump, 0.99))
+    jump: Array = np.where((seen.last > 0.0) & (seen.z > 0.0), _in_a_row(seen, bounds), 0.0)
+    lone = np.maximum(
+        seen.z / bounds.LONE_Z, np.minimum(seen.z / bounds.LONE_JOINT_Z, seen.grad_z / bounds.LONE_GRAD_Z)
+    )
+    jump = np.maximum(jump, np.where((seen.alone > 0.0) & (seen.rise >= bounds.LONE_RISE), lone, 0.0))
+    jump = np.where((jump < 1.0) | _is_enough(seen, bounds), jump, ABSTAINING)
+    large: Array = np.where(seen.rise >= bounds.LEAST_RISE, jump, np.minimum(jump, ABSTAINING))
     joined: Array = np.maximum(large, seen.climb)
     return joined
 
 
-def _joint(seen: Any, bounds: Bounds) -> Array:
-    joint: Array = np.minimum(seen.z / bounds.JOINT_Z, seen.grad_z / bounds.JOINT_GRAD_Z)
-    return joint
+def _in_a_row(seen: Any, bounds: Bounds) -> Array:
+    two, grad_two = np.minimum(seen.last, seen.z), np.minimum(seen.grad_last, seen.grad_z)
+    three, grad_three = np.minimum(seen.earlier, two), np.minimum(seen.grad_earlier, grad_two)
+    mean = sum(np.minimum(z, bounds.TWO_Z) for z in (seen.earlier, seen.last, seen.z)) / 3.0
+    shares = [
+        two / bounds.TWO_Z,
+        np.minimum(mean / bounds.THREE_Z, three / bounds.LEAST_OF_THREE),
+        np.minimum(two, grad_two) / bounds.JOINT_TWO_Z,
+        np.minimum(three, grad_three) / bounds.JOINT_THREE_Z,
+        np.minimum(two / bounds.STRONG_Z, grad_two / bounds.STRONG_GRAD_Z),
+    ]
+    most: Array = np.maximum(np.max(shares, axis=0), 0.0)
+    return most
+
+
+def _is_enough(seen: Any, bounds: Bounds) -> NDArray[np.bool_]:
+    needed = _needed(seen.stray_rate, bounds.COINCIDENCE)
+    is_huge = (seen.z >= loss.HUGE_Z) & (seen.rise >= loss.HUGE_RISE) & (seen.rise < math.inf)
+    is_enough: NDArray[np.bool_] = (seen.in_a_row >= needed) | (
+        (seen.alone > 0.0) & ((needed <= loss.FEWEST) | is_huge)
+    )
+    return is_enough
+
+
+def _needed(rate: Array, coincidence: float) -> Array:
+    with np.errstate(divide="ignore"):
+        many: Array = np.ceil(math.log(coincidence) / np.log(np.minimum(rate, 0.5)))
+    return np.where(rate**loss.FEWEST <= coincidence, loss.FEWEST, np.minimum(many, loss.MOST_IN_A_ROW))
 
 
 def alarms_of(trace: Trace, bounds: Bounds, factor: float = 1.0) -> list[Alarm]:

@@ -30,7 +30,9 @@ BOUND = 12.0
 """Of the log likelihood ratio for one rank; the logarithm of how many ranks there are comes to it."""
 OVER = 1.5
 """No score rises further beyond its bound, that an alarm may end."""
-MEMORY = 0.999
+FADES_IN = 1_000
+"""Steps of memory."""
+MEMORY = 1.0 - 1.0 / FADES_IN
 WARM_UP = 64
 MAX_SUSPECTS = 8
 

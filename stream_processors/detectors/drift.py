@@ -7,6 +7,7 @@ climbs. The bound is for the false-alarm budget: `make bench-detection` shows wh
 
 import math
 from statistics import median
+from typing import NamedTuple
 
 import msgspec
 
@@ -24,50 +25,89 @@ LEAST_CLIMB = 0.05
 """In logarithms: 5 percent. Less is no divergence, however sure."""
 LEAST_NOISES = 2.0
 """... and so many times the noise of a single step."""
+RATE_ROSE, EXPLAINED, STEEP = 1.5, 0.25, 0.05
+"""A learning rate that is so many times the lowest in the reference explains what the loss has risen by since, up to so
+much in logarithms, and to so much from block to block: re-warmed and cyclical rates take the loss along slowly.
+"""
+NORM_ROSE = 1.5
+"""The factor by which the gradient norm has risen, where it bears a climb out."""
 CALM_BLOCKS = 2
 SUSPECT = 0.5
 """From this share of the bound on, a climb counts as evidence."""
 
 
+class Beside(NamedTuple):
+    """What is known beside the loss: the last learning rate (infinite: unknown) and the usual gradient norm."""
+
+    rate: float
+    norm: float | None
+
+
 class Drift(msgspec.Struct):
-    """`total` is the sum; `since` the first step of the block at which it left zero, -1 while it is there. `values` are
-    those of the block that is not complete yet, which began at step `begun_at`.
+    """`total` is the sum; `since` the first step of the block at which it left zero, -1 while it is there, and `norm`
+    the gradient norm that was usual before (None: not known), by which the climb may be `borne_out`. `values` are those
+    of the block that is not complete yet, which began at step `begun_at`; `rates` are the learning rates at the ends of
+    the blocks of the reference.
     """
 
     reference: list[Block] = []
+    rates: list[float] = []
     values: list[float] = []
     begun_at: int = 0
     total: float = 0.0
     rise: float = 0.0
     since: int = -1
     calm: int = 0
+    norm: float | None = None
+    borne_out: bool = False
 
-    def observe(self, step: int, value: float, recent: list[Block], noise: float) -> None:
-        """One more value, whether anything else learns from it or not."""
+    def observe(self, step: int, value: float) -> Block | None:
+        """One more value, whether anything else learns from it or not; the block that it completes is to be judged."""
         if not self.values:
             self.begun_at = step
         self.values.append(value)
-        if len(self.values) == BLOCK:
-            self._add(Block(median(self.values), self.begun_at, step), recent, noise)
-            self.values = []
+        if len(self.values) < BLOCK:
+            return None
+        block, self.values = Block(median(self.values), self.begun_at, step), []
+        return block
 
-    def _add(self, block: Block, recent: list[Block], noise: float) -> None:
+    def judge(self, block: Block, recent: list[Block], noise: float, beside: Beside) -> None:
         """One more block. `recent` are the blocks that the baseline has learned, `noise` is that of a single step."""
         if len(self.reference) < MIN_BLOCKS:
-            self.reference.append(block)
+            self._learn(block, beside)
             return
         newer = self.reference[len(self.reference) // 2 :]
         location = median([known.median for known in newer])
         z = (block.median - location) / self._scale(recent, noise)
         self.rise = block.median - location
+        if self._explained(block, beside.rate):
+            z = 0.0
         self.total = max(0.0, min(self.total + min(z, MOST_Z) - SLACK, MOST_SHARE * BOUND))
         self.calm = self.calm + 1 if z < 1.0 else 0
         if self.calm >= CALM_BLOCKS:
             self.total = 0.0
-        self.since = -1 if self.total == 0.0 else self.since if self.since >= 0 else block.first
+        self._follow_climb(block, beside.norm)
         if z < 1.0 or self.total <= BOUND / 3.0:
-            self.reference.append(block)
-            del self.reference[:-REFERENCE]
+            self._learn(block, beside)
+
+    def _follow_climb(self, block: Block, norm: float | None) -> None:
+        if self.total == 0.0:
+            self.since, self.norm, self.borne_out = -1, norm, False
+            return
+        self.since = self.since if self.since >= 0 else block.first
+        self.borne_out = norm is not None and self.norm is not None and norm >= NORM_ROSE * self.norm
+
+    def _learn(self, block: Block, beside: Beside) -> None:
+        self.reference.append(block)
+        self.rates.append(beside.rate)
+        del self.reference[:-REFERENCE], self.rates[:-REFERENCE]
+
+    def _explained(self, block: Block, rate: float) -> bool:
+        """By a learning rate; one that is not known is infinite, and explains nothing."""
+        if not RATE_ROSE * min(self.rates) <= rate < math.inf:
+            return False
+        lowest = min([known.median for known in self.reference])
+        return block.median - lowest < EXPLAINED and block.median - self.reference[-1].median < STEEP
 
     def share(self, noise: float, least: float) -> float:
         """How much of its bound the sum has reached; under 1 unless the rise is large enough to matter."""
@@ -76,9 +116,11 @@ class Drift(msgspec.Struct):
         return share if matters else min(share, ABSTAINING)
 
     def rewind(self, step: int) -> None:
-        self.reference = [block for block in self.reference if block.last <= step]
+        kept = sum(1 for block in self.reference if block.last <= step)
+        del self.reference[kept:], self.rates[kept:]
         self.values = []
         self.total, self.rise, self.since, self.calm = 0.0, 0.0, -1, 0
+        self.norm, self.borne_out = None, False
 
     def _scale(self, recent: list[Block], noise: float) -> float:
         scale = max(scatter_of_rises(self.reference, 1) / math.sqrt(2.0), BLOCK_NOISE * noise)

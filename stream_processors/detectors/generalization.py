@@ -113,6 +113,7 @@ def _judge(state: GeneralizationState) -> dict[str, float]:
         "val_rise": rise,
         "train_fall": _train(best) - _train(now),
         "val_best_step": float(best[AROUND // 2].last),
+        "val_window": float(points[-1].last - points[0].first),
     }
 
 

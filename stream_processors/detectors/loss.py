@@ -2,8 +2,10 @@
 
 The loss is watched in its logarithm while it is positive, so that nothing depends on its unit. `usual` says where it
 is and how much it scatters, `drift` whether it climbs slowly. One-sided: a loss that falls is no alarm. `instability`
-joins the evidence, in units of what it takes to alarm: steps in a row that stand out, one that stands out together with
-its gradient, one that is out of all proportion, a climb.
+joins the evidence, in units of what it takes to alarm: steps in a row that stand out, fewer of them together with
+their gradients, a climb. One step alone is a hard batch, whatever its size and its gradient's; and where steps stand
+out again and again (one batch in fifty from a harder set, a small task among others) as many in a row are needed as do
+not come together by chance.
 
 Values beyond the usual enter the windows clipped, and none enters them while the run is unstable: no incident, however
 long, teaches the detector that it is normal. (A lasting change of level that is meant is announced, by
@@ -11,24 +13,42 @@ long, teaches the detector that it is normal. (A lasting change of level that is
 """
 
 import math
+from bisect import bisect_left
+from typing import NamedTuple
 
 import msgspec
 
 from .bounds import ABSTAINING, HUGE
-from .drift import BOUND, LEAST_CLIMB, SUSPECT, Drift
+from .drift import BOUND, LEAST_CLIMB, SUSPECT, Beside, Drift
 from .sample import StepSample
-from .usual import Recent
+from .start import UNSURE
+from .usual import Baseline, Recent
 
-TWO_Z, THREE_Z = 7.0, 5.0
-"""Z scores of the loss that alarm when two steps in a row have them, and three."""
-JOINT_Z, JOINT_GRAD_Z, JOINT_RISE = 5.0, 6.0, 0.15
-"""A single step alarms when both stand out and the loss rises by so much (in its logarithm)."""
-JOINT_TWO_Z = 4.0
-"""... or two in a row, where loss and gradient norm both have this."""
+TWO_Z, THREE_Z, LEAST_OF_THREE = 7.0, 5.0, 3.75
+"""Z scores of the loss that alarm when two steps in a row have them, and when three have them in the mean (none
+counting for more than two need) and each has the last.
+"""
+JOINT_TWO_Z, JOINT_THREE_Z = 4.0, 3.2
+"""... and two or three in a row, where loss and gradient norm both have this."""
+STRONG_Z, STRONG_GRAD_Z = 3.0, 8.0
+"""... and two, where the norms leave no doubt."""
+LONE_Z, LONE_RISE = 6.5, 0.2
+"""... and one alone when its row stands for many steps: what is seen there has lasted, or was one chance in as many."""
+LONE_JOINT_Z, LONE_GRAD_Z = 5.0, 6.0
+"""... with its gradient norm."""
 HUGE_Z, HUGE_RISE = 30.0, 1.0
-"""... and by itself when it is out of all proportion."""
-LONE_Z, LONE_RISE = 7.0, 0.2
-"""... and when its row stands for many steps: what is seen there has lasted, or was one chance in as many."""
+"""... and out of all proportion, however often such rows come."""
+STRAY_Z, JOINT_STRAY_Z = 3.75, 3.0
+"""From this z score on a step is a stray, from the lesser one where its gradient norm has it too, unless it is the
+beginning of an incident.
+"""
+MEMORY, LEAST_ROWS = 0.998, 50.0
+"""Of strays, some 500 steps; before there were so many rows nothing is sure of their rate."""
+COINCIDENCE = 3e-5
+"""So many strays in a row as come together by chance with no larger probability are none."""
+FEWEST, MOST_IN_A_ROW = 2, 12
+ALLOWED = 4
+"""So many of the last half window may be as high before they are taken for the run's own."""
 LEAST_RISE = 0.05
 """In logarithms: 5 percent. Less is no spike, however sure."""
 MANY_STEPS, LATE = 8, 1.5
@@ -50,16 +70,17 @@ RAW_FLOOR = 1e-9
 
 class LossState(msgspec.Struct):
     """What is remembered of the loss. `suspect_since` is the first step of the excursion that is going on, -1 without
-    one; `zs` are the z scores at the last two steps, `joint` the lesser of those of loss and gradient at the last.
+    one; `zs` are the z scores at the last two steps, `grad_zs` those of the gradient norm.
     `gap` is how far apart the last two were, and `alone` whether the last may alarm by itself. `rate` is the last
-    learning rate, `settling` for how many steps it is still new.
+    learning rate, `settling` for how many steps it is still new. `in_a_row` counts the strays up to the last step,
+    `strays` and `rows` are sums of a memory that fades.
     """
 
     recent: Recent = msgspec.field(default_factory=Recent)
     drift: Drift = msgspec.field(default_factory=Drift)
     positive: bool = True
     zs: tuple[float, float] = (0.0, 0.0)
-    joint: float = 0.0
+    grad_zs: tuple[float, float] = (0.0, 0.0)
     suspect_since: int = -1
     calm: int = 0
     last_step: int = -1
@@ -67,12 +88,25 @@ class LossState(msgspec.Struct):
     alone: bool = False
     rate: float = math.inf
     settling: int = 0
+    in_a_row: int = 0
+    strays: float = 0.0
+    rows: float = 0.0
 
 
-def observe(state: LossState, sample: StepSample, grad_z: float, *, learning: bool) -> dict[str, float]:
-    """The features of the loss, once there is a baseline. `grad_z` is what `gradient` says of the same step."""
+class Known(NamedTuple):
+    """What is known of a step beside its loss: the z score of its gradient norm and the usual one (None without any),
+    and whether the run has `proven` itself (`start`).
+    """
+
+    grad_z: float
+    norm: float | None
+    proven: bool
+
+
+def observe(state: LossState, sample: StepSample, known: Known, *, learning: bool) -> dict[str, float]:
+    """The features of the loss, once there is a baseline."""
     _follow_rate(state, sample.told.get("lr"))
-    seen = _features(state, sample, grad_z, learning=learning)
+    seen = _features(state, sample, known, learning=learning)
     _follow_excursion(state, sample.step, seen.get("loss_z"), sample.nonfinite)
     return seen
 
@@ -85,7 +119,7 @@ def onset(state: LossState) -> int:
     return min(since, state.drift.since) if since >= 0 else state.drift.since
 
 
-def _features(state: LossState, sample: StepSample, grad_z: float, *, learning: bool) -> dict[str, float]:
+def _features(state: LossState, sample: StepSample, known: Known, *, learning: bool) -> dict[str, float]:
     if sample.loss is None or not math.isfinite(sample.loss) or (state.positive and sample.loss == 0.0):
         return {}  # a zero among positive ones (rounded, or a batch without a pair) has no logarithm, and is no rise
     loss = max(-HUGE, min(sample.loss, HUGE))
@@ -93,17 +127,26 @@ def _features(state: LossState, sample: StepSample, grad_z: float, *, learning: 
         _leave_logarithms(state)
     _follow_rows(state, sample.step)
     value = math.log(loss) if state.positive else loss
-    floor = _floor(state)
-    usual = state.recent.baseline(floor)
-    state.drift.observe(sample.step, value, state.recent.blocks, usual.noise if usual else floor)
-    if learning or usual is None:
-        state.recent.push(sample.step, value, usual)
+    least = floor(state)
+    usual = state.recent.baseline(least)
+    if (block := state.drift.observe(sample.step, value)) is not None:
+        noise = usual.noise if usual else least
+        state.drift.judge(block, state.recent.blocks, noise, Beside(state.rate, known.norm))
     if usual is None:
+        state.recent.push(sample.step, value, usual)
         return {}
     z, rise = usual.z(value), value - usual.location
     climb = state.drift.share(usual.noise, LEAST_CLIMB if state.positive else 0.0)
-    jump = _jump(state, z, rise, grad_z)
-    state.zs, state.joint = (state.zs[1], z), min(z, grad_z)
+    if not (known.proven or state.drift.borne_out):
+        climb = min(climb, UNSURE)
+    own = state.in_a_row
+    _follow_strays(state, z, known.grad_z, learning=learning)
+    jump = _jump(state, z, rise, known.grad_z)
+    if jump >= 1.0 and not _is_enough(state, z, rise, stray_rate(state, usual, own)):
+        jump = ABSTAINING
+    if learning:
+        state.recent.push(sample.step, value, usual)
+    state.zs, state.grad_zs = (state.zs[1], z), (state.grad_zs[1], known.grad_z)
     location = math.exp(usual.location) if state.positive else usual.location
     return {
         "loss_z": z,
@@ -115,21 +158,64 @@ def _features(state: LossState, sample: StepSample, grad_z: float, *, learning: 
     }
 
 
+def stray_rate(state: LossState, usual: Baseline, own: int) -> float:
+    """How often a step stands out, in the memory of strays or in the newer half of the window, of whose values the last
+    `own` are those of this excursion. A single one has no rate.
+    """
+    newer = state.recent.newer
+    as_high = len(newer) - bisect_left(newer, usual.location + STRAY_Z * usual.scale) - own
+    return max(0.0, (state.strays - 1.0) / max(state.rows, LEAST_ROWS), (as_high - ALLOWED) / len(newer))
+
+
+def in_a_row_needed(rate: float) -> int:
+    """How many independent strays, coming at this rate, are no coincidence any more."""
+    if rate**FEWEST <= COINCIDENCE:
+        return FEWEST
+    return min(math.ceil(math.log(COINCIDENCE) / math.log(min(rate, 0.5))), MOST_IN_A_ROW)
+
+
+def _follow_strays(state: LossState, z: float, grad_z: float, *, learning: bool) -> None:
+    """Those of an incident are none."""
+    if z >= STRAY_Z or (z >= JOINT_STRAY_Z and grad_z >= JOINT_STRAY_Z):
+        state.in_a_row += 1
+        return
+    ended, state.in_a_row = state.in_a_row, 0
+    if learning:
+        state.rows = MEMORY * state.rows + 1.0 + ended
+        state.strays = MEMORY * state.strays + ended
+
+
+def _is_enough(state: LossState, z: float, rise: float, rate: float) -> bool:
+    """Whether as many steps in a row stand out as are no coincidence: one is, where a row stands for many."""
+    needed = in_a_row_needed(rate)
+    is_huge = z >= HUGE_Z and rise >= HUGE_RISE and state.positive
+    return state.in_a_row >= needed or (state.alone and (needed == FEWEST or is_huge))
+
+
 def _jump(state: LossState, z: float, rise: float, grad_z: float) -> float:
-    """How near the last steps come to an alarm, 1 being one; and a lone outlier none."""
+    """How near the last steps come to an alarm, 1 being one."""
     if z <= 0.0:
         return 0.0
-    earlier, last = state.zs
-    shares = [min(last, z) / TWO_Z, min(earlier, last, z) / THREE_Z, min(state.joint, z, grad_z) / JOINT_TWO_Z]
-    if rise >= JOINT_RISE or not state.positive:
-        shares.append(min(z / JOINT_Z, grad_z / JOINT_GRAD_Z))
-    if rise >= HUGE_RISE and state.positive:
-        shares.append(z / HUGE_Z)
+    jump = _in_a_row(state, z, grad_z) if state.zs[1] > 0.0 else 0.0
     if state.alone and (rise >= LONE_RISE or not state.positive):
-        shares.append(z / LONE_Z)
-    jump = max(0.0, *shares)
+        jump = max(jump, z / LONE_Z, min(z / LONE_JOINT_Z, grad_z / LONE_GRAD_Z))
     least = SETTLING_RISE if state.settling else LEAST_RISE
     return jump if rise >= least or not state.positive else min(jump, ABSTAINING)
+
+
+def _in_a_row(state: LossState, z: float, grad_z: float) -> float:
+    """By the last two steps and by the last three, the last of which has these z scores."""
+    (earlier, last), (grad_earlier, grad_last) = state.zs, state.grad_zs
+    two, grad_two = min(last, z), min(grad_last, grad_z)
+    mean = (min(earlier, TWO_Z) + min(last, TWO_Z) + min(z, TWO_Z)) / 3.0
+    return max(
+        0.0,
+        two / TWO_Z,
+        min(mean / THREE_Z, min(earlier, two) / LEAST_OF_THREE),
+        min(two, grad_two) / JOINT_TWO_Z,
+        min(earlier, two, grad_earlier, grad_two) / JOINT_THREE_Z,
+        min(two / STRONG_Z, grad_two / STRONG_GRAD_Z),
+    )
 
 
 def _follow_rate(state: LossState, rate: float | None) -> None:
@@ -146,7 +232,8 @@ def _follow_rows(state: LossState, step: int) -> None:
     state.alone = MANY_STEPS <= state.gap <= LATE * usual
 
 
-def _floor(state: LossState) -> float:
+def floor(state: LossState) -> float:
+    """The least noise that is taken for one."""
     if state.positive:
         return FLOOR
     return max(RAW_FLOOR, FLOOR * abs(state.recent.values[-1]) if state.recent.values else 0.0)
@@ -174,7 +261,7 @@ def rewind(state: LossState, step: int) -> None:
     """The run went back to `step`: keep only what was seen up to there."""
     state.recent.rewind(step)
     state.drift.rewind(step)
-    state.zs, state.joint = (0.0, 0.0), 0.0
+    state.zs, state.grad_zs, state.in_a_row = (0.0, 0.0), (0.0, 0.0), 0
     state.suspect_since, state.calm = -1, 0
     state.last_step, state.gap, state.alone = -1, 0, False
     state.rate, state.settling = math.inf, 0
@@ -183,4 +270,4 @@ def rewind(state: LossState, step: int) -> None:
 def restart(state: LossState) -> None:
     """The recipe changed: what was usual is not any more."""
     rewind(state, -1)
-    state.positive = True
+    state.positive, state.strays, state.rows = True, 0.0, 0.0

@@ -33,8 +33,8 @@ STUCK = 0.1
 """The parts of the flat window differ by less than this share of what is expected."""
 RESUMED = 0.5
 """It goes on when it has fallen by this share of what was expected."""
-RATE_FELL = 0.5
-"""A learning rate that is cut to such a share explains it."""
+RATE_MOVED = 2.0
+"""A learning rate that was cut by such a factor, or moves by it while the loss stands, explains it."""
 
 
 class Block(msgspec.Struct, frozen=True, array_like=True):
@@ -95,7 +95,7 @@ def _judge(state: ProgressState) -> dict[str, float]:
     falling, flat = state.blocks[-FALLING - FLAT : -FLAT], state.blocks[-FLAT:]
     expected = _expected_fall(falling)
     share = 0.0
-    if expected > 0.0 and not _rate_fell(falling, flat):
+    if expected > 0.0 and not _rate_explains(falling, flat):
         share = min(MOST_SHARE, STUCK * expected / max(_spread(flat), 1e-12))
     if share < 1.0:
         return {"plateau": share}
@@ -137,9 +137,12 @@ def _spread(flat: list[Block]) -> float:
     return max(means) - min(means)
 
 
-def _rate_fell(falling: list[Block], flat: list[Block]) -> bool:
-    before, now = falling[0].rate, flat[-1].rate
-    return before is not None and now is not None and now <= RATE_FELL * before
+def _rate_explains(falling: list[Block], flat: list[Block]) -> bool:
+    before = [block.rate for block in falling if block.rate is not None]
+    now = [block.rate for block in flat if block.rate is not None]
+    if not before or not now:
+        return False
+    return max(*before, *now) >= RATE_MOVED * min(now)
 
 
 def _watch_stuck(state: ProgressState) -> dict[str, float]:
@@ -149,6 +152,7 @@ def _watch_stuck(state: ProgressState) -> dict[str, float]:
         return {"plateau": 0.0}
     level = math.exp(min(state.level, MOST_LOG))
     told = {"plateau_since": float(state.since), "plateau_level": level, "plateau_expected": state.expected}
+    told["plateau_window"] = float((FALLING + FLAT) * state.size)
     return {"plateau": 1.0} | told
 
 

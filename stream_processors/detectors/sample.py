@@ -8,8 +8,9 @@ from .spread import Spread
 class StepSample(msgspec.Struct, frozen=True):
     """One step of the whole run. `loss` and `grad_norm` are means over the lowest ranks that logged them, None where
     nobody did; `nonfinite` counts the NaNs and infinities among them over all ranks, `nonfinite_losses` those of the
-    losses alone. `told` is what rank 0 said beside, under the names of `events.metric_names.TOLD`; `spreads` what the
-    ranks say side by side, where there are several, by what is compared (`spread.OWN` and the others).
+    losses alone, and `bad_rank` is the lowest rank that has one (of the losses, if any is; -1: none has). `told` is
+    what rank 0 said beside, under the names of `events.metric_names.TOLD`; `spreads` what the ranks say side by side,
+    where there are several, by what is compared (`spread.OWN` and the others).
     """
 
     step: int
@@ -21,3 +22,4 @@ class StepSample(msgspec.Struct, frozen=True):
     told: dict[str, float] = {}
     spreads: dict[int, Spread] = {}
     nonfinite_losses: int = 0
+    bad_rank: int = -1

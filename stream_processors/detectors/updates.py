@@ -50,13 +50,15 @@ class Levels(msgspec.Struct, frozen=True, array_like=True):
 
 class UpdateState(msgspec.Struct):
     """`blocks` are the last ones in which nothing had vanished, `rows` those of the block that is not complete yet,
-    which began at step `begun_at`. `earlier` is the share by which the one before had vanished.
+    which began at step `begun_at`. `earlier` is the share by which the one before had vanished, `since` the first step
+    after the last block in which the norm had not begun to.
     """
 
     blocks: list[Levels] = []
     rows: list[Row] = []
     begun_at: int = 0
     earlier: float = 0.0
+    since: int = -1
     seen: dict[str, float] = {}
 
 
@@ -114,6 +116,8 @@ def _judge(state: UpdateState, now: Levels) -> None:
         state.blocks.append(now)
         del state.blocks[:-BLOCKS]
     state.seen = _seen(usual, now, lasting, excess)
+    if lasting >= 1.0:
+        state.seen["vanishing_since"] = float(state.since)
 
 
 def _seen(usual: Levels, now: Levels, vanishing: float, excess: float) -> dict[str, float]:
@@ -139,6 +143,7 @@ def _norm_vanishes(state: UpdateState, usual: Levels, now: Levels) -> float:
     since = next(high, None)
     if since is None or not _stands_still(since, now):
         return 0.0
+    state.since = since.last + 1
     return min((usual.norm - now.norm) / VANISHED, MOST_SHARE)
 
 
@@ -147,7 +152,10 @@ def _ratio_vanishes(state: UpdateState, usual: Levels, now: Levels) -> float:
     if usual.ratio is None or usual.rate is None or now.ratio is None or now.rate is None:
         return 0.0
     is_tiny = now.ratio <= min(SMALL, usual.ratio - 2.0 * FAR) and now.rate >= usual.rate - FAR
-    return 1.0 if is_tiny and _stands_still(state.blocks[-1], now) else 0.0
+    if not (is_tiny and _stands_still(state.blocks[-1], now)):
+        return 0.0
+    state.since = state.blocks[-1].last + 1
+    return 1.0
 
 
 def _ratio_exceeds(usual: Levels, now: Levels) -> float:
@@ -165,7 +173,7 @@ def _stands_still(then: Levels, now: Levels) -> bool:
 def rewind(state: UpdateState, step: int) -> None:
     """The run went back to `step`: keep only what was seen up to there."""
     state.blocks = [block for block in state.blocks if block.last <= step]
-    state.rows, state.earlier, state.seen = [], 0.0, {}
+    state.rows, state.earlier, state.since, state.seen = [], 0.0, -1, {}
 
 
 def restart(state: UpdateState) -> None:

@@ -16,6 +16,9 @@ Loss = Callable[[int], float]
 NOT_OF_A_STEP = {
     "steps_since_good_checkpoint",
     "overflows",
+    "nonfinite_losses",
+    "nonfinite_rank",
+    "vanishing_since",
     "input_drift",
     "input_psi",
     "input_ks",
@@ -63,10 +66,10 @@ def test_a_spike_that_lasts_is_seen_at_its_second_step(seed: int, height: float)
     assert alarms(lambda step: falling(step) + noise() + height * (300 <= step < 312), 330) == [301]
 
 
-@pytest.mark.parametrize("height, found", [(1.0, []), (3.0, []), (10.0, [300]), (1e6, [300])])
-def test_a_lone_outlier_is_no_instability_unless_it_is_out_of_all_proportion(height: float, found: list[int]) -> None:
+@pytest.mark.parametrize("height", [1.0, 10.0, 1e6])
+def test_one_step_alone_is_a_hard_batch_whatever_its_size(height: float) -> None:
     noise = noisy(1)
-    assert alarms(lambda step: falling(step) + noise() + height * (step == 300), 400) == found
+    assert alarms(lambda step: falling(step) + noise() + height * (step == 300), 400) == []
 
 
 @pytest.mark.parametrize("per_step", [0.05, 0.1, 1.0])
@@ -94,20 +97,22 @@ def test_a_slow_divergence_is_seen_within_two_hundred_steps_with_its_onset(seed:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_step_that_stands_out_with_its_gradient_needs_no_second(seed: int) -> None:
+@pytest.mark.parametrize("steps, found", [(1, []), (2, [301])])
+def test_a_step_that_stands_out_with_its_gradient_needs_a_second_and_no_more(
+    seed: int, steps: int, found: list[int]
+) -> None:
     noise = noisy(seed)
 
     def high(step: int) -> bool:
-        return step == 300
+        return 300 <= step < 300 + steps
 
     def norm(step: int) -> float:
         return math.exp(2.0 * noise()) * (20.0 if high(step) else 1.0)
 
     def loss(step: int) -> float:
-        return 3.0 + noise() + 0.8 * high(step)
+        return 3.0 + noise() + 0.21 * high(step)
 
-    assert alarms(loss, 400) == []
-    assert alarms(loss, 400, grad_norm=norm) == [300]
+    assert alarms(loss, 400, grad_norm=norm) == found
 
 
 @pytest.mark.parametrize("seed", range(6))

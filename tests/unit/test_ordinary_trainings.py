@@ -92,6 +92,33 @@ def test_a_loss_that_is_not_finite_is_said_at_once_whatever_its_gradient() -> No
     assert [(one.reason, one.step) for one in changed] == [("NonFinite", 100)]
 
 
+def test_what_is_not_finite_is_told_with_its_metric_and_its_first_rank() -> None:
+    def says(step: int, rank: int) -> Row:
+        norm = math.inf if step >= 60 and rank in (2, 5) else 1.0
+        return {"loss": math.nan if step >= 60 and rank in (3, 6) else quiet_loss(step), "grad_norm": norm}
+
+    [found] = [one for one in decided(says, 62, world=8) if isinstance(one, ConditionChanged) and one.status == "False"]
+    assert found.message == "4 losses or gradient norms are NaN or infinite, first the loss of rank 3"
+    told = {name: found.evidence[name] for name in ("nonfinite", "nonfinite_losses", "nonfinite_rank", "onset_step")}
+    assert told == {"nonfinite": 4.0, "nonfinite_losses": 2.0, "nonfinite_rank": 3.0, "onset_step": 60.0}
+
+
+def test_rows_that_come_when_their_steps_were_judged_are_said_to_be_lost() -> None:
+    ranks = [Rank("run", rank) for rank in range(2)]
+    for rank in ranks:
+        rank.tell(RunStarted, world_size=2, reason="start", first_step=0, steers=())
+    for step in range(300):
+        ranks[0].log([step], [quiet_loss(step)])
+    ranks[1].log(range(100), [quiet_loss(step) for step in range(100)])
+    state, decisions = new_state("run"), []
+    for record in log([ranks[0].facts[0], ranks[1].facts[0], *ranks[0].facts[1:], *ranks[1].facts[1:]]):
+        folded = fold(state, record)
+        state, decisions = folded.state, [*decisions, *folded.decisions]
+    lost = [one for one in decisions if isinstance(one, ConditionChanged) and one.reason == "TelemetryLost"]
+    assert [one.evidence["lost"] for one in lost] == [76.0]
+    assert "rows of rank 1 came after their steps were judged" in lost[0].message
+
+
 def test_zeros_among_positive_losses_change_nothing() -> None:
     """A triplet loss of batches without a pair, a loss printed with few decimals."""
 
@@ -132,8 +159,8 @@ def test_a_gradient_norm_that_is_noisy_at_its_new_level_is_usual_there_in_the_en
 def test_what_a_start_was_blamed_for_is_forgotten_where_the_run_goes_back() -> None:
     state = StartState()
     for step in range(40):
-        start.observe(state, StepSample(step, 0, 1, 2.0 if step < 8 else 4.0, None, 0))
+        start.observe(state, StepSample(step, 0, 1, 3.0 if step < 8 else 6.0, None, 0))
     assert start.onset(state) == 0
     start.rewind(state, 10)
     assert start.onset(state) == -1
-    assert start.observe(state, StepSample(11, 0, 1, 1.9, None, 0))["broken_start"] == 0.0
+    assert start.observe(state, StepSample(11, 0, 1, 2.9, None, 0))["broken_start"] == 0.0
