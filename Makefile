@@ -17,7 +17,7 @@ SPREAD := -n 3 --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-clients check chaos bench-quiet bench-idle bench-core bench-detection bench-detection-choice bench-sdk bench-sdk-failures format setup clean
+.PHONY: help demo test test-clients check chaos bench-quiet bench-idle bench-core bench-control bench-detection bench-detection-choice bench-sdk bench-sdk-failures format setup clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*##  *(.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name what; do \
@@ -54,6 +54,9 @@ bench-idle: $(STAMP)  ## what a stack costs that has nothing to do
 
 bench-core: $(STAMP)  ## how many steps of how many ranks the pure core judges in a second
 	$(BIN)/python -m benchmarks.core --json build/bench/core.json $(ARGS)
+
+bench-control: $(STAMP)  ## does control help? overfitting, learning-rate stress and faults, with us and with what others do
+	$(BIN)/python -m benchmarks.control --document docs/control.md $(ARGS)
 
 bench-detection: $(BENCH_DETECTION)/.installed  ## which failures are seen and which alarms are false: ours beside the peers' rules
 	$(BENCH_DETECTION)/bin/python -m benchmarks.detection $(ARGS)
