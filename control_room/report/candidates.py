@@ -5,6 +5,7 @@ first, in the order of the last evaluation up to their step, by whole percents b
 stability margin decides, then the later step. Called by `overview`.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -52,23 +53,25 @@ def ranked(material: Material) -> list[Row]:
     """The checkpoints with their place (1 is the best); what was suspect about each under `suspect`."""
     judged = judged_by(material.evals)
     rows = [_candidate(material, row, judged) for row in material.checkpoints]
-    known = [row["evaluation"] for row in rows if row["evaluation"] is not None and not row["suspect"]]
+    told = [row["evaluation"] for row in rows if row["evaluation"] is not None and not row["suspect"]]
+    known = [value for value in told if math.isfinite(value)]
     best = (min(known) if judged is None or judged.lower else max(known)) if known else None
 
     def order(row: Row) -> tuple[int, float, float, int]:
         margin = row["margin"] if row["margin"] is not None else -1.0
-        return len(row["suspect"]), _behind(row["evaluation"], best), -margin, -row["step"]
+        behind = _behind(row["evaluation"], best, lower=judged is None or judged.lower)
+        return len(row["suspect"]), behind, -margin, -row["step"]
 
     rows.sort(key=order)
     return [{"place": place, **row} for place, row in enumerate(rows, start=1)]
 
 
-def _behind(value: float | None, best: float | None) -> float:
-    """By how many percents, whole ones, an evaluation is away from the best; unknown is behind all."""
-    if value is None or best is None or value != value:  # noqa: PLR0124  # NaN
+def _behind(value: float | None, best: float | None, *, lower: bool) -> float:
+    """By how many percents, whole ones, an evaluation is behind the best; unknown is behind all."""
+    if value is None or best is None or not math.isfinite(value):
         return float("inf")
-    distance = abs(value - best)
-    return distance // (SAME * abs(best)) if best and distance < float("inf") else distance
+    distance = value - best if lower else best - value
+    return distance // (SAME * abs(best)) if best else distance
 
 
 def _candidate(material: Material, row: Row, judged: Judged | None) -> Row:

@@ -13,6 +13,8 @@ from .scales import Scale, Tick, clock_ticks, scale_of, ticks_of
 
 WIDTH, HEIGHT = 1_000, 400
 COLOURS = 6
+AT_END = 0.94
+"""Behind this place what is written under the axis ends there, and is not in the middle of it."""
 SIGHT = 1.0
 """So many times the range of what counts, what was undone is shown above and below it."""
 NAMED_MARKS = ("intervention", "incident", "attempt")
@@ -143,8 +145,9 @@ def _mark(mark: Mark, across: Scale) -> str:
 def _words(up: list[Tick], across: list[Tick]) -> Iterator[str]:
     for tick in up:
         yield f'<span class="y" style="top:{100 * (1 - tick.at):.2f}%">{escaped(tick.text)}</span>'
-    for tick in across:
-        yield f'<span class="x" style="left:{100 * tick.at:.2f}%">{escaped(tick.text)}</span>'
+    for number_of, tick in enumerate(across):
+        place = f"{' minor' if number_of % 2 else ''}{' end' if tick.at > AT_END else ''}"
+        yield f'<span class="x{place}" style="left:{100 * tick.at:.2f}%">{escaped(tick.text)}</span>'
 
 
 def _pins(marks: Iterable[Mark], across: Scale) -> str:

@@ -5,6 +5,7 @@ undone is faint behind the curve that counts.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from .document import Chart, Line, Mark, MarkKind, Shade
@@ -80,7 +81,7 @@ def evaluation_charts(whole: Row, shades: tuple[Shade, ...] = (), marks: tuple[M
 def shades_of(phases: Sequence[Row], last_step: int) -> list[Shade]:
     """Which phase each step was judged in: where a run went back, by its last pass."""
     painted: list[Shade] = []
-    for row, following in zip(phases, [*phases[1:], None], strict=True):
+    for row, following in zip_longest(phases, phases[1:]):
         left = max(0, row["from_step"] or 0)
         right = last_step if following is None else max(0, following["from_step"] or 0)
         if right < left:  # the run went back from here

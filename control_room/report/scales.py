@@ -13,6 +13,8 @@ TICKS = 5
 WIDE = 60.0
 """Positive values that differ by more than this factor are told apart on a logarithmic axis only."""
 LEAST_POSITIVE = 1e-300
+FURTHEST = 1e300
+"""No axis goes further, so that its ends have a distance."""
 LONG = 1e6
 
 
@@ -42,12 +44,13 @@ class Tick(NamedTuple):
 
 def scale_of(values: Iterable[float], *, by_factor: bool = True) -> Scale:
     """The axis that holds these values; those that are not finite have no place on one."""
-    known = [value for value in values if math.isfinite(value)]
+    known = [max(-FURTHEST, min(FURTHEST, value)) for value in values if math.isfinite(value)]
     if not known:
         return Scale(0.0, 1.0)
     low, high = min(known), max(known)
-    if by_factor and low > 0 and high / low > WIDE:
-        return Scale(10 ** math.floor(math.log10(low)), min(1.7e308, high * 1.1), log=True)
+    if by_factor and low > 0 and high / WIDE > low:
+        low = max(low, LEAST_POSITIVE)
+        return Scale(10 ** math.floor(math.log10(low)), high * 1.1, log=True)
     if low == high:
         margin = abs(low) * 0.1 or 1.0
         return Scale(low - margin, high + margin)
