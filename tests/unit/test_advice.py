@@ -1,5 +1,6 @@
 """What is asked of advisors and what is taken from them: they only propose, and nothing waits for them."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -296,3 +297,11 @@ def test_a_choice_admits_what_lies_in_its_bounds_and_nothing_beside() -> None:
     ref = {"checkpoint_id": "mine", "step": 1, "path": "/x", "manifest_sha256": "0" * 64}
     own = ACTION.validate_python({"action": "rollback", "lr_factor": 0.5, "checkpoint": ref})
     assert refusal([back], own) is not None, "which checkpoint is the governor's to say"
+
+
+def test_the_example_of_the_page_is_right() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "advisors.md").read_text(encoding="utf-8")
+    example = page.partition("```yaml\n")[2].partition("```")[0]
+    [asking] = load_policy(f"name: example\nmode: enforce\n{example}").rules
+    assert asking.advise is not None
+    assert (asking.advise.advisors, len(asking.advise.choose_from)) == (("memory", "llm"), 3)
