@@ -161,7 +161,7 @@ def _intervened(ledger: Ledger, order: OperatorCommand, situation: Situation, de
         action=action,
         reason=order.why or f"ordered by {order.who}",
     )
-    in_flight = _in_flight(intervention_id, action, situation)
+    in_flight = in_flight_of(intervention_id, action, situation)
     obstacle = obstacle or _same_under_way(ledger, in_flight)
     if obstacle is None and not interventions.has_room(ledger, in_flight):
         obstacle = NO_ROOM
@@ -172,7 +172,8 @@ def _intervened(ledger: Ledger, order: OperatorCommand, situation: Situation, de
     return Outcome(True, "issued", intervention_id)
 
 
-def _in_flight(intervention_id: str, action: Action, situation: Situation) -> InFlight:
+def in_flight_of(intervention_id: str, action: Action, situation: Situation) -> InFlight:
+    """What a person orders or agrees to, as it is kept until it has ended."""
     return InFlight(
         intervention_id,
         OPERATOR,

@@ -21,7 +21,7 @@ from ..events.telemetry import (
     TelemetryGap,
 )
 from ..events.union import AnyDecision, AnyTelemetry, Record
-from ..governance import advice, decide, incidents, interventions, orders, verification
+from ..governance import advice, decide, incidents, interventions, orders, suggestions, verification
 from ..governance.conditions import forget
 from ..governance.desk import Desk, Header
 from ..governance.policy import load_policy, policy_hash
@@ -114,7 +114,8 @@ def _take(state: RunState, record: Record, desk: Desk) -> None:
         case OperatorCommand() as order:
             orders.take(state.ledger, order, judging.situation(state, desk), desk)
         case AdviceGiven() as given:
-            decide.advised(state.ledger, given, judging.situation(state, desk), desk)
+            told = suggestions.take if suggestions.is_one(given) else decide.advised
+            told(state.ledger, given, judging.situation(state, desk), desk)
         case RunAnnotated() | PipelineReported():
             pass  # evidence for people
         case fact:

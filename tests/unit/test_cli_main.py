@@ -19,6 +19,7 @@ OPTIONS = {
     "import": ["--data-dir", "--from", "--json", "--map", "--outcome", "--run-name", "path"],
     "interventions": ["--data-dir", "--json", "run"],
     "logs": ["--data-dir", "--json", "--level", "--limit", "--rank", "-l", "-n", "run"],
+    "mcp": ["--data-dir"],
     "migrate": ["--accept-loss", "--data-dir"],
     "plan": ["--data-dir", "--json", "--out", "-o", "run"],
     "rate": ["--data-dir", "--json", "--note", "--wait", "--who", "rating", "run", "sample"],
