@@ -85,7 +85,7 @@ def _of_run(client: "Client", run_id: str, now: int, seen: "Seen") -> Made:
 def _of_fleet(client: "Client", window: int, now: int, seen: "Seen") -> Made:
     from ..control_room.report.fleet import fleet_review
     from ..control_room.report.fleet_page import fleet_page
-    from ..storage.report_queries import fleet_runs, incidents_of_runs
+    from ..storage.report_queries import fleet_runs, incidents_of_runs, service_levels
 
     since = max(0, now - window)
     seen("reading runs", 0, 3)
@@ -94,5 +94,5 @@ def _of_fleet(client: "Client", window: int, now: int, seen: "Seen") -> Made:
     before = fleet_runs(client, max(0, since - window), since)
     seen("reading incidents", 2, 3)
     incidents = incidents_of_runs(client, since=since)
-    review = fleet_review(runs, before, incidents, since, now)
+    review = fleet_review(runs, before, incidents, (since, now), service_levels(client))
     return Made(review, lambda: fleet_page(review, now), "fleet")

@@ -7,6 +7,8 @@ The same shape: dicts in the columns' order, times int microseconds UTC, absent 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ..events.errors import QueryRefused
+from .connect import UNKNOWN_TABLE
 from .named import Row, ask
 
 if TYPE_CHECKING:
@@ -87,3 +89,14 @@ def regimes_of(client: "Client", run_id: str) -> list[Row]:
 def fleet_runs(client: "Client", since: int, until: int, limit: int = RUNS_TO_COMPARE) -> list[Row]:
     """Whole runs (view `run_overview`) that were last heard of in this time, the latest first."""
     return ask(client, "fleet_runs", since=since, until=until, limit=limit)
+
+
+def service_levels(client: "Client") -> list[Row]:
+    """How the service levels of the archive's `slo.yaml` stand now, with burn rates over a day and a week; empty where
+    none are in force."""
+    try:
+        return ask(client, "service_levels")
+    except QueryRefused as refusal:
+        if refusal.code == UNKNOWN_TABLE:
+            return []
+        raise

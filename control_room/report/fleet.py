@@ -22,9 +22,15 @@ MOST = 10
 
 
 def fleet_review(
-    runs: Sequence[Row], before: Sequence[Row], incidents: Sequence[Row], since: int, until: int
+    runs: Sequence[Row],
+    before: Sequence[Row],
+    incidents: Sequence[Row],
+    span: tuple[int, int],
+    levels: Sequence[Row] = (),
 ) -> dict[str, Any]:
-    """`before` are the runs of the time before, `incidents` those that were opened in this one."""
+    """`before` are the runs of the time before, `incidents` those that were opened in this one (`span`: from and to),
+    `levels` how the service levels stand now."""
+    since, until = span
     known = {row["run_id"] for row in runs}
     opened = [row for row in incidents if row["run_id"] in known]
     signatures = _signatures(opened)
@@ -38,7 +44,8 @@ def fleet_review(
         "signatures": signatures,
         "costs": {name: _costs(runs, name) for name in ("team", "model", "cluster")},
         "wasteful": [_brief(row, opened) for row in _wasteful(runs)[:MOST]],
-        "to_change": list(_to_change(runs, opened, signatures)),
+        "service_levels": [dict(row) for row in levels],
+        "to_change": [*_to_change(runs, opened, signatures), *_of_levels(levels)],
         "runs": [dict(row) for row in runs],
     }
 
@@ -179,6 +186,14 @@ def _to_change(runs: Sequence[Row], incidents: Sequence[Row], signatures: Sequen
     idle = [row["run_id"] for row in runs if row["gpu_util"] is not None and row["gpu_util"] < IDLE_GPUS]
     if idle:
         yield f"{_runs(idle)} used less than half of their GPUs: look where the time of a step goes."
+
+
+def _of_levels(levels: Sequence[Row]) -> Iterator[str]:
+    for row in levels:
+        burn = row["burn_week"]
+        if row["status"] == "missed":
+            fast = f" and spends its budget {burn:.3g}x as fast as it may" if burn is not None and burn > 1 else ""
+            yield f"Service level {row['id']} ({row['name']}) is missed{fast}: the target is {row['target']}."
 
 
 def _of_signature(row: Row) -> Iterator[str]:

@@ -6,7 +6,7 @@ Called by the command line with what `fleet` worked out.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from .document import Block, Document, Items, Section, Words, table
+from .document import Block, Document, Items, Section, Words, missing, table
 from .figures import detection, moment, number, share, span
 
 Row = Mapping[str, Any]
@@ -21,6 +21,7 @@ def fleet_page(found: Row, made_at: int) -> Document:
     sections = (
         Section("The figures", tuple(_figures(found))),
         Section("What to change", tuple(_to_change(found))),
+        Section("Service levels", tuple(_levels(found["service_levels"]))),
         Section("Failed runs", tuple(_runs(found["failed"], "None failed."))),
         Section("Degraded runs", tuple(_runs(found["degraded"], "None was degraded."))),
         Section("Incidents", tuple(_signatures(found["signatures"]))),
@@ -75,6 +76,22 @@ def _to_change(found: Row) -> Iterator[Block]:
         yield Items(tuple(found["to_change"]))
     else:
         yield Words("The record suggests nothing.", "good")
+
+
+def _levels(rows: Sequence[Row]) -> Iterator[Block]:
+    if not rows:
+        yield missing("Service levels", "`pilothouse migrate` puts those of slo.yaml in force")
+        return
+    told = [
+        (
+            f"{row['id']} {row['name']}", number(row["value"]), row["target"], row["status"], share(row["budget_left"]),
+            number(row["burn_day"], 3), number(row["burn_week"], 3), row["needs"] or "–",
+        )
+        for row in rows
+    ]  # fmt: skip
+    headings = ("level", "now", "target", "status", "budget left", "burn, a day", "burn, a week", "needs")
+    note = "Burn 1 spends the budget exactly within its window. Levels are of their own windows, not of this time."
+    yield table(headings, told, note)
 
 
 def _runs(rows: Sequence[Row], none: str) -> Iterator[Block]:

@@ -147,3 +147,16 @@ FROM run_overview AS o
 WHERE toUnixTimestamp64Micro(o.last_at) >= {since:Int64} AND toUnixTimestamp64Micro(o.last_at) < {until:Int64}
 ORDER BY last_at DESC, run_id
 LIMIT {limit:UInt64};
+
+-- How the service levels stand now, and how fast their budgets are being spent: times as fast as they allow.
+-- name: service_levels
+SELECT s.id AS id, s.name AS name, s.target AS target, s.samples AS samples, s.value AS value, s.status AS status,
+    s.budget_left AS budget_left, s.needs AS needs, b.day AS burn_day, b.week AS burn_week
+FROM slo AS s
+LEFT JOIN
+(
+    SELECT id, maxIf(burn_rate, hours = 24) AS day, maxIf(burn_rate, hours = 168) AS week
+    FROM slo_burn
+    GROUP BY id
+) AS b ON b.id = s.id
+ORDER BY length(id), id;

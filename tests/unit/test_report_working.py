@@ -345,7 +345,8 @@ def test_the_review_says_what_failed_what_helped_and_what_to_change() -> None:
         happened("crashed", "Finite/NonFinite") | {"detection_s": None},
         happened("of another time", "Stable/Spike") | {"detection_s": 9.0},
     ]
-    found = fleet_review(runs, runs[:1], incidents, 0, 10)
+    missed = {"id": "M1", "name": "success", "target": "99%", "status": "missed", "burn_week": 20.0}
+    found = fleet_review(runs, runs[:1], incidents, (0, 10), [missed])
     assert [row["run_id"] for row in found["failed"]] == ["crashed"]
     assert [row["run_id"] for row in found["degraded"]] == ["open", "waste"]
     assert found["figures"]["successful of those that ended"] == {"now": 0.75, "before": 1.0}
@@ -357,3 +358,6 @@ def test_the_review_says_what_failed_what_helped_and_what_to_change() -> None:
     assert "Finite/NonFinite: 1 of 1 incidents had no rule that answered." in said
     assert "crashed had incidents and no checkpoint" in said
     assert "waste wasted 4 rank-hours" in said
+    assert (
+        "Service level M1 (success) is missed and spends its budget 20x as fast as it may: the target is 99%." in said
+    )
