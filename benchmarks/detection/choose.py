@@ -34,21 +34,25 @@ DRIFTS: tuple[dict[str, float], ...] = (
     {}, {"BOUND": 6.0}, {"BOUND": 10.0}, {"SLACK": 0.5}, {"SLACK": 1.0},
 )  # fmt: skip
 ALONE: dict[str, tuple[float, ...]] = {
-    "TWO_Z": (4.0, 5.0, 6.0, 7.0, 8.0, 10.0),
-    "THREE_Z": (3.0, 3.5, 4.0, 4.5, 5.0, 6.0),
+    "TWO_Z": (5.0, 6.0, 7.0, 8.0, 10.0),
+    "THREE_Z": (4.0, 4.5, 5.0, 5.5, 6.0),
+    "LEAST_OF_THREE": (3.0, 3.75, 4.5, 5.0),
     "JOINT_TWO_Z": (3.0, 3.5, 4.0, 5.0, 6.0),
-    "LONE_Z": (6.0, 8.0, 10.0, 12.0, 15.0, 20.0),
+    "JOINT_THREE_Z": (3.0, 3.2, 3.5, 99.0),
+    "STRONG_Z": (2.5, 3.0, 3.5, 99.0),
+    "STRONG_GRAD_Z": (6.0, 8.0, 10.0),
+    "COINCIDENCE": (1e-5, 3e-5, 1e-4, 1e-3, 1.0),
+    "LONE_Z": (5.0, 6.0, 6.5, 7.0, 8.0, 12.0),
     "LONE_RISE": (0.1, 0.15, 0.2, 0.3, 0.5),
     "LEAST_RISE": (0.0, 0.03, 0.05, 0.08, 0.12),
 }
-"""Values of one bound while the others stay."""
+"""Values of one bound while the others stay; 99 is never."""
 TOGETHER: dict[str, tuple[float, ...]] = {
-    "TWO_Z": (6.0, 7.0, 8.0, 10.0),
-    "THREE_Z": (4.0, 4.5, 5.0, 6.0),
+    "TWO_Z": (7.0, 8.0, 10.0),
+    "THREE_Z": (4.5, 5.0, 5.5, 6.0),
     "JOINT_TWO_Z": (3.5, 4.0, 5.0),
-    "LONE_Z": (6.0, 7.0, 8.0, 10.0),
-    "LONE_RISE": (0.15, 0.2, 0.3),
-    "LEAST_RISE": (0.05, 0.08),
+    "COINCIDENCE": (1e-5, 3e-5, 1e-4),
+    "LONE_Z": (6.0, 6.5, 7.0, 8.0),
 }
 """What is chosen among: every combination."""
 

@@ -74,6 +74,7 @@ class Drift(msgspec.Struct):
     def judge(self, block: Block, recent: list[Block], noise: float, beside: Beside) -> None:
         """One more block. `recent` are the blocks that the baseline has learned, `noise` is that of a single step."""
         if len(self.reference) < MIN_BLOCKS:
+            self.norm = beside.norm
             self._learn(block, beside)
             return
         newer = self.reference[len(self.reference) // 2 :]

@@ -113,3 +113,54 @@ def test_a_run_that_begins_anew_knows_nothing_of_its_rows() -> None:
     features.restart(state)
     observe(state, StepSample(step=2_000, at=0, ranks=1, loss=2.5, grad_norm=None, nonfinite=0))
     assert not state.loss.alone
+
+
+def rewarmed(rise: float, over: int = 400) -> float:
+    """The largest `instability` where a rate is raised tenfold over so many steps, and the loss by so much with it."""
+    rates: list[float | None] = [3e-5] * 200
+    rates += [3e-5 + 2.7e-4 * min(1.0, step / over) for step in range(over + 200)]
+    return after_the_rate(rates, rise, steps=over)
+
+
+def test_a_rate_that_is_raised_slowly_explains_a_climb_of_less_than_a_quarter() -> None:
+    assert rewarmed(0.15) < 1.0
+    assert rewarmed(0.6, over=200) >= 1.0
+    assert after_the_rate([3e-4] * 800, 0.15, steps=400) >= 1.0
+
+
+def among_harder_batches(lasting: int) -> list[int]:
+    """The steps that alarm where one batch in fifty is half as high again, with three times the norm, and from step
+    2,000 on so many in a row are.
+    """
+    rng, state, found = random.Random(11), FeatureState(), []
+    for step in range(2_100):
+        hard = rng.random() < 0.02 or 2_000 <= step < 2_000 + lasting
+        loss = 2.5 * (1.5 if hard else 1.0) * (1.0 + NOISE * rng.gauss(0.0, 1.0))
+        norm = (3.0 if hard else 1.0) * (1.0 + 0.1 * rng.gauss(0.0, 1.0))
+        sample = StepSample(step=step, at=0, ranks=1, loss=loss, grad_norm=norm, nonfinite=0)
+        if observe(state, sample).get("instability", 0.0) >= 1.0:
+            found.append(step)
+    return found
+
+
+def test_what_comes_again_and_again_is_no_alarm_until_more_come_in_a_row_than_chance_makes() -> None:
+    assert among_harder_batches(lasting=0) == []
+    assert among_harder_batches(lasting=2) == []
+    assert among_harder_batches(lasting=20)[0] in (2_002, 2_003)
+
+
+def rising_from_the_start(norm_rises: bool) -> float:
+    """The largest `loss_drift` of a loss that has never come down, and leaves its first level before it is known."""
+    rng, state, most = random.Random(3), FeatureState(), 0.0
+    for step in range(300):
+        climbed = 0.006 * max(0, step - 90)
+        norm = (1.0 + 2.0 * climbed * norm_rises) * (1.0 + 0.1 * rng.gauss(0.0, 1.0))
+        loss = 0.05 * (1.0 + climbed) * (1.0 + 0.01 * rng.gauss(0.0, 1.0))
+        seen = observe(state, StepSample(step=step, at=0, ranks=1, loss=loss, grad_norm=norm, nonfinite=0))
+        most = max(most, seen.get("loss_drift", 0.0))
+    return most
+
+
+def test_a_loss_that_has_only_risen_climbs_if_its_gradient_does() -> None:
+    assert rising_from_the_start(norm_rises=False) < 1.0
+    assert rising_from_the_start(norm_rises=True) >= 1.0
