@@ -109,6 +109,7 @@ class InProcess:
         arm = task.arm
         self._run = Blocking(f"{task.experiment}-{task.seed}", arm.policy, task.recipe.ranks)
         self._late = Late(self._run, arm.late_steps, arm.lost_share, task.seed)
+        self._fault_at = task.recipe.fault_at
         self._alarm_at: int | None = None
         self._updates = 0
 
@@ -136,7 +137,7 @@ class InProcess:
 
     def _note_alarm(self, decisions: Sequence[AnyDecision]) -> None:
         """When a condition first failed behind the fault."""
-        if self._alarm_at is None and any(map(_is_alarm, decisions)):
+        if self._alarm_at is None and self._updates >= self._fault_at and any(map(_is_alarm, decisions)):
             self._alarm_at = self._updates
 
     def evaluated(self, step: int, loss: float) -> None:
@@ -155,7 +156,7 @@ class InProcess:
         _enter(row, self._run.decisions, self._run.applied, self._late)
         row.replayed = self._run.replays()
         if task.recipe.fault and self._alarm_at is not None:
-            row.detect_steps = self._alarm_at - task.recipe.fault_at
+            row.detect_steps = self._alarm_at - self._fault_at
 
 
 class ThroughKafka:

@@ -43,6 +43,7 @@ def noisy(seed: int) -> tuple[list[float], list[float]]:
     chance = random.Random(seed)
     losses = [3.0 + chance.gauss(0.0, 0.1) + 4.0 * (chance.random() < 0.03) for _ in range(300)]
     norms = [abs(chance.gauss(1.0, 0.2)) + 9.0 * (chance.random() < 0.03) for _ in range(300)]
+    losses[60] = losses[64] = 30.0  # before and behind the first that skip-step judges
     losses[250] = norms[270] = math.nan
     return losses, norms
 
