@@ -101,6 +101,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "steers": "What the trainer can do; without it, everything.",
         "obeys": "Whether the trainer applies what is issued.",
         "people": "What people answer to proposals.",
+        "advice": "What advisors answer to questions; a question that nothing answers runs out of time.",
         "expect": "What must be seen.",
     },
     "Expectation": {
@@ -116,6 +117,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "having": "Values that the action must have.",
         "outcome": "What becomes of it by the end of the test.",
     },
+    "Advised": {"at": "Behind this entry.", "proposes": "To the oldest open question; without it, nothing."},
     "Person": {"at": "Behind this entry.", "says": "To the oldest proposal that waits."},
 }
 

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
-from ..events.actions import ActionKind
+from ..events.actions import Action, ActionKind
 from ..events.decisions import ConditionType, Mode, Phase, Status
 from ..events.metric_names import GRAD_NAMES, LOSS_NAMES, TOLD
 
@@ -147,6 +147,13 @@ class Person(_Part):
     says: Literal["approve", "decline"]
 
 
+class Advised(_Part):
+    """What an advisor answers to the oldest question that is open, behind this entry; without an action, nothing."""
+
+    at: Entry
+    proposes: Action | None = None
+
+
 class Trial(_Part):
     """One inline test: a training of so many entries, and what must be seen.
 
@@ -163,6 +170,7 @@ class Trial(_Part):
     steers: tuple[ActionKind, ...] | None = None
     obeys: bool = True
     people: Annotated[tuple[Person, ...], Field(max_length=32)] = ()
+    advice: Annotated[tuple[Advised, ...], Field(max_length=32)] = ()
     expect: Annotated[tuple[Expectation, ...], Field(min_length=1, max_length=64)]
 
     @property

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, get_args
 
 from ..events.actions import LR_MULTIPLIER, Action, ActionKind
-from ..events.commands import OperatorCommand, PolicyActivated, Tick
+from ..events.commands import AdviceGiven, OperatorCommand, PolicyActivated, Tick
 from ..events.decisions import (
     InterventionDeclined,
     InterventionExpired,
@@ -135,6 +135,7 @@ class _Training:
             row = {name: series[entry] for name, series in values.items() if entry < len(series)}
             self._train({name: value for name, value in row.items() if value is not None})
             self._note(entry)
+            self._advise(entry)
             self._answer(entry)
             self._position += 1
             self._obey(entry)
@@ -183,6 +184,14 @@ class _Training:
                         intervention_id=waiting.intervention_id,
                     )
                 )
+
+    def _advise(self, entry: int) -> None:
+        for advised in self._trial.advice:
+            question = next(iter(self._state.ledger.advice.open), None)
+            if advised.at == entry and question is not None:
+                told: dict[str, Any] = {"at": self._now, "run_id": RUN, "seq": 1, "why": "as the test says"}
+                told |= {"request_id": question.request_id, "advisor": question.advisor, "action": advised.proposes}
+                self._fold(AdviceGiven(writer_id=f"advisor-{question.request_id}", **told))
 
     def _obey(self, entry: int) -> None:
         orders, self._orders = self._orders, []

@@ -19,6 +19,7 @@ from pilothouse.events.decisions import (
 from pilothouse.governance.policy import dump_policy, load_policy, read_policy
 from pilothouse.governance.policy_words import of_rule
 from pilothouse.stream_processors.run_state import dump_state, load_state
+from pilothouse.stream_processors.trial import run_trials
 from pilothouse.tests.advised_run import BAD_FROM, HALVE, POLICY, answer, asked_run, outcomes, policy, questions
 from pilothouse.tests.governed_run import GovernedRun, decided
 
@@ -297,6 +298,28 @@ def test_a_choice_admits_what_lies_in_its_bounds_and_nothing_beside() -> None:
     ref = {"checkpoint_id": "mine", "step": 1, "path": "/x", "manifest_sha256": "0" * 64}
     own = ACTION.validate_python({"action": "rollback", "lr_factor": 0.5, "checkpoint": ref})
     assert refusal([back], own) is not None, "which checkpoint is the governor's to say"
+
+
+def test_a_policy_is_tested_with_what_advisors_answer() -> None:
+    series = "series: {loss: 2.0x99~0.02 9.0x11~0.05 2.0x119~0.02, grad_norm: 1.0x231~0.02}"
+    taken = "{rule: unstable, action: skip_batches, having: {count: 40}, outcome: recovered}"
+    tests = f"""
+tests:
+- name: taken
+  {series}
+  advice: [{{at: 104, proposes: {{action: skip_batches, count: 40}}}}]
+  expect: [{{at: 0..231, interventions: [{taken}]}}]
+- name: unheard
+  {series}
+  expect: [{{at: 0..108, interventions: []}}]
+- name: nothing was proposed
+  {series}
+  advice: [{{at: 104}}]
+  expect: [{{at: 0..231, interventions: [{taken}]}}]
+"""
+    text = policy(advisors="[memory]").rstrip() + tests
+    found = list(run_trials(load_policy(text), text))
+    assert [outcome.passed for outcome in found] == [True, True, False], [outcome.mismatches for outcome in found]
 
 
 def test_the_example_of_the_page_is_right() -> None:
