@@ -13,6 +13,8 @@ from mcp import Client, StdioServerParameters
 from mcp.server.mcpserver import MCPServer
 
 from pilothouse.cli.mcp_command import server_of
+from pilothouse.cli.mcp_suggest import suggestion_of
+from pilothouse.events.actions import ScaleLr
 from pilothouse.tests.archived_runs import RunArchive
 from pilothouse.tests.endpoint_fixture import EndpointProcess
 from pilothouse.tests.governed_run import GovernedRun
@@ -73,7 +75,8 @@ async def complaint(client: Client, tool: str, **arguments: Any) -> str:
 def test_an_assistant_finds_what_happened_to_a_run_and_changes_nothing(archive: RunArchive) -> None:
     async def talk(client: Client) -> None:
         tools = (await client.list_tools()).tools
-        assert all(tool.annotations is not None and tool.annotations.read_only_hint for tool in tools)
+        looks = [tool.name for tool in tools if tool.annotations is not None and tool.annotations.read_only_hint]
+        assert [tool.name for tool in tools if tool.name not in looks] == ["propose_intervention"]
         assert all(tool.description for tool in tools)
 
         runs = (await answer(client, "list_runs"))["runs"]
@@ -122,6 +125,14 @@ async def bad_input(client: Client) -> None:
     assert "did you mean broken-1" in await complaint(client, "describe_run", run="broken-2")
     assert "no run ''" in await complaint(client, "timeline", run="")
     assert "greater than or equal" in await complaint(client, "list_runs", limit=0)
+    suggests = {"action": "scale_lr", "values": {"factor": 0.5}, "why": "it climbs"}
+    assert "has ended already" in await complaint(client, "propose_intervention", run="broken-1", **suggests)
+    assert "it takes: factor" in await complaint(
+        client, "propose_intervention", run="going-on", action="scale_lr", why="x"
+    )
+    assert "no action is called 'dance'" in await complaint(
+        client, "propose_intervention", run="going-on", action="dance", why="x"
+    )
     for writes in ("DROP TABLE event_log", "INSERT INTO event_log (run_id) VALUES ('x')", "SELECT 1; DROP TABLE runs"):
         await complaint(client, "sql", query=writes)
     assert "nowhere" in await complaint(client, "sql", query="SELECT * FROM nowhere")
@@ -129,6 +140,16 @@ async def bad_input(client: Client) -> None:
     assert many["cut"] == "only the first 100 rows"
     assert len(many["rows"]) + many.get("left_out", 0) == 100
     assert len(json.dumps(many)) < 60_000
+
+
+def test_a_suggestion_is_told_in_the_name_of_the_assistants_program_and_without_secrets() -> None:
+    action = {"action": "scale_lr", "factor": 0.5}
+    first, second = (suggestion_of("run-1", action, "password=hunter2 climbs", "Claude\n Code\x00") for _ in range(2))
+    assert (first.advisor, first.action) == ("mcp:ClaudeCode", ScaleLr(factor=0.5))
+    assert "hunter2" not in first.why
+    assert first.request_id != second.request_id
+    assert first.writer_id != second.writer_id
+    assert suggestion_of("run-1", action, "x", "").advisor == "mcp:assistant"
 
 
 def test_a_server_outlives_an_archive_that_is_away(
