@@ -140,7 +140,10 @@ def _features(state: LossState, sample: StepSample, known: Known, *, learning: b
     if not (known.proven or state.drift.borne_out):
         climb = min(climb, UNSURE)
     own = state.in_a_row
-    _follow_strays(state, z, known.grad_z, learning=learning)
+    if own or z >= JOINT_STRAY_Z:
+        _follow_strays(state, z, known.grad_z, learning=learning)
+    elif learning:
+        state.rows, state.strays = MEMORY * state.rows + 1.0, MEMORY * state.strays
     jump = _jump(state, z, rise, known.grad_z)
     if jump >= 1.0 and not _is_enough(state, z, rise, stray_rate(state, usual, own)):
         jump = ABSTAINING
