@@ -5,6 +5,7 @@ Used by `events`, `tail` and `stop`. Rows are those of the query `events`: head 
 
 import json
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from .rendering import clock, number, numbers, printable, short, text_of
@@ -178,9 +179,20 @@ _TOLD: Mapping[str, Callable[[Body], str]] = {
 
 
 def action(fields: Body) -> str:
-    """An action and its arguments: `scale_lr factor=0.5`."""
-    arguments = [f"{name}={_brief(value)}" for name, value in fields.items() if name != "action" and value is not None]
-    return " ".join([str(fields.get("action", "?")), *arguments])
+    """An action and its arguments, but for those that are as they would be anyway: `scale_lr factor=0.5`."""
+    kind = str(fields.get("action", "?"))
+    usual = _usual(kind)
+    told = [(name, value) for name, value in fields.items() if name != "action" and value is not None]
+    return " ".join([kind, *(f"{name}={_brief(value)}" for name, value in told if usual.get(name) != value)])
+
+
+@lru_cache
+def _usual(kind: str) -> Body:
+    """What an action does that says no more than its kind."""
+    from ..events.actions import ACTIONS
+
+    known = (model.model_fields for model in ACTIONS if model.model_fields["action"].default == kind)
+    return {name: field.default for fields in known for name, field in fields.items()}
 
 
 def _brief(value: Any) -> str:
