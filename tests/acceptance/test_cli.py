@@ -41,7 +41,20 @@ ONE_LINE_MISTAKES = {
     "unknown kind": (("events", "nobody", "--kind", "no_such_kind"), "phase_changed"),
     "stop of an unknown run": (("stop", "nobody", "--why", "test"), "no run 'nobody'"),
     "stop of a run that is over": (("stop", OVER, "--why", "test"), f"{OVER} has ended already (completed)"),
-    "stop for no reason": (("stop", RUN, "--why", "  "), "--why must say why"),
+    "stop for no reason": (("stop", RUN, "--why", "  "), "say why, in at most"),
+    "an answer where nothing waits": (("approve", RUN), f"nothing waits for an answer in run {RUN}"),
+    "an answer to nonsense": (
+        ("decline", RUN, "zzz", "--why", "no"),
+        f"no intervention of run {RUN} begins with 'zzz'",
+    ),
+    "an action that is none": (("intervene", RUN, "reboot", "--why", "x"), "no action is called 'reboot'; there are: "),
+    "an action's value that is none": (("intervene", RUN, "scale_lr", "factor=9", "--why", "x"), "scale_lr factor: "),
+    "a checkpoint that is none": (
+        ("intervene", RUN, "rollback", "checkpoint=7", "--why", "x"),
+        f"run {RUN} has no checkpoint '7' that could be gone back to; steps: none",
+    ),
+    "a silence without an end": (("silence", RUN, "--why", "x"), "a silence needs an end: --for 200steps"),
+    "a pause of no time": (("pause", RUN, "--why", "x", "--for", "long"), "--for 'long' is no span of time"),
     "logs of an unknown run": (("logs", "nobody"), "no run 'nobody'"),
     "a level that is none": (("logs", RUN, "--level", "loud"), "'loud' is not one of"),
     "a fact of an unknown run": (("report-fact", "nobody", "promotion"), "no run 'nobody'"),
@@ -55,7 +68,7 @@ ONE_LINE_MISTAKES = {
         f"{OVER} has ended already",
     ),
     "a rule that nobody asked for": (("policy", "explain", "autonomous", "--run", "nobody"), "no run 'nobody'"),
-    "unknown worker": (("worker", "cook"), "governor, archiver, endpoint"),
+    "unknown worker": (("worker", "cook"), "governor, archiver, advisor, endpoint"),
     "unknown command": (("runz",), "'runs'? (`pilothouse --help`"),
     "unknown option": (("runs", "--colour"), "No such option: --colour (`pilothouse runs --help`"),
     "missing argument": (("show",), "Missing argument 'run' (`pilothouse show --help`"),
@@ -74,6 +87,8 @@ WITHOUT_A_STACK = [
     ("interventions", "x"),
     ("sql", "SELECT 1"),
     ("stop", "x", "--why", "test"),
+    ("approve", "x"),
+    ("pending",),
     ("logs", "x"),
     ("report-fact", "x", "promotion"),
     ("migrate",),
@@ -246,9 +261,10 @@ def test_tail_follows_a_run_and_ctrl_c_ends_it_well(stack_with_runs: RunningStac
 
 def test_stop_puts_the_order_with_its_reason_into_the_log(stack_with_runs: RunningStack) -> None:
     stack = stack_with_runs
-    answer = stack.cli("stop", RUN, "--why", "loss looks odd", "--wait", "1", "--json")
-    assert answer.returncode == 0, answer.stderr
-    assert json.loads(answer.stdout)["sent"] is True
+    answer = stack.cli("stop", RUN, "--why", "loss looks odd", "--wait", "60", "--json")
+    said = json.loads(answer.stdout)
+    assert (said["sent"], said["outcome"], answer.returncode) == (True, "refused", 1), answer.stderr
+    assert said["reason"] == "this trainer cannot stop; it steers: nothing"
     stack.until(lambda: "loss looks odd" in stack.cli("events", RUN).stdout, "the order is archived")
     [order] = [
         json.loads(line)["body"]
@@ -256,6 +272,19 @@ def test_stop_puts_the_order_with_its_reason_into_the_log(stack_with_runs: Runni
     ]
     assert order["verb"] == "stop"
     assert "@" in order["who"]
+
+
+def test_a_silence_is_answered_shown_and_ended(stack_with_runs: RunningStack) -> None:
+    stack = stack_with_runs
+    silenced = stack.cli("silence", RUN, "--for", "2h", "--why", "known", "--who", "ada", "--wait", "60")
+    assert (silenced.returncode, silenced.stdout) == (0, "silence: every rule keeps still for 7200 s\n")
+    shown = stack.cli("pending", RUN).stdout
+    assert "nothing waits for an answer" in shown
+    assert "every rule keeps still for 7200 s, until " in shown
+    assert "by ada via " in shown
+    assert stack.cli("silence", RUN, "--end", "--wait", "60").returncode == 0
+    assert "keeps still" not in stack.cli("pending", RUN).stdout
+    assert stack.cli("silence", RUN, "--end", "--wait", "60").returncode == 1
 
 
 def test_the_lines_of_a_job_are_a_table_for_people_and_json_for_programs(stack_with_runs: RunningStack) -> None:

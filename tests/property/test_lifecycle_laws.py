@@ -240,7 +240,8 @@ def test_the_log_decides_it_all_again_also_from_a_state_that_was_written_and_rea
 ) -> None:
     world = lived(moves)
     assert list(map(repr, decided(world.records))) == list(map(repr, world.decisions))
-    at, state, again = cut % len(world.records), new_state(RUN), []
+    at, state = cut % len(world.records), new_state(RUN)
+    again: list[AnyDecision] = []
     for record in world.records[:at]:
         folded = fold(state, record)
         state, again = folded.state, [*again, *folded.decisions]
