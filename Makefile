@@ -9,6 +9,7 @@ ARGS   ?=
 # The peers of the SDK's benchmarks have an environment of their own, some 2 GB.
 BENCH  := build/bench/venv
 BENCH_DETECTION := build/bench/detection-venv
+BENCH_STORAGE := build/bench/storage-venv
 # Most slow tests wait for a process to start or die: more workers than cores. The slow levels come first, a file a worker.
 # (Seen: fast files between the slow ones take 35 s longer; four workers take as long, and 90 s more of CPU.)
 SPREAD := -n 3 --dist loadfile --no-loadscope-reorder
@@ -17,7 +18,7 @@ SPREAD := -n 3 --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-clients check chaos bench-quiet bench-idle bench-core bench-control bench-detection bench-detection-choice bench-sdk bench-sdk-failures format setup clean
+.PHONY: help demo test test-clients check chaos bench-quiet bench-idle bench-core bench-control bench-detection bench-detection-choice bench-sdk bench-sdk-failures bench-storage format setup clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*##  *(.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name what; do \
@@ -70,6 +71,9 @@ bench-sdk: $(BENCH)/.installed  ## what a logged step costs: ours, four trackers
 bench-sdk-failures: $(BENCH)/.installed  ## the same failures done to us and to the peers: what the loop felt, what was lost
 	$(BENCH)/bin/python -m benchmarks.failures --json build/bench/sdk_failures.json $(ARGS)
 
+bench-storage: $(BENCH_STORAGE)/.installed  ## bytes a point, points a second, and five questions, beside MLflow's SQLite store and DuckDB
+	$(BENCH_STORAGE)/bin/python -m benchmarks.storage --json build/bench/storage.json $(ARGS)
+
 format: $(STAMP)  ## let ruff put the code in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -111,5 +115,14 @@ $(BENCH_DETECTION)/.installed: pyproject.toml | $(STAMP)
 	  $(BENCH_DETECTION)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[server]' numpy && \
 	  for peer in matplotlib river; do \
 	    $(BENCH_DETECTION)/bin/python -m pip install --quiet --disable-pip-version-check $$peer || echo "not installed: $$peer" >&2; \
+	  done; }
+	@touch $@
+
+$(BENCH_STORAGE)/.installed: pyproject.toml | $(STAMP)
+	$(BIN)/python -m venv $(BENCH_STORAGE)
+	$(BENCH_STORAGE)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[bench-storage]' || { \
+	  $(BENCH_STORAGE)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[local]' numpy && \
+	  for peer in duckdb mlflow; do \
+	    $(BENCH_STORAGE)/bin/python -m pip install --quiet --disable-pip-version-check $$peer || echo "not installed: $$peer" >&2; \
 	  done; }
 	@touch $@

@@ -39,7 +39,9 @@ class Settings(BaseModel):
     http(s)://user:password@host:port/database.
     `log_epoch` counts how often the log was lost and begun anew. `slot` names this worker among its equals. A trainer
     samples its machine every `resources_seconds`; 0 is never. It keeps up to `spool_bytes` on disk; below one folder
-    all of them, the dead too, keep `spool_total_bytes`. `llm_model` is what the advisor `llm` asks, `provider:name` as
+    all of them, the dead too, keep `spool_total_bytes`. With
+    `clickhouse_cluster` the archive lies on that cluster; it keeps each class of data for so many days, 0 for ever
+    (`storage.retention`). `llm_model` is what the advisor `llm` asks, `provider:name` as
     pydantic-ai has them, or the bare name at an endpoint of OpenAI's kind (`llm_base_url`); without one it is off.
     Prices are in USD for a million tokens; without a temperature the provider's own counts.
     """

@@ -90,6 +90,7 @@ CREATE TABLE IF NOT EXISTS step_log
     times         Array(DateTime64(6, 'UTC')) CODEC(Delta, ZSTD(3))
         SETTINGS (min_compress_block_size = 1048576, max_compress_block_size = 1048576),
     bits          Array(UInt64) CODEC(T64('bit'), ZSTD(1)),
+    last_step     Int64 MATERIALIZED if(empty(steps), first_step, arrayMax(steps)) CODEC(Delta, ZSTD(1)),
     values        Array(Float64) ALIAS arrayMap(each -> reinterpretAsFloat64(each), bits),
     batch_at      DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)),
     log_epoch     UInt32 CODEC(ZSTD(1)),

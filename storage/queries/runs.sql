@@ -161,15 +161,27 @@ ORDER BY log_epoch, log_offset, metric;
 -- how many were not is said beside them.
 -- name: series
 WITH
-    (SELECT (min(step), max(step)) FROM steps WHERE run_id = {run:String} AND metric = {metric:String}) AS span,
+    (
+        SELECT (min(first_step), max(last_step)) FROM step_log
+        WHERE run_id = {run:String} AND metric = {metric:String} AND notEmpty(bits)
+    ) AS span,
     greatest(1, intDiv(span.2 - span.1, {points:Int64}) + 1) AS width
-SELECT attempt_id, attempt, rank, span.1 + intDiv(step - span.1, width) * width AS from_step, max(step) AS to_step,
-    avgIf(toNullable(value), isFinite(value)) AS mean, minIf(toNullable(value), isFinite(value)) AS least,
-    maxIf(toNullable(value), isFinite(value)) AS greatest,
-    argMax(value, (log_epoch, log_offset, row_index)) AS last, countIf(NOT isFinite(value)) AS non_finite, count() AS values
-FROM steps
-WHERE run_id = {run:String} AND metric = {metric:String} AND ({rank:Int64} < 0 OR rank = {rank:Int64})
-GROUP BY attempt_id, attempt, rank, from_step
+SELECT any(s.attempt_id) AS attempt_id, any(s.attempt) AS attempt, rank, span.1 + place * width AS from_step, max(step) AS to_step,
+    if(countIf(fine) = 0, NULL, sumIf(value, fine) / countIf(fine)) AS mean,
+    if(countIf(fine) = 0, NULL, minIf(value, fine)) AS least,
+    if(countIf(fine) = 0, NULL, maxIf(value, fine)) AS greatest,
+    argMax(value, told) AS last, count() - countIf(fine) AS non_finite, count() AS values
+FROM
+(
+    SELECT attempt_id, attempt, rank, step, intDiv(step - span.1, width) AS place, cityHash64(attempt_id) AS identity,
+        reinterpretAsFloat64(bit) AS value, isFinite(value) AS fine,
+        -- In the order of the log, and of the rows within a record.
+        bitShiftLeft(toUInt64(log_epoch), 54) + bitShiftLeft(log_offset, 14) + number AS told
+    FROM step_log FINAL
+    ARRAY JOIN steps AS step, bits AS bit, arrayEnumerate(bits) AS number
+    WHERE run_id = {run:String} AND metric = {metric:String} AND ({rank:Int64} < 0 OR rank = {rank:Int64})
+) AS s
+GROUP BY identity, rank, place
 ORDER BY attempt, attempt_id, rank, from_step;
 
 -- name: metric_names
