@@ -73,10 +73,11 @@ class Duck:
             "SELECT phase, sum(ended - began), count(*) FROM phases GROUP BY phase",
             "SELECT signature, action, count(*), avg((verdict = 'recovered')::INT) FROM interventions GROUP BY ALL",
         )
-        return {
-            name: lambda text=text: self._base.execute(text).fetchall()
-            for name, text in zip(QUESTIONS, texts, strict=True)
-        }
+
+        def ask(text: str) -> Callable[[], object]:
+            return lambda: self._base.execute(text).fetchall()
+
+        return {name: ask(text) for name, text in zip(QUESTIONS, texts, strict=True)}
 
     def close(self) -> None:
         self._base.close()

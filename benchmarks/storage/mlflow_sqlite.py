@@ -6,7 +6,7 @@ run, asked in SQL. For what helped there is nothing to ask.
 """
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import repeat
 from pathlib import Path
 from time import perf_counter
@@ -55,7 +55,7 @@ class Mlflow:
         self._base.close()
         self._store.engine.dispose()
 
-    def _write(self, run: Run, rows: list[tuple[object, ...]]) -> None:
+    def _write(self, run: Run, rows: Sequence[tuple[Any, ...]]) -> None:
         first, last = int(run.times[0]) // 1_000, int(run.times[-1]) // 1_000
         status = "FINISHED" if run.number % 20 else "FAILED"
         with self._base:
@@ -67,7 +67,7 @@ class Mlflow:
             )
             insert = "INSERT INTO metrics (key, value, timestamp, run_uuid, step, is_nan) VALUES (?, ?, ?, ?, ?, ?)"
             self._base.executemany(insert, rows)
-            lasts = [row for row in rows if row[4] == run.steps - 1]
+            lasts: list[tuple[Any, ...]] = [row for row in rows if row[4] == run.steps - 1]
             lasts += [
                 (f"seconds_in/{phase}", 1.0, last, run.run_id, 0, 0) for phase in ("Warmup", "Normal", "Unstable")
             ]

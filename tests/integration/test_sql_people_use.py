@@ -54,7 +54,8 @@ def test_the_cookbook_has_at_least_twenty_questions() -> None:
 
 @pytest.mark.parametrize("question", cookbook.questions(), ids=lambda question: question.title)
 def test_the_cookbook_s_answer_is_what_the_archive_says(client: Client, question: cookbook.Question) -> None:
-    assert cookbook.answer(client, question.sql) == question.answer.rstrip("\n")
+    answer = cookbook.answer(client, question.sql)
+    assert answer == question.answer.rstrip("\n"), "where histories were renewed: python -m pilothouse.tests.cookbook"
 
 
 def test_every_view_and_column_is_documented(client: Client) -> None:
@@ -80,14 +81,17 @@ def test_what_nobody_reports_is_not_computed_and_says_what_it_needs(client: Clie
 
 def test_a_level_is_met_missed_and_burnt_by_what_is_reported(client: Client) -> None:
     now = time.time_ns() // 1_000
-    report = {"who": "ci", "run_id": "levels", "seq": 1}
+
+    def report(writer: str, fact: str, ago_days: int = 0, **numbers: float) -> PipelineReported:
+        told = {"who": "ci", "run_id": "levels", "seq": 1, "writer_id": writer, "at": now - ago_days * 86_400_000_000}
+        return PipelineReported.model_validate(told | {"fact": fact, "numbers": numbers})
+
     facts = [
-        PipelineReported(**report, writer_id="f1", at=now, fact="artifacts", numbers={"available": 9, "expected": 10}),
-        PipelineReported(**report, writer_id="f2", at=now, fact="reproduction",
-                         numbers={"attempted": 40, "reproduced": 39}),
-        PipelineReported(**report, writer_id="f3", at=now - 100 * 86_400_000_000, fact="promotion"),
-        *(PipelineReported(**report, writer_id=f"r{number}", at=now, fact="retrain_trigger") for number in range(5)),
-    ]  # fmt: skip
+        report("a", "artifacts", available=9, expected=10),
+        report("b", "reproduction", attempted=40, reproduced=39),
+        report("c", "promotion", ago_days=100),
+        *(report(f"d{number}", "retrain_trigger") for number in range(5)),
+    ]
     for _ in range(2):
         Archive(client).insert(logged(facts, partition=7))
     told = {str(row[0]): row[1:] for row in rows(client, "SELECT id, status, value, budget_left FROM slo")}

@@ -12,6 +12,8 @@ them.
     python -m pilothouse.tests.replay.history              decide its records anew, on purpose
     python -m pilothouse.tests.replay.history --records    tell its records anew too
 
+Renewed, they answer the questions of docs/sql.md otherwise: python -m pilothouse.tests.cookbook writes them anew.
+
 All files are JSON lines, gzipped: a record is {"place": [epoch, partition, offset], "event": ...}, a decision is an
 event.
 """
