@@ -157,7 +157,8 @@ def warmed_up_anew(made: Draft) -> None:
 def _following_rate(made: Draft, row: int, took: int, rise: float) -> Array:
     after = np.maximum(0, np.arange(made.rows) - row)
     up = np.minimum(1.0, after / took)
-    return 1.0 + rise * up * np.exp(-np.maximum(0, after - took) / 300.0)
+    factor: Array = 1.0 + rise * up * np.exp(-np.maximum(0, after - took) / 300.0)
+    return factor
 
 
 def triangular(made: Draft) -> None:

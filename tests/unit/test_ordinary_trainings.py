@@ -110,10 +110,12 @@ def test_rows_that_come_when_their_steps_were_judged_are_said_to_be_lost() -> No
     for step in range(300):
         ranks[0].log([step], [quiet_loss(step)])
     ranks[1].log(range(100), [quiet_loss(step) for step in range(100)])
-    state, decisions = new_state("run"), []
+    state = new_state("run")
+    decisions: list[AnyDecision] = []
     for record in log([ranks[0].facts[0], ranks[1].facts[0], *ranks[0].facts[1:], *ranks[1].facts[1:]]):
         folded = fold(state, record)
-        state, decisions = folded.state, [*decisions, *folded.decisions]
+        state = folded.state
+        decisions += folded.decisions
     lost = [one for one in decisions if isinstance(one, ConditionChanged) and one.reason == "TelemetryLost"]
     assert [one.evidence["lost"] for one in lost] == [76.0]
     assert "rows of rank 1 came after their steps were judged" in lost[0].message
