@@ -155,10 +155,10 @@ def test_the_page_of_a_run_needs_nothing_else_on_a_screen_a_phone_and_paper(
     archive: RunArchive, tab: Tab, tmp_path: Path
 ) -> None:
     file = page(archive, tmp_path / "demo.html", "report", "first-twin")
+    tab.open(file)
     for width, scheme in ((1200, "light"), (400, "dark")):
         tab.sized(width)
         tab.seen_as(scheme=scheme)
-        tab.open(file)
         assert tab.value("document.documentElement.scrollWidth <= innerWidth"), width
         assert tab.value("document.querySelectorAll('figure path.line').length") >= 4
         assert tab.value("document.querySelectorAll('rect.shade').length") > 4
