@@ -16,18 +16,21 @@ EXTRA_OF = {
     "chdb": "local",
     "clickhouse_cityhash": "local",
     "clickhouse_connect": "server",
+    "fastapi": "web",
     "faust": "server",
     "lz4": "local",
     "mcp": "mcp",
     "pyarrow": "portable",
     "pydantic_ai": "llm",
     "torch": "torch",
+    "uvicorn": "web",
     "yaml": "server",
 }
 """By the name of a top-level module."""
 
 SERVER = ("faust", "clickhouse_connect", "aiohttp")
 LOCAL = (*SERVER, "chdb")
+WEB = ("clickhouse_connect", "fastapi", "uvicorn")
 
 
 def require(modules: tuple[str, ...], what: str) -> None:

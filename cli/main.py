@@ -29,8 +29,10 @@ from . import (
     replay_command,
     report_command,
     report_fact,
+    serve,
     similar_command,
     stack_commands,
+    status,
 )
 from . import spool as spool_commands
 
@@ -67,6 +69,7 @@ def _options(version: Version = False) -> None:
 def _assemble() -> None:
     stack, look, act, operate = "Run a stack", "Look", "Act", "Operate"
     commands.command(rich_help_panel=stack)(stack_commands.up)
+    commands.command(rich_help_panel=look)(serve.serve)
     if importlib.util.find_spec(f"{__package__}.demo.command") is not None:
         commands.command(rich_help_panel=stack, context_settings=_PASS_ON, add_help_option=False)(demo)
     commands.command(rich_help_panel=stack, context_settings={"allow_interspersed_args": False})(attach.run)
@@ -90,6 +93,7 @@ def _assemble() -> None:
     commands.command(rich_help_panel=act)(report_fact.report_fact)
     commands.command(rich_help_panel=operate)(stack_commands.worker)
     commands.command(rich_help_panel=operate)(stack_commands.migrate)
+    commands.command(rich_help_panel=operate)(status.status)
     commands.add_typer(policy.policy, name="policy", rich_help_panel=act)
     commands.add_typer(stack_commands.topics, name="topics", rich_help_panel=operate)
     commands.add_typer(spool_commands.spool, name="spool", rich_help_panel=operate)

@@ -186,7 +186,7 @@ class Tools:
     def waiting(self, run: Annotated[str, Field(description="Empty: all runs that go on")] = "") -> Said:
         """Interventions that wait for a person to approve or decline them, and what happens if nobody answers."""
         from .reading import full_name
-        from .waiting import waiting
+        from ..storage.people import waiting
 
         with self._archive() as client:
             return answers.listed(waiting(client, full_name(client, run) if run else ""), "waiting")

@@ -155,12 +155,14 @@ COMMANDS = (approve, decline, intervene, pause, resume, stop, silence)
 
 def _order(run: str, verb: str, data_dir: Path | None, about: dict[str, Any], shown: tuple[float, bool]) -> None:
     """Write it, wait, say what came of it. Status 1 where it was refused."""
-    from .ordering import REFUSALS, account, as_fields, order_of, send
+    from ..control_room.orders import REFUSALS, as_fields, order_of, send
+    from ..producers.person import person
+    from .ordering import account
     from .reading import full_name, open_archive
     from .rendering import json_line, print_line
 
     wait, as_json = shown
-    given = dict(about)
+    given = dict(about) | {"who": f"{about['who']} via {person()}" if about["who"] else person()}
     order_of("a-run", verb, **given | ({"intervention_id": "one"} if "intervention_id" in given else {}))
     archive = open_archive(data_dir)
     run_id = full_name(archive.client, run)
@@ -168,7 +170,7 @@ def _order(run: str, verb: str, data_dir: Path | None, about: dict[str, Any], sh
         from .waiting import meant
 
         given["intervention_id"] = meant(archive.client, run_id, given["intervention_id"])
-    sent = send(archive, order_of(run_id, verb, **given), wait)
+    sent = send(archive.client, archive.settings, order_of(run_id, verb, **given), wait)
     print_line(json_line(as_fields(sent)) if as_json else account(sent))
     if sent.outcome in REFUSALS:
         raise typer.Exit(1)

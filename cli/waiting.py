@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..events.errors import UserMistake
+from ..storage.people import waiting
 from .event_text import action
 from .rendering import Column, clock, json_line, numbers, out, print_line, short, show_rows
 
@@ -23,20 +24,6 @@ WAITING_COLUMNS: list[Column] = [
     ("else", lambda row: f"{row['default']} at {clock(row['until'])}"),
     ("evidence", lambda row: numbers(dict(list(row["evidence"].items())[:4]))),
 ]
-
-
-def waiting(client: "Client", run_id: str = "") -> list[dict[str, Any]]:
-    """The proposals that nobody has answered, of one run or of all that go on; `until` is when their default counts."""
-    from ..storage.named import ask
-
-    return [_proposal(row) for row in ask(client, "waiting", run=run_id)]
-
-
-def _proposal(row: Mapping[str, Any]) -> dict[str, Any]:
-    body = json.loads(row["body"])
-    kept = ("intervention_id", "rule", "severity", "action", "reason", "at", "step", "default", "evidence")
-    until = body["at"] + body.get("timeout_seconds", 0) * 1_000_000
-    return {"run_id": row["run_id"], **{name: body.get(name) for name in kept}, "until": until}
 
 
 def meant(client: "Client", run_id: str, typed: str) -> str:

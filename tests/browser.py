@@ -40,10 +40,14 @@ class Tab:
 
     def open(self, page: Path) -> None:
         """Load a file, until it is shown."""
+        self.visit(page.absolute().as_uri())
+
+    def visit(self, address: str) -> None:
+        """Load what is there, until it is shown."""
         for domain in ("Page", "Network", "Runtime", "Log"):
             self.call(f"{domain}.enable")
         self._seen.clear()
-        self.call("Page.navigate", url=page.absolute().as_uri())
+        self.call("Page.navigate", url=address)
         self._loop.run_until_complete(asyncio.wait_for(self._until("Page.loadEventFired"), DEADLINE))
 
     def sized(self, width: int, height: int = 800) -> None:
@@ -60,6 +64,10 @@ class Tab:
         answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
+
+    def text(self, selector: str) -> str:
+        """What is read in an element; nothing where there is none."""
+        return str(self.value(f"document.querySelector({json.dumps(selector)})?.innerText ?? ''"))
 
     def picture(self, file: Path) -> Path:
         """The whole page, as a PNG."""

@@ -40,6 +40,7 @@ OPTIONS = {
     "spool drop": ["--data-dir", "--json", "--yes", "which"],
     "spool list": ["--data-dir", "--json"],
     "spool push": ["--data-dir", "--json", "which"],
+    "status": ["--data-dir", "--json"],
     "sql": [
         "--data-dir",
         "--format",
@@ -58,6 +59,7 @@ OPTIONS = {
     "pause": ["--data-dir", "--for", *ORDERS[1:], "run"],
     "pending": ["--data-dir", "--json", "run"],
     "resume": [*ORDERS, "run"],
+    "serve": ["--called", "--data-dir", "--host", "--port", "--tokens"],
     "silence": ["--condition", "--data-dir", "--end", "--for", "--json", "--rule", *ORDERS[2:], "run"],
     "stop": ["--checkpoint", *ORDERS, "run"],
     "tail": ["--data-dir", "--json", "--kind", "--lines", "-k", "-n", "run"],

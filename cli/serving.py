@@ -1,0 +1,134 @@
+"""Serving the control room: who is let in, by which names, and where it listens. Called by `serve`.
+
+Whoever starts it is its administrator: the address that is printed holds a token, kept in the data directory for this
+account alone. Others are let in by a file of tokens with roles.
+"""
+
+import json
+import os
+import secrets
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from ..events.errors import UserMistake
+from ..producers.person import person
+from .extras import WEB, require
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from ..control_room.web.access import Access
+
+OWN_TOKEN = "control_room_token"
+LOCAL_ONLY = ("127.0.0.1", "localhost", "::1")
+EVERYWHERE = ("0.0.0.0", "::")
+
+
+class Wanted(NamedTuple):
+    """The options of `serve`."""
+
+    host: str
+    port: int
+    tokens: Path | None
+    called: tuple[str, ...]
+    data_dir: Path | None
+
+
+class Held(BaseModel):
+    """One token of the file that `--tokens` names."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    role: Literal["viewer", "operator", "admin"]
+    token: Annotated[str, Field(min_length=20, max_length=500)]
+
+
+def serve(wanted: Wanted) -> None:
+    """Serve until Ctrl-C.
+
+    Raises:
+        UserMistake: it cannot listen there, or nobody said who may come in.
+        StackNotRunning: no archive answers.
+    """
+    require(WEB, "`pilothouse serve`")
+    if wanted.host not in LOCAL_ONLY and wanted.tokens is None:
+        raise UserMistake(f"--host {wanted.host} lets others in: say who they are with --tokens")
+    from ..control_room.web.app import make_app
+    from ..control_room.web.archive import ArchivePool
+    from .reading import open_archive
+    from .rendering import out
+
+    archive = open_archive(wanted.data_dir)
+    archive.client.close()
+    own = own_token(archive.settings.data_dir)
+    access = access_of(own, wanted.tokens, (wanted.host, *wanted.called))
+    app = make_app(ArchivePool(lambda: open_archive(wanted.data_dir).client), access, archive.settings)
+    listener = _listen(wanted.host, wanted.port)
+    shown = f"[{wanted.host}]" if ":" in wanted.host else wanted.host
+    where = f"http://{shown}:{listener.getsockname()[1]}/"
+    out().print(f"the control room: {where}#token={own}", soft_wrap=True, markup=False, highlight=False)
+    out().print("this address lets in whoever has it; Ctrl-C ends the page, not the stack", markup=False)
+    _run(app, listener)
+
+
+def own_token(data_dir: Path) -> str:
+    """The token of the account that owns the data directory, made at the first time."""
+    file = data_dir / OWN_TOKEN
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return file.read_text().strip()
+    with os.fdopen(descriptor, "w") as made:
+        made.write(token := secrets.token_urlsafe(32))
+    return token
+
+
+def access_of(own: str, tokens: Path | None, names: tuple[str, ...]) -> "Access":
+    """Who is let in, and by which names.
+
+    Raises:
+        UserMistake: the file of tokens is none.
+    """
+    from ..control_room.web.access import LOOPBACK, Access, Person, digest
+
+    people = {digest(held.token): Person(held.name, held.role) for held in _read(tokens)} if tokens else {}
+    hosts = LOOPBACK | {name.lower() for name in names if name not in EVERYWHERE}
+    return Access(people | {digest(own): Person(person(), "admin")}, frozenset(hosts))
+
+
+def _read(file: Path) -> list[Held]:
+    try:
+        return TypeAdapter(list[Held]).validate_python(json.loads(file.read_text()))
+    except (OSError, ValueError) as error:
+        from ..events.codec import first_fault
+
+        why = first_fault(error) if isinstance(error, ValidationError) else str(error)
+        raise UserMistake(f"--tokens {file}: {why}") from error
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """
+    Raises:
+        UserMistake: another program listens there, or there is no such address.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise UserMistake(f"cannot listen on {host}:{port} ({error.strerror}): choose another --port") from error
+    return listener
+
+
+def _run(app: "FastAPI", listener: socket.socket) -> None:
+    import uvicorn
+
+    # Pages listen for as long as they are open: nobody waits for them to close.
+    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1)
+    uvicorn.Server(config).run(sockets=[listener])
