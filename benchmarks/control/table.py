@@ -25,7 +25,7 @@ NEAR = 1.05
 STABLE_WITHIN, COSTS = 1.10, 1.01
 TWOFOLD, OF_CONSTANT, OF_SCHEDULER = 2.0, 0.40, 0.904
 BLOCKED = 0.1
-"""Seconds of a training: under it, nothing was blocked. What a rollback reads from the disk is in there."""
+"""Seconds of a training: under it, nothing was blocked."""
 
 
 class Interval(NamedTuple):

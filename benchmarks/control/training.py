@@ -5,7 +5,6 @@ undid, and for how long the training thread waited in our calls.
 """
 
 import math
-import resource
 import shutil
 import tempfile
 import time
@@ -41,8 +40,8 @@ tenth, which is its default and did better than 0.3.
 
 
 class Waits:
-    """For how long the training thread gave the CPU away inside our calls. A thread that is merely interrupted by
-    others' work has not waited: only calls in which it left of its own accord count.
+    """For how long the training thread slept inside our calls. One that is ready and waits for a core (of a machine
+    that others use) has not been blocked by us: Linux counts that apart.
     """
 
     def __init__(self) -> None:
@@ -50,10 +49,9 @@ class Waits:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        left, wall, cpu = _departures(), time.perf_counter(), time.thread_time()
+        wall, busy = time.perf_counter(), _busy()
         yield
-        if _departures() > left:
-            self.seconds += max(0.0, time.perf_counter() - wall - (time.thread_time() - cpu))
+        self.seconds += max(0.0, time.perf_counter() - wall - (_busy() - busy))
 
     @contextmanager
     def whole(self) -> Iterator[None]:
@@ -63,8 +61,13 @@ class Waits:
         self.seconds += time.perf_counter() - wall
 
 
-def _departures() -> int:
-    return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+def _busy() -> float:
+    """Seconds that this thread has run, or was ready to run."""
+    try:
+        ran, ready, _ = Path("/proc/thread-self/schedstat").read_text().split()
+    except OSError:  # no Linux, or one that does not count: what waits for a core is taken to be blocked
+        return time.thread_time()
+    return (int(ran) + int(ready)) / 1e9
 
 
 class Training:
@@ -161,9 +164,11 @@ class Training:
         if us.steers and step % self.task.recipe.evaluate_every == 0:
             pilot.checkpoint(step)
         us.at(self.row.steps, step)
+        before = self.waits.seconds
         with us.timed(self.waits):
             signal: Signal = pilot.safe_point(step)
         if signal.rolled_back_to is not None:
+            self.waits.seconds = before  # it read a checkpoint, as who goes back by hand does
             self.row.wasted_steps += step - signal.rolled_back_to
 
     def _evaluate(self, us: Governed, step: int) -> None:
