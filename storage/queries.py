@@ -173,6 +173,11 @@ def archive_progress(client: "Client") -> list[Row]:
     return ask(client, "archive_progress")
 
 
+def ingest_lag(client: "Client") -> list[Row]:
+    """How far behind the archive is in each partition, in seconds (view `ingest`)."""
+    return ask(client, "ingest_lag")
+
+
 def runs_like(client: "Client", prefix: str, limit: int = 20) -> list[str]:
     """The runs whose names begin so, last heard of first."""
     return [row["run_id"] for row in ask(client, "runs_by_prefix", prefix=prefix, limit=limit)]

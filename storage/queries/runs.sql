@@ -200,6 +200,12 @@ FROM log_progress
 GROUP BY topic, log_partition
 ORDER BY topic, log_partition;
 
+-- name: ingest_lag
+SELECT topic, log_partition, log_epoch, log_offset, toUnixTimestamp64Micro(last_at) AS last_at,
+    toUnixTimestamp64Milli(archived_at) * 1000 AS archived_at, behind_s, took_s
+FROM ingest
+ORDER BY topic, log_partition;
+
 -- The latest lines of the job's log, oldest first.
 -- name: log_lines
 SELECT attempt_id, attempt, rank, step, toUnixTimestamp64Micro(at) AS at, level, logger, text
