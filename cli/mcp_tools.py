@@ -185,8 +185,8 @@ class Tools:
     @tool
     def waiting(self, run: Annotated[str, Field(description="Empty: all runs that go on")] = "") -> Said:
         """Interventions that wait for a person to approve or decline them, and what happens if nobody answers."""
-        from .reading import full_name
         from ..storage.people import waiting
+        from .reading import full_name
 
         with self._archive() as client:
             return answers.listed(waiting(client, full_name(client, run) if run else ""), "waiting")

@@ -6,6 +6,7 @@ their characters.
 
 import json
 from collections.abc import Callable, Iterator
+from inspect import get_annotations
 from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -149,7 +150,7 @@ def _model_at(model: type[BaseModel] | None, path: Path) -> type[BaseModel] | No
             model = ACTIONS[str(step)]
         elif model is not None and isinstance(step, str):
             annotations = {field.alias or name: field.annotation for name, field in model.model_fields.items()}
-            others = model.__dict__.get("__annotations__", {}).get("__pydantic_extra__")  # where any key may stand
+            others = get_annotations(model).get("__pydantic_extra__")  # where any key may stand
             model = next(_models(annotations.get(step, others)), model)
     return model
 

@@ -67,8 +67,8 @@ def test_a_reader_gets_what_an_editor_asks_through_jdbc(endpoint: EndpointProces
             " ON system.tables.database = system.databases.name WHERE t.name LIKE 'notes' AND t.is_temporary = 0"
         ),
         (
-            "SELECT database, table, name, type, numeric_scale, numeric_precision_radix, character_octet_length, comment,"
-            " default_expression, position FROM system.columns WHERE table LIKE 'notes'"
+            "SELECT database, table, name, type, numeric_scale, numeric_precision_radix, character_octet_length,"
+            " comment, default_expression, position FROM system.columns WHERE table LIKE 'notes'"
         ),
         (
             "SELECT name, c.1, c.2 FROM system.tables ARRAY JOIN"
