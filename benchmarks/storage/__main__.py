@@ -34,15 +34,18 @@ def main(arguments: list[str]) -> int:
         points = min(options.points, options.mlflow_points) if name == "mlflow" else options.points
         results.append(measure(name, points, options.times, options.folder))
         _show(results[-1])
+        _keep(results, options.json)
     print(table(results))
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        told = {
-            "wanted": {"p50_ms": WANTED_MS, "bytes": WANTED_BYTES, "points_per_s": WANTED_RATE},
-            "load": os.getloadavg(),
-        }
-        options.json.write_text(json.dumps(told | {"stores": results}, indent=1) + "\n")
     return 0 if all(reached(result) for result in results if result["store"] == Ours.name) else 1
+
+
+def _keep(results: list[dict[str, Any]], file: Path | None) -> None:
+    """What has been measured so far."""
+    if file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        wanted = {"p50_ms": WANTED_MS, "bytes_per_point": WANTED_BYTES, "points_per_s": WANTED_RATE}
+        told = {"wanted": wanted, "load": os.getloadavg(), "stores": results}
+        file.write_text(json.dumps(told, indent=1) + "\n")
 
 
 def measure(name: str, points: int, times: int, folder: Path | None) -> dict[str, Any]:

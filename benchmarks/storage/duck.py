@@ -40,7 +40,7 @@ class Duck:
         self._file = folder / "points.duckdb"
         self._base = duckdb.connect(str(self._file))
         self._base.execute(
-            "CREATE TABLE points (run_id VARCHAR, metric VARCHAR, step BIGINT, at BIGINT, value DOUBLE);"
+            "CREATE TABLE points (run_id VARCHAR, metric VARCHAR, step BIGINT, time_us BIGINT, value DOUBLE);"
             "CREATE TABLE runs (run_id VARCHAR, model VARCHAR, team VARCHAR, outcome VARCHAR,"
             " began BIGINT, ended BIGINT, last_step BIGINT);"
             "CREATE TABLE phases (run_id VARCHAR, phase VARCHAR, began BIGINT, ended BIGINT);"
@@ -116,7 +116,7 @@ def _points(run: Run) -> pa.Table:
             "run_id": pa.array([run.run_id] * run.points),
             "metric": pa.array(np.repeat(np.array(run.metrics), run.steps)),
             "step": np.tile(steps, many),
-            "at": np.tile(run.times, many),
+            "time_us": np.tile(run.times, many),
             "value": np.concatenate([run.values[name] for name in run.metrics]),
         }
     )
