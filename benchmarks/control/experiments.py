@@ -80,7 +80,7 @@ def overfitting(seeds: Iterable[int], recipe: Recipe = OVERFITTING) -> Iterator[
 
 
 def through_kafka(late: int) -> str:
-    return f"ours, Kafka, {late} steps late, {LOST:.0%} lost"
+    return f"ours, Kafka, {late} steps late, {LOST:.0%} of answers lost"
 
 
 def learning_rates(seeds: Iterable[int], recipe: Recipe = STRESS) -> Iterator[Task]:

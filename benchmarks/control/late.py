@@ -26,7 +26,7 @@ class Late:
     def __init__(self, commands: Commands, late: int, share: float, seed: int) -> None:
         self._commands = commands
         self._late, self._share = late, share
-        self._chance = random.Random(seed)
+        self._chance = random.Random(f"{seed}/{late}")  # a run hears few commands: not the same for all arms
         self._waiting: deque[_Heard] = deque()
         self._update = 0
         self.lost = 0

@@ -74,7 +74,7 @@ class Task:
 class Row:
     """What came of it. Losses in nats; None: not finite. `blocked_s` is for how long the training thread waited in our
     calls; `curve` holds (updates done, validation loss). `replayed`: whether the log leads to the same decisions again.
-    `stopped_at` is where KillLossSpike would have stopped it.
+    `not_replayed` says why not. `stopped_at` is where KillLossSpike would have stopped it.
     """
 
     experiment: str
@@ -94,6 +94,7 @@ class Row:
     recover_steps: int | None = None
     lost_commands: int = 0
     replayed: bool | None = None
+    not_replayed: str = ""
     alive: bool = True
     fault_at: int = 0
     stopped_at: int | None = None

@@ -98,13 +98,15 @@ def with_early_stop(rows: Sequence[Row]) -> list[Row]:
 
 
 def overfitting_table(rows: Sequence[Row]) -> str:
-    heads = ("arm", "final validation loss", "best on the way", "of constant's", "actions", "steps undone", "blocked s")
+    heads = ("arm", "final loss", "best on the way", "of constant's", "actions", "answers lost", "undone", "blocked s")
     known = arms(rows)
     lines = []
     for name, mine in known.items():
         of_constant = _shown(ratio(mine, known.get("constant", []), final))
         losses = [_loss(mine, final), _loss(mine, best), of_constant]
-        lines.append([name, *losses, *_efforts(mine), _mean((row.blocked_s for row in mine), 2)])
+        actions, undone = _efforts(mine)
+        lost = str(sum(row.lost_commands for row in mine))
+        lines.append([name, *losses, actions, lost, undone, _mean((row.blocked_s for row in mine), 2)])
     return markdown(heads, lines)
 
 
