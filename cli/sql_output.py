@@ -45,7 +45,8 @@ def print_answer(client: "Client", query: str, form: str, limits: Limits, output
         return
     answer = run_sql(client, query, limits.settings)
     if form == "csv":
-        _give([csv_lines(answer.columns, answer.rows).encode()], output)
+        lines = csv_lines(answer.columns, answer.rows)
+        sys.stdout.write(lines) if output is None else _give([lines.encode()], output)
         return
     if output is not None:
         raise UserMistake(f"--output is for csv and parquet; for {form}, redirect the output: > {output}")

@@ -21,8 +21,8 @@ WHERE t.database = {database:String} AND t.engine != 'MaterializedView' AND t.na
 GROUP BY ALL
 ORDER BY t.name
 """
-CLOCK = "archived_at"
-"""When the archive took something in: the one column that may differ."""
+CLOCKS = ("archived_at", "behind_s", "took_s")
+"""When the archive took something in, and how long that took: the columns that may differ."""
 
 
 def new_archive(endpoint: EndpointProcess, database: str) -> "Client":
@@ -54,7 +54,7 @@ def _rows(client: "Client", name: str, engine: str, columns: Sequence[tuple[str,
     shown = ", ".join(
         f"finalizeAggregation({column})" if kind.startswith("AggregateFunction(") else column
         for column, kind in columns
-        if column != CLOCK
+        if column not in CLOCKS
     )
     final = "" if engine == "View" else "FINAL"
     settings = {"output_format_json_quote_denormals": 1}

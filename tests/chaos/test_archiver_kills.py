@@ -15,9 +15,18 @@ import pytest
 
 from pilothouse.cli.brokers import LocalBroker
 from pilothouse.events.codec import Malformed, to_json
-from pilothouse.events.commands import PipelineReported, Tick
+from pilothouse.events.commands import PipelineReported, RunAnnotated, Tick
 from pilothouse.events.envelope import LogPlace
-from pilothouse.events.telemetry import DataProfiled, EvalCompleted, LogLine, LogLines, ResourcesSampled
+from pilothouse.events.telemetry import (
+    DataProfiled,
+    EvalCompleted,
+    LogLine,
+    LogLines,
+    RecipeChanged,
+    ResourcesSampled,
+    SampleRecorded,
+    StageChanged,
+)
 from pilothouse.events.topics import CONTROL, DEADLETTER, TELEMETRY, partition_of
 from pilothouse.events.union import AnyEvent
 from pilothouse.storage.history import read_decisions, read_log
@@ -86,6 +95,10 @@ def beside(run_id: str) -> Iterator[AnyEvent]:
     yield LogLines(**common, rank=0, seq=3, lines=(line, line), dropped={"rate": 4})
     yield EvalCompleted(**common, rank=0, seq=4, step=1, metrics={"loss": 2.5})
     yield PipelineReported(**common, rank=0, seq=5, fact="promotion", who="the pipeline", subject="model-7")
+    yield StageChanged(**common, rank=0, seq=6, stage="evaluate", step=1)
+    yield RecipeChanged(**common, rank=0, seq=7, step=1, what="batch_size", numbers={"batch_size": 512.0})
+    yield SampleRecorded(**common, rank=0, seq=8, step=1, name="greeting", output="hello")
+    yield RunAnnotated(at=1, run_id=run_id, writer_id=f"person-{run_id}", seq=1, who="ada", text="a good one")
 
 
 def sends(feed: Feed) -> Iterator[Callable[[], None]]:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pilothouse.governance import comparisons, decide, expressions, incidents, recovery, verification
+from pilothouse.governance import comparisons, decide, expressions, incidents, interventions, recovery, verification
 from pilothouse.governance.desk import Desk
 from pilothouse.stream_processors import judging
 from pilothouse.stream_processors.run_state import RunState, dump_state, new_state
@@ -43,8 +43,7 @@ def _conclude_plainly(state: RunState, desk: Desk) -> None:
     state.incident = incidents.advance(before, state.conditions, onset, healing, desk)
     state.score.incidents += before is None and state.incident is not None
     if before is not None and state.incident is None:
-        for record in state.ledger.rules.values():
-            record.rung = 0
+        interventions.calm(state.ledger)
     judging.rephase(state, desk)
     verification.expire(state.ledger, desk)
     decide.decide(state.ledger, judging.situation(state, desk), desk)
