@@ -3,11 +3,11 @@
 Used by `events`, `tail` and `stop`. Rows are those of the query `events`: head columns, and the event in `body`.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
+from ..events.plain_json import body_of
 from .rendering import clock, number, numbers, printable, short, text_of
 
 HEAD = frozenset(
@@ -31,12 +31,6 @@ HEAD = frozenset(
 LONGEST = 160
 
 Body = Mapping[str, Any]
-
-
-def body_of(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The event's own fields."""
-    loaded = json.loads(row["body"])
-    return loaded if isinstance(loaded, dict) else {}
 
 
 def line_of(row: Mapping[str, Any]) -> str:

@@ -84,8 +84,8 @@ def propose(data_dir: Path | None, wish: Wish) -> dict[str, Any]:
 
 
 def _judged(client: Any, given: "AdviceGiven", cursor: Any) -> dict[str, Any] | None:
+    from ..events.plain_json import body_of
     from ..storage.queries import events_of
-    from .event_text import body_of
 
     deadline = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < deadline:

@@ -16,8 +16,9 @@ from mcp.server.mcpserver.exceptions import ToolError
 from pydantic import Field
 
 from ..events.errors import PilothouseError
+from ..events.plain_json import body_of
 from . import mcp_answers as answers
-from .event_text import body_of, summary
+from .event_text import summary
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from ..control_room.orders import Sent, body_of
+from ..control_room.orders import Sent
+from ..events.plain_json import body_of
 
 
 def account(sent: Sent) -> str:

@@ -165,7 +165,8 @@ def _known(kinds: list[str] | None) -> list[str]:
 
 
 def _print_event(row: dict[str, Any], as_json: bool) -> None:
-    from .event_text import body_of, line_of
+    from ..events.plain_json import body_of
+    from .event_text import line_of
     from .rendering import json_line, print_line
 
     print_line(json_line({**row, "body": body_of(row)}) if as_json else line_of(row))

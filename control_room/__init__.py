@@ -1,1 +1,3 @@
-"""The web control room and its API come with a later release; the command line serves until then."""
+"""What people see of runs beside the command line: reports (`report`), the page and its API (`web`), and the orders
+that both the page and the command line send (`orders`).
+"""

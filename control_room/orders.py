@@ -4,7 +4,6 @@ Used by the command line and by the control room's page. The governor answers ev
 an intervention is then followed until every rank has told its receipt, or the time to wait is over.
 """
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,6 +11,7 @@ from uuid import uuid4
 
 from ..events.commands import OperatorCommand
 from ..events.errors import UserMistake
+from ..events.plain_json import body_of
 from ..settings import Settings
 
 if TYPE_CHECKING:
@@ -159,8 +159,3 @@ def as_fields(sent: Sent) -> dict[str, Any]:
         "intervention_id": answer.get("intervention_id") or None,
         "events": [row["kind"] for row in sent.rows],
     }
-
-
-def body_of(row: Mapping[str, Any]) -> dict[str, Any]:
-    loaded = json.loads(row["body"])
-    return loaded if isinstance(loaded, dict) else {}

@@ -10,6 +10,12 @@ from datetime import datetime
 from typing import Any
 
 
+def body_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The own fields of an archived event, from its row."""
+    loaded = json.loads(row["body"])
+    return loaded if isinstance(loaded, dict) else {}
+
+
 def dumps(value: Any) -> str:
     """One line of strict JSON."""
     return json.dumps(_for_json(value), ensure_ascii=False, allow_nan=False)

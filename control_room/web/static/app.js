@@ -41,7 +41,7 @@ async function renew(mine = shown) {
   } catch (error) {
     if (mine !== shown) return;
     if (error instanceof Refused && error.status === 401) return begin();
-    view.failed?.(error) ?? content.replaceChildren(h("p", { class: "bad", role: "alert" }, plain(error.message)));
+    content.replaceChildren(h("p", { class: "bad", role: "alert" }, plain(error.message)));
   }
 }
 
