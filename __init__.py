@@ -10,24 +10,24 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .producers.checkpoints import Checkpoints
+    from .producers.checkpoints.own_checkpoints import announce_checkpoint
+    from .producers.checkpoints.store import Checkpoints
     from .producers.integrations.torch import watch
-    from .producers.knobs import Knob
-    from .producers.own_checkpoints import announce_checkpoint
-    from .producers.pilot import Pilot
     from .producers.run import Run
     from .producers.start import start_run
+    from .producers.steering.knobs import Knob
+    from .producers.steering.pilot import Pilot
 
     __version__: str
 
 __all__ = ["Checkpoints", "Knob", "Pilot", "Run", "__version__", "announce_checkpoint", "start_run", "watch"]
 
 _HOME = {
-    "Checkpoints": ".producers.checkpoints",
-    "Knob": ".producers.knobs",
-    "Pilot": ".producers.pilot",
+    "Checkpoints": ".producers.checkpoints.store",
+    "Knob": ".producers.steering.knobs",
+    "Pilot": ".producers.steering.pilot",
     "Run": ".producers.run",
-    "announce_checkpoint": ".producers.own_checkpoints",
+    "announce_checkpoint": ".producers.checkpoints.own_checkpoints",
     "start_run": ".producers.start",
     "watch": ".producers.integrations.torch",
 }

@@ -66,7 +66,7 @@ def propose(data_dir: Path | None, wish: Wish) -> dict[str, Any]:
         UserMistake: the action is none, or the run has ended.
     """
     from ..control_room.orders import refuse_ended
-    from ..producers.kafka import send_fact
+    from ..producers.delivery.kafka import send_fact
     from ..storage.queries import last_places
     from .acting import action_of
     from .reading import full_name, open_archive

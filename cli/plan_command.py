@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from ..producers.plan import Plan
+    from ..producers.steering.plan import Plan
 
 
 def plan(
@@ -25,7 +25,7 @@ def plan(
 ) -> None:
     """Write down what was applied to a run, so that `start_run(follow=RUN)` does the same to another."""
     from ..events.errors import UserMistake
-    from ..producers.plan import plan_file
+    from ..producers.steering.plan import plan_file
     from ..storage.history import read_decisions, stream_log
     from .planning import plan_of
     from .progress_bar import progress_bar

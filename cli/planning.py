@@ -11,7 +11,7 @@ from ..events.actions import Notify, Pause, Resume, Rollback
 from ..events.decisions import InterventionIssued
 from ..events.telemetry import InterventionReceipt, RunEnded, RunStarted, StepBatch
 from ..events.union import AnyDecision, Record
-from ..producers.plan import Plan, Planned, Stretch
+from ..producers.steering.plan import Plan, Planned, Stretch
 
 WITHOUT_EFFECT = (Notify, Pause, Resume)
 """What changes nothing that is trained."""

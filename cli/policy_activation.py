@@ -144,7 +144,7 @@ def _refuse_ended(archive: RunsArchive, run_id: str) -> None:
 
 
 def _send(archive: RunsArchive, run_id: str, policy: Policy, text: str, who: str) -> None:
-    from ..producers.kafka import send_fact
+    from ..producers.delivery.kafka import send_fact
 
     send_fact(
         archive.settings,

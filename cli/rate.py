@@ -42,7 +42,7 @@ def rate(  # noqa: PLR0913, PLR0917  # a command's options
 ) -> None:
     """Rate a sample of what the model said, or list the samples with their ratings."""
     from ..events.errors import UserMistake
-    from ..producers.kafka import send_fact
+    from ..producers.delivery.kafka import send_fact
     from .reading import full_name, open_archive
     from .rendering import json_line, print_line
 

@@ -40,7 +40,7 @@ def report_fact(  # noqa: PLR0913, PLR0917  # a command's options
     as_json: Annotated[bool, typer.Option("--json", help="The event as one JSON object")] = False,
 ) -> None:
     """Report a fact of the pipeline around a run: promotion, retrain trigger, data freshness, bias test, latency."""
-    from ..producers.kafka import send_fact
+    from ..producers.delivery.kafka import send_fact
     from .reading import full_name, open_archive
     from .rendering import json_line, print_line
 

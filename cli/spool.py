@@ -1,7 +1,7 @@
 """What dead trainers left on this machine's disk: `pilothouse spool list`, `push` and `drop`.
 
-Registered by `main`. Thin: `producers.leftovers` finds, sends and deletes; what a living process still holds is shown
-and never touched.
+Registered by `main`. Thin: `producers.delivery.leftovers` finds, sends and deletes; what a living process still holds
+is shown and never touched.
 """
 
 import logging
@@ -16,7 +16,7 @@ import typer
 from .rendering import Column, clock, printable, show_rows
 
 if TYPE_CHECKING:
-    from ..producers.leftovers import Leftover
+    from ..producers.delivery.leftovers import Leftover
     from ..settings import Settings
 
 spool = typer.Typer(no_args_is_help=True, help="Telemetry that dead trainers left on disk: list, send, delete.")
@@ -100,7 +100,7 @@ def drop_spool(
 ) -> None:
     """Delete what dead processes left, unsent."""
     from ..events.errors import UserMistake
-    from ..producers.leftovers import drop, refuse_living
+    from ..producers.delivery.leftovers import drop, refuse_living
 
     _, leftovers = _look(data_dir)
     chosen = _named(leftovers, which)
@@ -116,7 +116,7 @@ def drop_spool(
 
 
 def _look(data_dir: Path | None) -> "tuple[Settings, list[Leftover]]":
-    from ..producers.leftovers import find_leftovers
+    from ..producers.delivery.leftovers import find_leftovers
     from ..settings import load_settings
 
     settings = load_settings(os.environ, data_dir=data_dir)
@@ -139,7 +139,7 @@ def _named(leftovers: "Sequence[Leftover]", which: Sequence[str]) -> "list[Lefto
 
 def _pushed(settings: "Settings", leftovers: "Sequence[Leftover]", *, insist: bool) -> Iterator[dict[str, Any]]:
     """One row for each; a living process is a mistake where it was named, and passed over where it was not."""
-    from ..producers.leftovers import Sent, push, refuse_living
+    from ..producers.delivery.leftovers import Sent, push, refuse_living
 
     for leftover in leftovers:
         if leftover.owner and not insist:

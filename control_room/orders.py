@@ -115,7 +115,7 @@ def send(client: "Client", settings: Settings, order: OperatorCommand, wait: flo
     Raises:
         BrokerUnavailable: it could not be delivered.
     """
-    from ..producers.kafka import send_fact
+    from ..producers.delivery.kafka import send_fact
     from ..storage.queries import events_of, last_places
 
     world_size = refuse_ended(client, order.run_id)

@@ -3,7 +3,7 @@
 Each action carries its own absolute bounds; a policy narrows them further (`events.bounds`), and the trainer checks
 both again at the moment of applying. An action says of itself what governance must know: whether it changes the run,
 whether training goes on otherwise after it, and which values it leaves. Adding one that turns a knob is one class
-here; any other needs an arm in `producers.actuators` besides (`assert_never` names what is missing).
+here; any other needs an arm in `producers.steering.actuators` besides (`assert_never` names what is missing).
 """
 
 from collections.abc import Mapping

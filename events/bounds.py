@@ -1,7 +1,7 @@
 """Bounds: between which values an action may leave what it changes, and how far it may go at once.
 
 Part of the vocabulary, for the same question is asked twice: by `governance.decide` of the values that receipts told,
-and by `producers.actuators` of those at the moment of applying. They travel with the command
+and by `producers.steering.actuators` of those at the moment of applying. They travel with the command
 (`InterventionIssued.bounds`). What an action may never do, whatever a policy says, stands in the action itself.
 """
 

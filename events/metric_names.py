@@ -1,7 +1,7 @@
 """The names under which what a run is judged by is logged: loss, gradient norm, learning rate, and where time goes.
 
-Read by `stream_processors.gathering`, which judges, and by `producers.thinning`, which never leaves out what `Finite`
-and `Stable` are judged by (`JUDGED`).
+Read by `stream_processors.gathering`, which judges, and by `producers.metrics.thinning`, which never leaves out what
+`Finite` and `Stable` are judged by (`JUDGED`).
 """
 
 LOSS_NAMES = ("loss", "train_loss", "train/loss")

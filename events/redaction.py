@@ -1,11 +1,12 @@
 """Takes secrets out of what a run says of itself and of its job's log, before it leaves the process. Pure.
 
-Called by `producers.description` (configuration, labels), `producers.environment` (command line and all it finds),
-`producers.telling` (errors, notes, reasons), `producers.log_lines`, and the advisors for what leaves the house. Three
-signs give a secret away: the name it stands under, with the name around that (`wandb: {key: X}`), the shape of the
-value (tokens of known issuers, private keys, webhooks), and its place in a text (`--api-key X`, `password=X`, the
-password of a URL). Whoever issued it: under `…_key` a text that is no word is one. A secret under a harmless name and
-without a known shape is not recognised: nothing here replaces keeping it out of the configuration.
+Called by `producers.surroundings.description` (configuration, labels), `producers.surroundings.environment` (command
+line and all it finds), `producers.delivery.telling` (errors, notes, reasons), `producers.metrics.log_lines`, and the
+advisors for what leaves the house. Three signs give a secret away: the name it stands under, with the name around that
+(`wandb: {key: X}`), the shape of the value (tokens of known issuers, private keys, webhooks), and its place in a text
+(`--api-key X`, `password=X`, the password of a URL). Whoever issued it: under `…_key` a text that is no word is one. A
+secret under a harmless name and without a known shape is not recognised: nothing here replaces keeping it out of the
+configuration.
 """
 
 import re

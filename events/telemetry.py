@@ -64,8 +64,9 @@ class RunStarted(TrainerFact):
 
     `steers` lists the actions this trainer can carry out; nothing else is ever asked of it. `cost_per_hour` is for
     the whole run, in the currency of the reader. `world_size` ranks are expected to report. `environment` is what the
-    trainer found by itself: command, host, versions, commit, devices, launcher, seeds (`producers.environment`). An
-    attempt may be announced again when more is known of it; the last announcement counts.
+    trainer found by itself: command, host, versions, commit, devices, launcher, seeds
+    (`producers.surroundings.environment`). An attempt may be announced again when more is known of it; the last
+    announcement counts.
     """
 
     schema_version: ClassVar[int] = 2
@@ -132,7 +133,7 @@ class SampleRecorded(TrainerFact):
 
 class ResourcesSampled(TrainerFact):
     """Utilisation of one rank's devices and host, by the field's names (`gpu_util`, `gpu_memory_bytes`,
-    `energy_kwh`); `producers.resources` lists them with their units.
+    `energy_kwh`); `producers.surroundings.resources` lists them with their units.
     """
 
     kind: Literal["resources_sampled"] = "resources_sampled"

@@ -1,7 +1,7 @@
 """Bad calls: counted by reason, and reported once per reason with the line that made them.
 
-Called by `producers.values` and `producers.run`, on the training thread, where nothing may be raised; the counts leave
-in the next `TelemetryGap` (`producers.outbox`).
+Called by `metrics.values` and `producers.run`, on the training thread, where nothing may be raised; the counts leave
+in the next `TelemetryGap` (`delivery.outbox`).
 """
 
 import contextlib

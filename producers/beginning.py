@@ -1,6 +1,6 @@
 """Which attempt this process begins with: its ids, its ordinal, and what it continues; and with which settings.
 
-Called by `producers.start`, once. Rank 0 decides and the other ranks hear it (`producers.meeting`); where
+Called by `producers.start`, once. Rank 0 decides and the other ranks hear it (`ranks.meeting`); where
 several ranks have no store to meet in yet, each derives the same from what the launcher told all of them.
 """
 
@@ -14,9 +14,9 @@ from ..events.envelope import DECISION_NAMESPACE
 from ..events.errors import UserMistake
 from ..events.telemetry import AttemptReason
 from ..settings import Settings, usable_settings
-from .context import JOB_KEYS, LAUNCH_KEY, RUN_ID_KEY, Identity, Lineage, Place, checked_run_id, restarts
-from .meeting import Host, Meeting, shared_store
 from .plain import why
+from .ranks.context import JOB_KEYS, LAUNCH_KEY, RUN_ID_KEY, Identity, Lineage, Place, checked_run_id, restarts
+from .ranks.meeting import Host, Meeting, shared_store
 
 logger = logging.getLogger("pilothouse")
 

@@ -17,14 +17,14 @@ from ..events.envelope import TrainerFact
 from ..events.telemetry import DataProfiled, LogLines, ResourcesSampled
 from ..settings import Settings
 from .bad_calls import BadCalls
-from .batching import Told
-from .context import Identity, Place, local_rank
-from .environment import at_once, by_looking
-from .heartbeat import interval_at_scale
-from .log_lines import LogCapture
+from .delivery.batching import Told
+from .delivery.heartbeat import interval_at_scale
+from .metrics.log_lines import LogCapture
+from .metrics.profiles import FEATURES, NoNumbers, Profiles, Sampled, sample
 from .plain import shown, why
-from .profiles import FEATURES, NoNumbers, Profiles, Sampled, sample
-from .resources import Sampler, describe_devices, sources_of
+from .ranks.context import Identity, Place, local_rank
+from .surroundings.environment import at_once, by_looking
+from .surroundings.resources import Sampler, describe_devices, sources_of
 from .wake import Wake
 
 logger = logging.getLogger("pilothouse")

@@ -4,18 +4,28 @@ Called by `producers.run`. In its process a run is one writer, and a copy of it 
 thread and no connection: what arrives there knows who it was, takes every call, and publishes nothing.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..settings import Settings
-from .ballots import LocalBallots
-from .context import Identity
+from .metrics.thinning import Thinning
 from .opening import outbox_of
-from .steering import Links
+from .ranks.ballots import LocalBallots
+from .ranks.context import Identity
+from .steering.safe_point import Links
 from .teller import Teller
-from .thinning import Thinning
 
 if TYPE_CHECKING:
     from .run import Run
+
+
+def itself(run: "Run", _memo: object = None) -> "Run":
+    """A copy of a run in its own process."""
+    return run
+
+
+def pickled(run: "Run") -> tuple[Any, ...]:
+    """A run on its way to another process."""
+    return arrived, (run.identity, run.settings, run.last_step)
 
 
 def arrived(identity: Identity, settings: Settings, step: int) -> "Run":

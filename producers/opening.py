@@ -9,16 +9,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..settings import Settings
-from .context import Identity, git_commit, host, script_folder
-from .description import Description, described, name_label
-from .environment import cluster
-from .heartbeat import interval_at_scale
-from .kafka import KafkaSender
-from .outbox import Outbox, Pace
-from .spool import Spool, spool_folder
-from .spool_budget import Budget
-from .thinning import Thinning
-from .values import Admission
+from .delivery.heartbeat import interval_at_scale
+from .delivery.kafka import KafkaSender
+from .delivery.outbox import Outbox, Pace
+from .delivery.spool import Spool, spool_folder
+from .delivery.spool_budget import Budget
+from .metrics.thinning import Thinning
+from .metrics.values import Admission
+from .ranks.context import Identity, git_commit, host, script_folder
+from .surroundings.description import Description, described, name_label
+from .surroundings.environment import cluster
 
 
 def told_of(name: str, description: Description, rule: Mapping[str, str]) -> dict[str, Any]:

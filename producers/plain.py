@@ -1,6 +1,6 @@
 """Anything that a script gives as plain data: what msgpack and JSON can say, bounded, and never an exception.
 
-Called by `producers.description` for what a run says of itself. Reading a stranger's object runs a stranger's code
+Called by `surroundings.description` for what a run says of itself. Reading a stranger's object runs a stranger's code
 (`__str__`, `__iter__`, `model_dump`, a property): where that raises, a mark stands in the place of the one value, and
 `Reading.notes` says which.
 """

@@ -2,8 +2,8 @@
 loss=loss)`.
 
 The first file on an event's way out of the rank. Every method that a training loop calls only appends to
-`producers.outbox`, costs microseconds, and never raises: what is wrong with a call is said once in the log
-`pilothouse`, with the line that made it, and counted. What steers the trainer is `producers.pilot`, which tells its
+`delivery.outbox`, costs microseconds, and never raises: what is wrong with a call is said once in the log
+`pilothouse`, with the line that made it, and counted. What steers the trainer is `steering.pilot`, which tells its
 receipts by `Run.tell`.
 """
 
@@ -24,27 +24,27 @@ from ..events.commands import PipelineFact, PipelineReported
 from ..events.envelope import TrainerFact, derived_attempt_id
 from ..events.telemetry import AttemptReason, EvalCompleted, Outcome, RunEnded, RunStarted, Stage, StageChanged
 from ..settings import Settings
-from .accounts import Counts
-from .batching import MAX_ROWS, Row, Told
 from .beginning import Beginning
 from .beside import FIND_SECONDS, Beside, Finding
-from .context import Identity, Lineage
-from .copies import arrived, no_links
-from .departure import Followed
+from .copies import itself, no_links, pickled
+from .delivery.accounts import Counts
+from .delivery.batching import MAX_ROWS, Row, Told
+from .delivery.outbox import Outbox
+from .delivery.publisher import Publisher
+from .delivery.telling import OUTCOMES, REASONS, STAGES, Word, known_word, refusal, trimmed, without_secrets
 from .ending import Ending, ending_of, last_words
 from .harmless import harmless
-from .outbox import Outbox
+from .metrics.profiles import WINDOW
+from .metrics.timings import StepTimings, TimedLoader
 from .person import person
 from .plain import shown
-from .profiles import WINDOW
-from .publisher import Publisher
+from .ranks.context import Identity, Lineage
 from .signals import Preemption
-from .telling import OUTCOMES, REASONS, STAGES, Word, known_word, refusal, trimmed, without_secrets
-from .timings import StepTimings, TimedLoader
+from .steering.departure import Followed
 
 if TYPE_CHECKING:
-    from .meeting import Host
-    from .pilot import Pilot
+    from .ranks.meeting import Host
+    from .steering.pilot import Pilot
 
 logger = logging.getLogger("pilothouse")
 
@@ -182,7 +182,7 @@ class Run:
     def timed(self, loader: Any, model: Any = None) -> Any:
         """`for batch in run.timed(loader)`: the loader, with `data_wait_s` and `compute_s` in the rows of `log`.
 
-        With a `DistributedDataParallel` model, `comm_s` as well (`producers.timings` says what each is).
+        With a `DistributedDataParallel` model, `comm_s` as well (`metrics.timings` says what each is).
         `Pilot.batches` times its loader by itself.
         """
         self._timings.watch(model)
@@ -209,7 +209,7 @@ class Run:
         """Tell the lines that the script logs from here on, by `logging`, with run, attempt, rank and step.
 
         Call it behind the script's own set-up of logging. `source` is the logger to listen to (the root); levels of
-        loggers are not changed. Bounded: what is over is counted (`producers.log_lines`). Ends with the run.
+        loggers are not changed. Bounded: what is over is counted (`metrics.log_lines`). Ends with the run.
         """
         return self._beside.capture(source, level)
 
@@ -234,7 +234,7 @@ class Run:
 
         `run.begin_attempt("rollback", first_step=400)` after the checkpoint of step 399 was restored. Every rank calls
         it, with the same words, before it logs step 400 again: the new attempt's id is derived from the old one's, so
-        that all ranks get the same without asking each other. Rank 0 announces it. What `producers.pilot` restores
+        that all ranks get the same without asking each other. Rank 0 announces it. What `steering.pilot` restores
         begins its attempts by itself. A wrong word is counted, changes nothing and never raises.
         """
         old = self.identity
@@ -256,8 +256,8 @@ class Run:
             self._begin(**self._started[1])
 
     def pilot(self, model: Any, optimizer: Any, **steered: Any) -> "Pilot":
-        """Let the governor steer: see `producers.pilot.Pilot` for what may be given."""
-        from .pilot import Pilot
+        """Let the governor steer: see `steering.pilot.Pilot` for what may be given."""
+        from .steering.pilot import Pilot
 
         self._timings.watch(model)
         if self._followed is not None:
@@ -322,14 +322,8 @@ class Run:
         self._step, self._copied, self._publisher.inert = step, True, True
         return self
 
-    def __copy__(self) -> Self:
-        return self
-
-    def __deepcopy__(self, _memo: object) -> Self:
-        return self
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return arrived, (self.identity, self.settings, self._step)
+    __copy__ = __deepcopy__ = itself
+    __reduce__ = pickled
 
     def __enter__(self) -> Self:
         return self

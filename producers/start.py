@@ -7,16 +7,16 @@ from typing import Unpack
 from ..settings import Settings
 from .beginning import begin, settings_of
 from .beside import Finding
-from .context import known_run_id, place_of, read_lineage
-from .departure import Departure, Followed
-from .departure import refuse_mistakes as refuse_wrong_tolerance
-from .description import Description, refuse_mistakes
-from .following import Following
+from .metrics.thinning import Every, Thinning, said
+from .metrics.thinning import refuse_mistakes as refuse_wrong_thinning
 from .opening import outbox_of, told_of
-from .plan import Plan, read_plan
+from .ranks.context import known_run_id, place_of, read_lineage
 from .run import Run
-from .thinning import Every, Thinning, said
-from .thinning import refuse_mistakes as refuse_wrong_thinning
+from .steering.departure import Departure, Followed
+from .steering.departure import refuse_mistakes as refuse_wrong_tolerance
+from .steering.following import Following
+from .steering.plan import Plan, read_plan
+from .surroundings.description import Description, refuse_mistakes
 
 MAX_TAGS = 100
 
@@ -40,7 +40,7 @@ def start_run(  # noqa: PLR0913  # the face of a run: all but the name are keywo
     Loss, gradient norm and learning rate are told by every rank at every step, so that judging never changes. Of
     everything else rank 0 tells all, other ranks times, throughput and norms; `every=10` makes that every tenth step,
     `every={"layer/*": 100}` gives names a number of their own on all ranks. What is left out is counted
-    (`producers.thinning`).
+    (`metrics.thinning`).
 
     `follow` names a run, or the file that `pilothouse plan RUN --out FILE` wrote of it: what was done to that run is
     done to this one, at the same steps on all ranks, and nothing else. The end says whether this run is that one again,

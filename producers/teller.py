@@ -5,11 +5,11 @@ from typing import Any, Protocol
 from ..events.actions import ActionKind
 from ..events.envelope import TrainerFact
 from ..events.telemetry import AttemptReason, Outcome, Stage
-from .context import Identity
+from .ranks.context import Identity
 
 
 class Teller(Protocol):
-    """One rank of a run, as far as `producers.pilot` and its parts use it."""
+    """One rank of a run, as far as `steering.pilot` and its parts use it."""
 
     identity: Identity
 

@@ -52,7 +52,7 @@ TIMES = {
 }
 """`OWN`: half as slow again is followed in a dozen rows; first steps, which may take a hundred times as long, are
 forgotten in thirty. `DATA`: it may be waited for a hundred times as long. `COMM` is measured at few steps
-(`producers.timings`).
+(`producers.metrics.timings`).
 """
 USUAL_GAIN, USUAL_MOST = 0.25, COARSE // 8
 """What is usual for a rank: 3 percent a row at most, so that what strikes it now and then does not become usual."""

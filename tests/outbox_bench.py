@@ -1,7 +1,7 @@
 """A log in memory, a clock by hand and a run around them: what tests of the producers publish into.
 
-`MemoryLog` keeps the contract of `producers.outbox.Sender` and fails when told to: it confirms nothing by itself
-(unless `prompt`), loses connections with part of what was sent stored, and refuses records over a limit.
+`MemoryLog` keeps the contract of `producers.delivery.outbox.Sender` and fails when told to: it confirms nothing by
+itself (unless `prompt`), loses connections with part of what was sent stored, and refuses records over a limit.
 """
 
 import time
@@ -17,13 +17,13 @@ from pilothouse.events.commands import PipelineReported
 from pilothouse.events.envelope import TrainerFact
 from pilothouse.events.errors import BrokerUnavailable
 from pilothouse.events.telemetry import Heartbeat, StepBatch, TelemetryGap
-from pilothouse.producers.batching import Outgoing
 from pilothouse.producers.beginning import Beginning
-from pilothouse.producers.context import Identity
-from pilothouse.producers.kafka import Outcome, State
-from pilothouse.producers.outbox import Outbox, Pace
+from pilothouse.producers.delivery.batching import Outgoing
+from pilothouse.producers.delivery.kafka import Outcome, State
+from pilothouse.producers.delivery.outbox import Outbox, Pace
+from pilothouse.producers.delivery.spool import Spool
+from pilothouse.producers.ranks.context import Identity
 from pilothouse.producers.run import Run
-from pilothouse.producers.spool import Spool
 from pilothouse.settings import Settings
 
 DESCRIPTION: Mapping[str, Any] = MappingProxyType({"config": {"lr": 0.1}})

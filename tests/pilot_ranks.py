@@ -35,13 +35,13 @@ from pilothouse.events.actions import (
     Stop,
 )
 from pilothouse.events.decisions import OPERATOR
-from pilothouse.producers.ballots import find_ballots
-from pilothouse.producers.checkpoints import Checkpoints
+from pilothouse.producers.checkpoints.store import Checkpoints
 from pilothouse.producers.faults import Injector, read_faults
-from pilothouse.producers.following import Following
-from pilothouse.producers.knobs import Knob
-from pilothouse.producers.pilot import Pilot
-from pilothouse.producers.plan import Plan, Planned
+from pilothouse.producers.ranks.ballots import find_ballots
+from pilothouse.producers.steering.following import Following
+from pilothouse.producers.steering.knobs import Knob
+from pilothouse.producers.steering.pilot import Pilot
+from pilothouse.producers.steering.plan import Plan, Planned
 from pilothouse.settings import Settings
 from pilothouse.tests.pilot_world import Order, Script, Tape, links_of
 

@@ -13,10 +13,10 @@ from pilothouse.events.actions import Action, ActionKind, CheckpointRef
 from pilothouse.events.decisions import InterventionIssued
 from pilothouse.events.envelope import LogPlace, TrainerFact
 from pilothouse.events.telemetry import AttemptReason, Outcome, Stage
-from pilothouse.producers.ballots import Ballots, LocalBallots
-from pilothouse.producers.context import Identity
-from pilothouse.producers.retention import Judgement
-from pilothouse.producers.steering import Links
+from pilothouse.producers.checkpoints.retention import Judgement
+from pilothouse.producers.ranks.ballots import Ballots, LocalBallots
+from pilothouse.producers.ranks.context import Identity
+from pilothouse.producers.steering.safe_point import Links
 from pilothouse.producers.teller import Teller
 from pilothouse.settings import Settings
 

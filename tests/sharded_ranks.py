@@ -29,9 +29,9 @@ from pilothouse.events.actions import (
     SkipBatches,
     Stop,
 )
-from pilothouse.producers.ballots import find_ballots
 from pilothouse.producers.integrations.torch import watch
-from pilothouse.producers.pilot import Pilot
+from pilothouse.producers.ranks.ballots import find_ballots
+from pilothouse.producers.steering.pilot import Pilot
 from pilothouse.settings import Settings
 from pilothouse.tests.pilot_world import Order, Tape, links_of
 from pilothouse.tests.watched_tape import WatchedTape

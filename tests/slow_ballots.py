@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from pilothouse.producers.ballots import COMMIT, BallotsLost
+from pilothouse.producers.ranks.ballots import COMMIT, BallotsLost
 
 PATIENCE_ROUNDS = 100
 

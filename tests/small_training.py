@@ -6,8 +6,8 @@ from typing import Any
 import torch
 
 from pilothouse.events.actions import Rollback
-from pilothouse.producers.checkpoints import Checkpoints
-from pilothouse.producers.pilot import Pilot
+from pilothouse.producers.checkpoints.store import Checkpoints
+from pilothouse.producers.steering.pilot import Pilot
 from pilothouse.settings import Settings
 from pilothouse.tests.pilot_world import Order, Script, Tape, links_of
 

@@ -22,7 +22,7 @@ import pytest
 
 from pilothouse.cli.main import app
 from pilothouse.events.commands import RunAnnotated
-from pilothouse.producers.kafka import send_fact
+from pilothouse.producers.delivery.kafka import send_fact
 from pilothouse.settings import load_settings
 
 ANY_PORTS = ("--kafka-port", "0", "--http-port", "0")

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, dataloader
 
 from pilothouse.events.telemetry import AttemptReason
-from pilothouse.producers.context import Identity
-from pilothouse.producers.pilot import Pilot
+from pilothouse.producers.ranks.context import Identity
+from pilothouse.producers.steering.pilot import Pilot
 from pilothouse.settings import Settings
 from pilothouse.tests.pilot_world import Order, Script, Tape, links_of
 

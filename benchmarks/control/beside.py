@@ -27,9 +27,9 @@ from pilothouse.events.telemetry import (
 from pilothouse.events.topics import partition_key
 from pilothouse.events.union import AnyDecision, AnyEvent, AnyInput, Record
 from pilothouse.governance.policy import policy_hash
-from pilothouse.producers.context import Identity
-from pilothouse.producers.control import CLOSE_SECONDS, Inbox
-from pilothouse.producers.retention import Judgement
+from pilothouse.producers.checkpoints.retention import Judgement
+from pilothouse.producers.ranks.context import Identity
+from pilothouse.producers.steering.control import CLOSE_SECONDS, Inbox
 from pilothouse.stream_processors.fold import fold
 from pilothouse.stream_processors.replay import prove
 from pilothouse.stream_processors.run_state import new_state

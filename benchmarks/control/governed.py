@@ -12,14 +12,14 @@ from pilothouse.events.decisions import ConditionChanged, InterventionIssued
 from pilothouse.events.envelope import TrainerFact
 from pilothouse.events.telemetry import InterventionReceipt, Outcome, Stage
 from pilothouse.events.union import AnyDecision
-from pilothouse.producers.ballots import LocalBallots
-from pilothouse.producers.checkpoints import Checkpoints
-from pilothouse.producers.context import Identity
-from pilothouse.producers.kafka import send_fact
-from pilothouse.producers.pilot import Pilot, open_links
+from pilothouse.producers.checkpoints.store import Checkpoints
+from pilothouse.producers.delivery.kafka import send_fact
+from pilothouse.producers.ranks.ballots import LocalBallots
+from pilothouse.producers.ranks.context import Identity
 from pilothouse.producers.run import Run
 from pilothouse.producers.start import start_run
-from pilothouse.producers.steering import Links
+from pilothouse.producers.steering.pilot import Pilot, open_links
+from pilothouse.producers.steering.safe_point import Links
 from pilothouse.producers.teller import Teller
 from pilothouse.settings import Settings
 from pilothouse.stream_processors.policy_text import PolicyText

@@ -1,7 +1,7 @@
 """The fault layer of the benchmark: answers that come late or never, between whoever hears commands and the pilot.
 
-It stands where rank 0 takes its commands from (`producers.control.Commands`), over the real follower of the control
-topic or over the fold in the same process.
+It stands where rank 0 takes its commands from (`producers.steering.control.Commands`), over the real follower of the
+control topic or over the fold in the same process.
 """
 
 import random
@@ -9,8 +9,8 @@ from collections import deque
 from typing import NamedTuple
 
 from pilothouse.events.decisions import InterventionIssued
-from pilothouse.producers.control import CLOSE_SECONDS, Commands
-from pilothouse.producers.retention import Judgement
+from pilothouse.producers.checkpoints.retention import Judgement
+from pilothouse.producers.steering.control import CLOSE_SECONDS, Commands
 
 
 class _Heard(NamedTuple):

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
-from pilothouse.producers.checkpoints import Checkpoints
-from pilothouse.producers.course import Signal
-from pilothouse.producers.pilot import Pilot
+from pilothouse.producers.checkpoints.store import Checkpoints
+from pilothouse.producers.steering.course import Signal
+from pilothouse.producers.steering.pilot import Pilot
 from pilothouse.settings import Settings
 
 from ..detection.peers import kill_loss_spike

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import repeat
 from typing import Any
 
-from pilothouse.producers.timings import COMM, COMPUTE, DATA_WAIT, StepTimings, TimedLoader
+from pilothouse.producers.metrics.timings import COMM, COMPUTE, DATA_WAIT, StepTimings, TimedLoader
 
 from .__main__ import measure
 from .training import Training

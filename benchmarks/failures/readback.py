@@ -26,7 +26,7 @@ Steps = set[int]
 def _pilothouse(folder: Path, address: str) -> Steps:
     """As its owner would: push what lies in the spool, then read the log."""
     from pilothouse.events.telemetry import StepBatch
-    from pilothouse.producers.leftovers import find_leftovers, push
+    from pilothouse.producers.delivery.leftovers import find_leftovers, push
     from pilothouse.settings import Settings
 
     for leftover in find_leftovers(folder / "spool"):

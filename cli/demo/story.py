@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from ...events.errors import PilothouseError
 from ...governance.policy import default_policy_text, with_mode
+from ...producers.delivery.kafka import send_fact
 from ...producers.faults import write_faults
-from ...producers.kafka import send_fact
 from ...stream_processors.policy_text import PolicyText
 from .account import Account, is_complete, read_account
 from .launch import Ranks

@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from ...producers.checkpoints import Checkpoints
+from ...producers.checkpoints.store import Checkpoints
 from ...producers.faults import Injector, read_faults
 from ...producers.start import start_run
 from .model import GPT, Shape

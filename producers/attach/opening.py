@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from ...events.errors import UserMistake
 from ...events.telemetry import Stage
-from ..devices import InFlight
+from ..metrics.devices import InFlight
+from ..metrics.values import Number, Refused, read
 from ..plain import why
-from ..values import Number, Refused, read
 from .ranks import Ranks, find_ranks
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ..context import Place, place_of, restarts
+from ..ranks.context import Place, place_of, restarts
 
 LOOK_SECONDS = 0.1
 IDLE_SECONDS = 0.5

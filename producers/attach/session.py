@@ -25,8 +25,8 @@ from .options import Options, read_options
 from .ranks import hear_of
 
 if TYPE_CHECKING:
-    from ..pilot import Pilot
     from ..run import Run
+    from ..steering.pilot import Pilot
 
 OPEN_SECONDS = 3.0
 """How long a script that ends at once waits for its run to be opened."""

@@ -13,8 +13,8 @@ from ...events.telemetry import AttemptReason, Outcome
 from .watching import Steered, Watch, Watched
 
 if TYPE_CHECKING:
-    from ..pilot import Pilot
     from ..run import Run
+    from ..steering.pilot import Pilot
 
 log = logging.getLogger("pilothouse")
 

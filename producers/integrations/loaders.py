@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..pilot import Pilot
+    from ..steering.pilot import Pilot
 
 
 class _Epoch:

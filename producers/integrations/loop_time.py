@@ -1,7 +1,7 @@
 """What a watched loop spends its time on: `data_wait_s`, `compute_s` and `comm_s` of each step, and whether it is
 evaluating, so that an evaluation is not taken for a hang.
 
-One for each `watching.Watch`; `producers.timings` says what the numbers are. Which module is the model, and which
+One for each `watching.Watch`; `metrics.timings` says what the numbers are. Which module is the model, and which
 `DistributedDataParallel` stands around it where nobody has said so, is known by the parameters of the first optimizer:
 it holds them all.
 """
@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from ..timings import COMM, DdpCommunication, StepTimings
+from ..metrics.timings import COMM, DdpCommunication, StepTimings
 from . import loop_taps
 
 QUIET_SECONDS = 1.0

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..knobs import Knob
-from ..sharding import is_flat, is_sharded
+from ..checkpoints.sharding import is_flat, is_sharded
+from ..steering.knobs import Knob
 from . import taps
 
 OnStep = Callable[[Any, dict[str, Any]], None]

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypedDict
 from ...events.actions import ActionKind
 from ...events.errors import RestartRequired
 from ...events.telemetry import Stage
-from ..checkpoints import Checkpoints
-from ..knobs import CLIP, Knob
-from ..sharding import is_flat
-from ..timings import TimedLoader
+from ..checkpoints.sharding import is_flat
+from ..checkpoints.store import Checkpoints
+from ..metrics.timings import TimedLoader
+from ..steering.knobs import CLIP, Knob
 from .loop_time import LoopTime
 from .observing import Changed, StepObserver
 
 if TYPE_CHECKING:
-    from ..pilot import Pilot
+    from ..steering.pilot import Pilot
 
 ANYWHERE: tuple[ActionKind, ...] = (
     "scale_lr",
@@ -63,7 +63,7 @@ class Watched(Protocol):
 
 
 class Steered(TypedDict, total=False):
-    """What may be given to be steered, besides model and optimizers; see `producers.pilot.Pilot`."""
+    """What may be given to be steered, besides model and optimizers; see `steering.pilot.Pilot`."""
 
     scheduler: Any
     scaler: Any

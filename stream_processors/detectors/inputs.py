@@ -1,7 +1,7 @@
 """Has the data changed under the run? The profiles of chosen inputs, each window against the first ones.
 
-Two measures over the bins of a profile (`producers.profiles` cuts them at quantiles of the first window), each against
-the first windows and against the window before:
+Two measures over the bins of a profile (`producers.metrics.profiles` cuts them at quantiles of the first window), each
+against the first windows and against the window before:
 
 - the population stability index, the sum over the bins of (p - q) ln(p / q). Under 0.1 nothing has changed, over 0.25
   very much (Siddiqi, Credit Risk Scorecards, 2006; Lewis, An Introduction to Credit Scoring, 1994);

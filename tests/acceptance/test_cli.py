@@ -20,8 +20,8 @@ from pilothouse.events.commands import RunAnnotated
 from pilothouse.events.envelope import TrainerFact
 from pilothouse.events.telemetry import EvalCompleted, LogLines, RunEnded, RunStarted
 from pilothouse.events.topics import TELEMETRY, partition_of
-from pilothouse.producers.connection import connected_producer
-from pilothouse.producers.kafka import send_fact
+from pilothouse.producers.delivery.connection import connected_producer
+from pilothouse.producers.delivery.kafka import send_fact
 from pilothouse.settings import load_settings
 from pilothouse.tests.stack_fixture import ANY_PORTS, CLI, RunningStack, cli, refused, typed
 

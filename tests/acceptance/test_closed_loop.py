@@ -24,7 +24,7 @@ from pilothouse.cli.topic_reading import latest_records
 from pilothouse.events.codec import decode, to_json
 from pilothouse.events.envelope import Fact
 from pilothouse.events.topics import TELEMETRY
-from pilothouse.producers.connection import connected_producer
+from pilothouse.producers.delivery.connection import connected_producer
 from pilothouse.settings import load_settings
 from pilothouse.storage.connect import connect
 from pilothouse.storage.history import read_decisions, read_log

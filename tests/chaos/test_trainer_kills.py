@@ -15,7 +15,7 @@ from pilothouse.cli.brokers import free_port
 from pilothouse.events.codec import decode
 from pilothouse.events.telemetry import StepBatch
 from pilothouse.events.topics import TELEMETRY
-from pilothouse.producers.spool import read_folder
+from pilothouse.producers.delivery.spool import read_folder
 from pilothouse.tests.broker_fixture import PARTITIONS, started
 from pilothouse.tests.dying_trainers import Death, Trainers, Way, trainers
 from pilothouse.tests.dying_worker import Feed

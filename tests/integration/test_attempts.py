@@ -22,8 +22,8 @@ from pilothouse.events.decisions import ConditionChanged
 from pilothouse.events.envelope import LogPlace, TrainerFact
 from pilothouse.events.telemetry import RunEnded, RunStarted, StepBatch
 from pilothouse.events.union import AnyDecision, AnyTelemetry, Record
-from pilothouse.producers.context import Identity
-from pilothouse.producers.spool import read_folder
+from pilothouse.producers.delivery.spool import read_folder
+from pilothouse.producers.ranks.context import Identity
 from pilothouse.settings import Settings
 from pilothouse.stream_processors.admission import Verdict
 from pilothouse.stream_processors.fold import fold

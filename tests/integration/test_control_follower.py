@@ -14,7 +14,7 @@ from pilothouse.events.actions import SkipBatches
 from pilothouse.events.codec import encode
 from pilothouse.events.decisions import InterventionIssued
 from pilothouse.events.topics import CONTROL, partition_key, partition_of
-from pilothouse.producers.control import Follower, follow
+from pilothouse.producers.steering.control import Follower, follow
 from pilothouse.tests.broker_fixture import PARTITIONS, NewBroker
 from pilothouse.tests.pilot_world import issued
 

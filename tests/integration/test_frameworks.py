@@ -25,10 +25,10 @@ from pilothouse.events.actions import (
 )
 from pilothouse.events.codec import decode
 from pilothouse.events.telemetry import RunEnded, RunStarted, StageChanged, StepBatch
+from pilothouse.producers.delivery.spool import read_folder
 from pilothouse.producers.integrations import accelerate as accelerated
 from pilothouse.producers.integrations import huggingface, lightning
 from pilothouse.producers.integrations.adapter import Adapter
-from pilothouse.producers.spool import read_folder
 from pilothouse.tests.pilot_world import Order, Tape
 from pilothouse.tests.run_builder import ALL_ACTIONS
 from pilothouse.tests.watched_tape import WatchedTape

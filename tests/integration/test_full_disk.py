@@ -9,8 +9,8 @@ import pytest
 
 from pilothouse.cli.brokers import LocalBroker
 from pilothouse.events.telemetry import TelemetryGap
-from pilothouse.producers.batching import Outgoing
-from pilothouse.producers.spool import Spool, read_folder
+from pilothouse.producers.delivery.batching import Outgoing
+from pilothouse.producers.delivery.spool import Spool, read_folder
 from pilothouse.tests.broker_fixture import broker_of_kind, started
 from pilothouse.tests.training_script import Script, steps_of
 
@@ -133,8 +133,8 @@ def test_a_disk_that_takes_the_beginning_of_a_record_loses_none(tmp_path: Path) 
     child = f"""
 {ROOM.format(10_000)}
 from pathlib import Path
-from pilothouse.producers.spool import Spool
-from pilothouse.producers.batching import Outgoing
+from pilothouse.producers.delivery.spool import Spool
+from pilothouse.producers.delivery.batching import Outgoing
 spool = Spool(Path({str(tmp_path)!r}) / "run" / "writer", 10**9)
 record = lambda seq, size=3_000: Outgoing(seq, 1, b"x" * size, [])
 print(*(spool.append(one) for one in (record(1), record(2), record(3), record(4), record(4), record(5, 11_000))))

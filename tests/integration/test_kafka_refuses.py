@@ -14,9 +14,9 @@ import pytest
 import pilothouse
 from pilothouse.events.telemetry import RunEnded, RunStarted, StepBatch
 from pilothouse.events.topics import TELEMETRY
-from pilothouse.producers import kafka as kafka_module
+from pilothouse.producers.delivery import kafka as kafka_module
+from pilothouse.producers.delivery.spool import read_folder
 from pilothouse.producers.run import Run
-from pilothouse.producers.spool import read_folder
 from pilothouse.settings import Settings
 from pilothouse.tests.kafka_stub import KafkaStub
 from pilothouse.tests.outbox_bench import wait_until

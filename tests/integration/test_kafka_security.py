@@ -27,9 +27,9 @@ from pilothouse.events.codec import encode
 from pilothouse.events.errors import BrokerUnavailable
 from pilothouse.events.telemetry import StepBatch
 from pilothouse.events.topics import CONTROL, TELEMETRY, partition_of
-from pilothouse.producers import kafka as kafka_module
-from pilothouse.producers.control import follow
-from pilothouse.producers.spool import read_folder
+from pilothouse.producers.delivery import kafka as kafka_module
+from pilothouse.producers.delivery.spool import read_folder
+from pilothouse.producers.steering.control import follow
 from pilothouse.settings import Settings, load_settings
 from pilothouse.stream_processors.broker_watch import BrokerWatch
 from pilothouse.tests.broker_fixture import PARTITIONS, named_kafka

@@ -18,9 +18,9 @@ from pilothouse.events.envelope import TrainerFact
 from pilothouse.events.errors import BrokerUnavailable
 from pilothouse.events.telemetry import Heartbeat, RunEnded, RunStarted, SampleRecorded, StageChanged, StepBatch
 from pilothouse.events.topics import TELEMETRY
-from pilothouse.producers.kafka import send_fact
+from pilothouse.producers.delivery.kafka import send_fact
+from pilothouse.producers.delivery.spool import read_folder
 from pilothouse.producers.run import Run
-from pilothouse.producers.spool import read_folder
 from pilothouse.settings import Settings
 from pilothouse.tests.broker_fixture import BROKERS, PARTITIONS, NewBroker, broker_of_kind, started
 from pilothouse.tests.log_reader import Reader, read_run

@@ -13,10 +13,10 @@ from pilothouse.cli.brokers import LocalBroker, free_port
 from pilothouse.events.envelope import TrainerFact
 from pilothouse.events.errors import BrokerUnavailable, SpoolInUse, UserMistake
 from pilothouse.events.telemetry import TelemetryGap
-from pilothouse.producers import spool as spool_module
-from pilothouse.producers.leftovers import Leftover, drop, find_leftovers, push
-from pilothouse.producers.spool import segment_files
-from pilothouse.producers.spool_lock import SpoolLock, owner_of
+from pilothouse.producers.delivery import spool as spool_module
+from pilothouse.producers.delivery.leftovers import Leftover, drop, find_leftovers, push
+from pilothouse.producers.delivery.spool import segment_files
+from pilothouse.producers.delivery.spool_lock import SpoolLock, owner_of
 from pilothouse.settings import Settings
 from pilothouse.tests.broker_fixture import PARTITIONS
 from pilothouse.tests.log_reader import read_run

@@ -11,8 +11,8 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 import pilothouse
-from pilothouse.producers.control import follow
-from pilothouse.producers.kafka import KafkaSender
+from pilothouse.producers.delivery.kafka import KafkaSender
+from pilothouse.producers.steering.control import follow
 from pilothouse.settings import Settings
 from pilothouse.tests.outbox_bench import wait_until
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pilothouse.events.commands import RunAnnotated
-from pilothouse.producers.plan import Plan, read_plan
+from pilothouse.producers.steering.plan import Plan, read_plan
 from pilothouse.settings import Settings
 from pilothouse.tests.archived_runs import RunArchive
 from pilothouse.tests.endpoint_fixture import EndpointProcess

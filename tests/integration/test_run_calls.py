@@ -5,7 +5,7 @@ from pathlib import Path
 from pilothouse.cli.brokers import free_port
 from pilothouse.events.codec import decode
 from pilothouse.events.telemetry import RunEnded, StageChanged, StepBatch, TelemetryGap
-from pilothouse.producers.spool import read_folder
+from pilothouse.producers.delivery.spool import read_folder
 from pilothouse.tests.training_script import Script
 
 CALLS = """

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from pilothouse.cli.brokers import free_port
-from pilothouse.producers.checkpoints import Checkpoints
-from pilothouse.producers.trainer_state import TrainerState
+from pilothouse.producers.checkpoints.store import Checkpoints
+from pilothouse.producers.checkpoints.trainer_state import TrainerState
 from pilothouse.tests.sharded_ranks import layers
 
 Seen = dict[str, Any]

@@ -15,14 +15,14 @@ import pytest
 import pilothouse
 from pilothouse.events.envelope import TrainerFact
 from pilothouse.events.telemetry import RunEnded, StepBatch
-from pilothouse.producers import kafka as kafka_module
-from pilothouse.producers.batching import Row, Told
-from pilothouse.producers.context import Identity
-from pilothouse.producers.kafka import KafkaSender
-from pilothouse.producers.outbox import Outbox, Pace
-from pilothouse.producers.publisher import Publisher
+from pilothouse.producers.delivery import kafka as kafka_module
+from pilothouse.producers.delivery.batching import Row, Told
+from pilothouse.producers.delivery.kafka import KafkaSender
+from pilothouse.producers.delivery.outbox import Outbox, Pace
+from pilothouse.producers.delivery.publisher import Publisher
+from pilothouse.producers.delivery.spool import Spool, read_folder
+from pilothouse.producers.ranks.context import Identity
 from pilothouse.producers.run import Run
-from pilothouse.producers.spool import Spool, read_folder
 from pilothouse.settings import Settings
 from pilothouse.tests.broker_fixture import PARTITIONS, broker_of_kind, started
 from pilothouse.tests.log_reader import read_run

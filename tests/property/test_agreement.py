@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pilothouse.producers.agreement import Agreement, Proposal
+from pilothouse.producers.ranks.agreement import Agreement, Proposal
 from pilothouse.tests.slow_ballots import Registers, SlowBallots
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pilothouse.events.codec import decode, encode, encode_fields
 from pilothouse.events.telemetry import StepBatch
-from pilothouse.producers.batching import Entry, Row, Rows, drafts, encoded, rows_of
+from pilothouse.producers.delivery.batching import Entry, Row, Rows, drafts, encoded, rows_of
 from pilothouse.tests.event_strategies import event
 from pilothouse.tests.outbox_bench import WHO
 

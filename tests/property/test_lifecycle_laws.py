@@ -18,13 +18,13 @@ from pilothouse.events.envelope import LogPlace, TrainerFact
 from pilothouse.events.telemetry import InterventionReceipt, RunStarted, StepBatch
 from pilothouse.events.union import AnyDecision, Record
 from pilothouse.governance.policy import load_policy
-from pilothouse.producers.actuators import Actuators
-from pilothouse.producers.ballots import LocalBallots
-from pilothouse.producers.course import Course
-from pilothouse.producers.knobs import Knobs
-from pilothouse.producers.learning_rate import LrMultiplier
-from pilothouse.producers.rollback import Trainer
-from pilothouse.producers.steering import Links, Steering
+from pilothouse.producers.ranks.ballots import LocalBallots
+from pilothouse.producers.steering.actuators import Actuators
+from pilothouse.producers.steering.course import Course
+from pilothouse.producers.steering.knobs import Knobs
+from pilothouse.producers.steering.learning_rate import LrMultiplier
+from pilothouse.producers.steering.rollback import Trainer
+from pilothouse.producers.steering.safe_point import Links, Steering
 from pilothouse.stream_processors.fold import fold
 from pilothouse.stream_processors.run_state import dump_state, load_state, new_state
 from pilothouse.tests.governed_run import decided

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from pilothouse.events.telemetry import SampleRecorded, StepBatch, TelemetryGap
-from pilothouse.producers import backlog, outbox, spool
-from pilothouse.producers.batching import Row, Told
-from pilothouse.producers.spool import read_folder
+from pilothouse.producers.delivery import backlog, outbox, spool
+from pilothouse.producers.delivery.batching import Row, Told
+from pilothouse.producers.delivery.spool import read_folder
 from pilothouse.tests.outbox_bench import WHO, Bench, MemoryLog, told
 
 

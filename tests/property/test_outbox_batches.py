@@ -10,8 +10,8 @@ from pilothouse.events.codec import decode
 from pilothouse.events.envelope import TrainerFact
 from pilothouse.events.telemetry import SampleRecorded
 from pilothouse.events.topics import MAX_RECORD_BYTES
-from pilothouse.producers import batching
-from pilothouse.producers.batching import Entry, Row, Told, drafts, encoded
+from pilothouse.producers.delivery import batching
+from pilothouse.producers.delivery.batching import Entry, Row, Told, drafts, encoded
 from pilothouse.tests.outbox_bench import WHO, told
 
 NAMES = st.sampled_from(["loss", "grad_norm", "lr", "η", "tokens"])

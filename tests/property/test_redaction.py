@@ -22,10 +22,10 @@ from pilothouse.events.redaction import (
     redacted_text,
 )
 from pilothouse.events.telemetry import RunEnded
-from pilothouse.producers.batching import Told
-from pilothouse.producers.description import described
+from pilothouse.producers.delivery.batching import Told
+from pilothouse.producers.delivery.telling import FREE_TEXTS, without_secrets
 from pilothouse.producers.ending import last_words
-from pilothouse.producers.telling import FREE_TEXTS, without_secrets
+from pilothouse.producers.surroundings.description import described
 from pilothouse.tests.outbox_bench import WHO, MemoryLog, open_run
 
 LETTERS = "abcdefghijkmnopqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789"

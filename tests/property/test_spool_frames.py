@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pilothouse.producers import spool
-from pilothouse.producers.batching import Outgoing
-from pilothouse.producers.spool import Lost, Spool, read_folder
+from pilothouse.producers.delivery import spool
+from pilothouse.producers.delivery.batching import Outgoing
+from pilothouse.producers.delivery.spool import Lost, Spool, read_folder
 
 BODIES = st.lists(st.tuples(st.binary(max_size=300), st.integers(0, 5)), min_size=1, max_size=30)
 

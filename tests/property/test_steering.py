@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from pilothouse.events.actions import Action, CheckpointRef, Rollback, SetClip, SkipBatches, Stop
 from pilothouse.events.decisions import OPERATOR, InterventionIssued
 from pilothouse.events.errors import CheckpointError
-from pilothouse.producers.actuators import Actuators
-from pilothouse.producers.course import Course
-from pilothouse.producers.knobs import Knobs
-from pilothouse.producers.learning_rate import LrMultiplier
-from pilothouse.producers.retention import Judgement
-from pilothouse.producers.rollback import Trainer
-from pilothouse.producers.steering import Links, Steering
+from pilothouse.producers.checkpoints.retention import Judgement
+from pilothouse.producers.steering.actuators import Actuators
+from pilothouse.producers.steering.course import Course
+from pilothouse.producers.steering.knobs import Knobs
+from pilothouse.producers.steering.learning_rate import LrMultiplier
+from pilothouse.producers.steering.rollback import Trainer
+from pilothouse.producers.steering.safe_point import Links, Steering
 from pilothouse.tests.pilot_world import Tape, issued
 from pilothouse.tests.slow_ballots import Registers, SlowBallots
 

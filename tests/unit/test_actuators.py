@@ -21,13 +21,13 @@ from pilothouse.events.actions import (
     SkipBatches,
     Stop,
 )
-from pilothouse.producers.actuators import Actuators
-from pilothouse.producers.ballots import LocalBallots
-from pilothouse.producers.course import Course
-from pilothouse.producers.found_knobs import found_knobs
-from pilothouse.producers.knobs import Knob, Knobs
-from pilothouse.producers.learning_rate import LrMultiplier
-from pilothouse.producers.rollback import Trainer
+from pilothouse.producers.ranks.ballots import LocalBallots
+from pilothouse.producers.steering.actuators import Actuators
+from pilothouse.producers.steering.course import Course
+from pilothouse.producers.steering.found_knobs import found_knobs
+from pilothouse.producers.steering.knobs import Knob, Knobs
+from pilothouse.producers.steering.learning_rate import LrMultiplier
+from pilothouse.producers.steering.rollback import Trainer
 from pilothouse.tests.pilot_world import Tape, issued
 
 REF = CheckpointRef(checkpoint_id="c", step=1, path="/c", manifest_sha256="0" * 64)

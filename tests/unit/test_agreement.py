@@ -4,10 +4,10 @@ import threading
 
 import pytest
 
-from pilothouse.producers.agreement import Agreement, Proposal, Verdict, read_proposal, read_verdict
-from pilothouse.producers.ballots import COMMIT, BallotsLost, LocalBallots, StoreBallots, find_ballots
-from pilothouse.producers.pace import StepPace
-from pilothouse.producers.transaction import all_or_none
+from pilothouse.producers.ranks.agreement import Agreement, Proposal, Verdict, read_proposal, read_verdict
+from pilothouse.producers.ranks.ballots import COMMIT, BallotsLost, LocalBallots, StoreBallots, find_ballots
+from pilothouse.producers.ranks.pace import StepPace
+from pilothouse.producers.ranks.transaction import all_or_none
 
 
 class DumbBallots(LocalBallots):

@@ -13,10 +13,10 @@ import pytest
 
 from pilothouse.events.actions import CheckpointRef
 from pilothouse.events.errors import CheckpointCorrupt, CheckpointError, CheckpointMissing, UserMistake
-from pilothouse.producers.checkpoints import Checkpoints
-from pilothouse.producers.context import Lineage, read_lineage
-from pilothouse.producers.manifest import Standing
-from pilothouse.producers.retention import Judgement
+from pilothouse.producers.checkpoints.manifest import Standing
+from pilothouse.producers.checkpoints.retention import Judgement
+from pilothouse.producers.checkpoints.store import Checkpoints
+from pilothouse.producers.ranks.context import Lineage, read_lineage
 
 
 def standing(step: int, attempt_id: str = "0123456789abcdef") -> Standing:

@@ -22,8 +22,8 @@ from pilothouse.events.decisions import (
 )
 from pilothouse.events.envelope import LogPlace
 from pilothouse.events.union import AnyDecision
-from pilothouse.producers.context import Identity
-from pilothouse.producers.control import HEARD, Inbox, Orders
+from pilothouse.producers.ranks.context import Identity
+from pilothouse.producers.steering.control import HEARD, Inbox, Orders
 from pilothouse.tests.pilot_world import issued
 
 IDENTITY = Identity("run-1", "attempt-1", 1, 0, 1)

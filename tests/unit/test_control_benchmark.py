@@ -21,7 +21,7 @@ from pilothouse.benchmarks.detection.series import Series
 from pilothouse.events.actions import Notify
 from pilothouse.events.decisions import InterventionIssued
 from pilothouse.governance.policy import load_policy
-from pilothouse.producers.retention import Judgement
+from pilothouse.producers.checkpoints.retention import Judgement
 from pilothouse.tests.pilot_world import issued
 
 RECIPE = Recipe(steps=100, width=8, layers=1, heads=1, training_chars=500, learning_rate=1e-3)

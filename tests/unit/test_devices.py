@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from pilothouse.events.telemetry import StepBatch, TelemetryGap
-from pilothouse.producers import devices
-from pilothouse.producers.devices import InFlight, OnCuda, OnDevice
+from pilothouse.producers.metrics import devices
+from pilothouse.producers.metrics.devices import InFlight, OnCuda, OnDevice
+from pilothouse.producers.metrics.values import Refused, read
 from pilothouse.producers.run import Run
-from pilothouse.producers.values import Refused, read
 from pilothouse.settings import Settings
 from pilothouse.tests.accelerators import Asked, FakeCuda, OnAccelerator
 from pilothouse.tests.outbox_bench import WHO, Bench, MemoryLog, open_run

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import pytest
 
 from pilothouse.events.redaction import MARK
-from pilothouse.producers import environment
-from pilothouse.producers.context import Place, local_rank
-from pilothouse.producers.environment import (
+from pilothouse.producers.ranks.context import Place, local_rank
+from pilothouse.producers.surroundings import environment
+from pilothouse.producers.surroundings.environment import (
     at_once,
     by_looking,
     command,
@@ -21,7 +21,7 @@ from pilothouse.producers.environment import (
     packages,
     seeds,
 )
-from pilothouse.producers.git_state import git_state, is_dirty
+from pilothouse.producers.surroundings.git_state import git_state, is_dirty
 
 
 def git(folder: Path, *words: str) -> None:

@@ -21,15 +21,15 @@ from pilothouse.events.envelope import LogPlace, TrainerFact
 from pilothouse.events.errors import UserMistake
 from pilothouse.events.telemetry import RunEnded, RunStarted, StepBatch
 from pilothouse.events.union import AnyDecision, Record
-from pilothouse.producers.ballots import LocalBallots, StoreBallots
-from pilothouse.producers.checkpoints import Checkpoints
-from pilothouse.producers.departure import Departure, Followed, alike, verdict
-from pilothouse.producers.departure import refuse_mistakes as refuse_wrong_tolerance
-from pilothouse.producers.following import Following
-from pilothouse.producers.pilot import Pilot
-from pilothouse.producers.plan import Plan, Planned, Stretch, plan_file, read_plan
-from pilothouse.producers.retention import Judgement
-from pilothouse.producers.steering import Links
+from pilothouse.producers.checkpoints.retention import Judgement
+from pilothouse.producers.checkpoints.store import Checkpoints
+from pilothouse.producers.ranks.ballots import LocalBallots, StoreBallots
+from pilothouse.producers.steering.departure import Departure, Followed, alike, verdict
+from pilothouse.producers.steering.departure import refuse_mistakes as refuse_wrong_tolerance
+from pilothouse.producers.steering.following import Following
+from pilothouse.producers.steering.pilot import Pilot
+from pilothouse.producers.steering.plan import Plan, Planned, Stretch, plan_file, read_plan
+from pilothouse.producers.steering.safe_point import Links
 from pilothouse.settings import Settings
 from pilothouse.stream_processors.fold import fold
 from pilothouse.stream_processors.run_state import new_state

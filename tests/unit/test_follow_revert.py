@@ -4,8 +4,8 @@ from pathlib import Path
 
 from pilothouse.cli.planning import plan_of
 from pilothouse.events.decisions import InterventionVerified
-from pilothouse.producers.ballots import LocalBallots
-from pilothouse.producers.steering import Links
+from pilothouse.producers.ranks.ballots import LocalBallots
+from pilothouse.producers.steering.safe_point import Links
 from pilothouse.tests.pilot_world import links_of
 from pilothouse.tests.run_builder import activated
 from pilothouse.tests.unit.test_follow import GovernedTape, Training, follower, same

@@ -19,7 +19,7 @@ from pilothouse.events.decisions import (
 from pilothouse.events.errors import PolicyInvalid
 from pilothouse.events.telemetry import DataProfiled
 from pilothouse.governance.policy import load_policy
-from pilothouse.producers.profiles import edges_of
+from pilothouse.producers.metrics.profiles import edges_of
 from pilothouse.stream_processors.detectors import inputs
 from pilothouse.stream_processors.detectors.inputs import Drift, InputState
 from pilothouse.tests.governed_run import GovernedRun

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from pilothouse.events.telemetry import StepBatch, TelemetryGap
-from pilothouse.producers import outbox as outbox_module
-from pilothouse.producers.batching import MAX_ROWS, Outgoing
+from pilothouse.producers.delivery import outbox as outbox_module
+from pilothouse.producers.delivery.batching import MAX_ROWS, Outgoing
+from pilothouse.producers.delivery.spool import Spool
 from pilothouse.producers.run import Run
-from pilothouse.producers.spool import Spool
 from pilothouse.settings import Settings
 from pilothouse.tests.outbox_bench import WHO, Bench, MemoryLog, open_run, wait_until
 

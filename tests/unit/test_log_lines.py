@@ -11,10 +11,10 @@ import pytest
 
 from pilothouse.events.redaction import MARK
 from pilothouse.events.telemetry import LogLines
-from pilothouse.producers.batching import Told
-from pilothouse.producers.context import Identity
-from pilothouse.producers.log_lines import BATCH_LINES, LINE_CHARS, Allowance, LogCapture
-from pilothouse.producers.telling import refusal
+from pilothouse.producers.delivery.batching import Told
+from pilothouse.producers.delivery.telling import refusal
+from pilothouse.producers.metrics.log_lines import BATCH_LINES, LINE_CHARS, Allowance, LogCapture
+from pilothouse.producers.ranks.context import Identity
 from pilothouse.tests.outbox_bench import WHO
 
 
@@ -114,7 +114,7 @@ def test_a_text_that_logs_while_it_is_made_is_one_line(job: Job) -> None:
     assert [line["text"] for line in job.lines()] == ["chatty"]
 
 
-@pytest.mark.parametrize("name", ["pilothouse", "pilothouse.producers.pilot", "kafka.client"])
+@pytest.mark.parametrize("name", ["pilothouse", "pilothouse.producers.steering.pilot", "kafka.client"])
 def test_our_own_lines_are_not_told(job: Job, name: str) -> None:
     ours = logging.getLogger(name)
     ours.addHandler(job.capture)
@@ -184,8 +184,8 @@ def test_secrets_are_redacted(job: Job) -> None:
 
 UNHANDLED = """
 import logging
-from pilothouse.producers.context import Identity
-from pilothouse.producers.log_lines import LogCapture
+from pilothouse.producers.ranks.context import Identity
+from pilothouse.producers.metrics.log_lines import LogCapture
 capture = LogCapture(logging.INFO, lambda: Identity("r", "a", 1, 0, 1), lambda: 0)
 logging.getLogger().addHandler(capture)
 logging.getLogger("job").warning("nobody handles it")

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from pilothouse.events.errors import UserMistake
-from pilothouse.producers import beginning, meeting
+from pilothouse.producers import beginning
 from pilothouse.producers.beginning import begin
-from pilothouse.producers.context import Lineage, Place
-from pilothouse.producers.meeting import Host, Meeting, Shared
+from pilothouse.producers.ranks import meeting
+from pilothouse.producers.ranks.context import Lineage, Place
+from pilothouse.producers.ranks.meeting import Host, Meeting, Shared
 
 WORLD = 4
 

@@ -14,10 +14,10 @@ from pilothouse.events.telemetry import (
     StepBatch,
     TelemetryGap,
 )
-from pilothouse.producers import outbox as outbox_module
-from pilothouse.producers.batching import Row, Told
-from pilothouse.producers.kafka import State
-from pilothouse.producers.spool import read_folder
+from pilothouse.producers.delivery import outbox as outbox_module
+from pilothouse.producers.delivery.batching import Row, Told
+from pilothouse.producers.delivery.kafka import State
+from pilothouse.producers.delivery.spool import read_folder
 from pilothouse.tests.outbox_bench import WHO, Bench, MemoryLog
 
 
@@ -272,7 +272,7 @@ def test_a_disk_that_fills_up_stops_the_numbering_and_not_the_trainer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outbox_module, "CAPACITY", 50)
-    monkeypatch.setattr("pilothouse.producers.backlog.MEMORY_BYTES", 10_000)
+    monkeypatch.setattr("pilothouse.producers.delivery.backlog.MEMORY_BYTES", 10_000)
     bench = Bench(tmp_path, MemoryLog(up=False), spool_bytes=2_000)
     for step in range(200):
         log(bench, step)

@@ -25,12 +25,12 @@ from pilothouse.events.actions import (
     Stop,
 )
 from pilothouse.events.errors import CheckpointError, RestartRequired, UserMistake
-from pilothouse.producers.ballots import StoreBallots
-from pilothouse.producers.checkpoints import Checkpoints
-from pilothouse.producers.data import BatchStream
-from pilothouse.producers.pilot import REMIND_STEPS
-from pilothouse.producers.steering import Links
-from pilothouse.producers.trainer_state import TrainerState
+from pilothouse.producers.checkpoints.store import Checkpoints
+from pilothouse.producers.checkpoints.trainer_state import TrainerState
+from pilothouse.producers.ranks.ballots import StoreBallots
+from pilothouse.producers.steering.data import BatchStream
+from pilothouse.producers.steering.pilot import REMIND_STEPS
+from pilothouse.producers.steering.safe_point import Links
 from pilothouse.tests.pilot_world import Order, Script, Tape
 from pilothouse.tests.small_training import World, good_rollback
 

@@ -9,7 +9,7 @@ from pilothouse.cli.plan_command import account
 from pilothouse.cli.planning import plan_of
 from pilothouse.events.actions import Rollback
 from pilothouse.events.decisions import InterventionIssued
-from pilothouse.producers.plan import Plan, Planned
+from pilothouse.producers.steering.plan import Plan, Planned
 from pilothouse.tests.governed_run import GovernedRun
 from pilothouse.tests.run_builder import quiet_loss
 

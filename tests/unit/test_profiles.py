@@ -10,9 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pilothouse.events.telemetry import DataProfiled
-from pilothouse.producers.batching import Told
-from pilothouse.producers.profiles import BINS, PENDING, SAMPLE, NoNumbers, Profiles, Sampled, _stride, edges_of, sample
-from pilothouse.producers.telling import refusal
+from pilothouse.producers.delivery.batching import Told
+from pilothouse.producers.delivery.telling import refusal
+from pilothouse.producers.metrics.profiles import (
+    BINS,
+    PENDING,
+    SAMPLE,
+    NoNumbers,
+    Profiles,
+    Sampled,
+    _stride,
+    edges_of,
+    sample,
+)
 from pilothouse.tests.outbox_bench import WHO
 
 

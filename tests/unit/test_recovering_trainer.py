@@ -9,10 +9,10 @@ import torch
 
 from pilothouse.events.actions import Action, Rollback, ScaleLr, SetClip
 from pilothouse.events.errors import RestartRequired
-from pilothouse.producers.checkpoints import Checkpoints
-from pilothouse.producers.learning_rate import MULTIPLIER_MAX, MULTIPLIER_MIN, LrMultiplier, Ramp
-from pilothouse.producers.retention import Judgement
-from pilothouse.producers.work_clock import WorkClock
+from pilothouse.producers.checkpoints.retention import Judgement
+from pilothouse.producers.checkpoints.store import Checkpoints
+from pilothouse.producers.checkpoints.work_clock import WorkClock
+from pilothouse.producers.steering.learning_rate import MULTIPLIER_MAX, MULTIPLIER_MIN, LrMultiplier, Ramp
 from pilothouse.tests.pilot_world import Order, Tape
 from pilothouse.tests.small_training import World
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pilothouse.producers.resources import (
+from pilothouse.producers.surroundings.resources import (
     Devices,
     Process,
     Rates,

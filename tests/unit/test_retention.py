@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilothouse.producers.retention import Judgement, Kept, Retention
+from pilothouse.producers.checkpoints.retention import Judgement, Kept, Retention
 
 NOBODY = Judgement()
 

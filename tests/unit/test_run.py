@@ -28,8 +28,8 @@ from pilothouse.events.telemetry import (
     StepBatch,
     TelemetryGap,
 )
+from pilothouse.producers.delivery.spool import read_folder
 from pilothouse.producers.run import Run
-from pilothouse.producers.spool import read_folder
 from pilothouse.settings import Settings
 from pilothouse.tests.outbox_bench import WHO, Bench, MemoryLog, open_run, told
 

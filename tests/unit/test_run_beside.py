@@ -25,13 +25,14 @@ from pilothouse.events.telemetry import (
     StepBatch,
     TelemetryGap,
 )
-from pilothouse.producers import beside, environment
-from pilothouse.producers.accounts import Counts
+from pilothouse.producers import beside
 from pilothouse.producers.beside import Beside, Finding
-from pilothouse.producers.outbox import CAPACITY
-from pilothouse.producers.resources import Numbers, Sampler
+from pilothouse.producers.delivery.accounts import Counts
+from pilothouse.producers.delivery.outbox import CAPACITY
+from pilothouse.producers.delivery.spool import read_folder
 from pilothouse.producers.run import Run
-from pilothouse.producers.spool import read_folder
+from pilothouse.producers.surroundings import environment
+from pilothouse.producers.surroundings.resources import Numbers, Sampler
 from pilothouse.settings import Settings
 from pilothouse.tests.outbox_bench import MemoryLog, open_run, wait_until
 

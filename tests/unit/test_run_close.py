@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from pilothouse.producers.beside import Chore
-from pilothouse.producers.outbox import Outbox, Pace
+from pilothouse.producers.delivery.outbox import Outbox, Pace
+from pilothouse.producers.delivery.spool import Spool
 from pilothouse.producers.run import Run
-from pilothouse.producers.spool import Spool
 from pilothouse.settings import Settings
 from pilothouse.tests.outbox_bench import WHO, MemoryLog, wait_until
 

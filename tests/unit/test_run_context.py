@@ -9,7 +9,7 @@ import pytest
 
 from pilothouse.events.errors import UserMistake
 from pilothouse.producers.beginning import Beginning, begin
-from pilothouse.producers.context import (
+from pilothouse.producers.ranks.context import (
     Lineage,
     Place,
     git_commit,

@@ -17,10 +17,16 @@ from pydantic import BaseModel
 
 from pilothouse.events.errors import UserMistake
 from pilothouse.events.telemetry import RunStarted
-from pilothouse.producers.batching import Told
-from pilothouse.producers.description import CONFIG_BYTES, TRUNCATED_KEY, Description, described, refuse_mistakes
+from pilothouse.producers.delivery.batching import Told
+from pilothouse.producers.delivery.telling import refusal
 from pilothouse.producers.plain import why
-from pilothouse.producers.telling import refusal
+from pilothouse.producers.surroundings.description import (
+    CONFIG_BYTES,
+    TRUNCATED_KEY,
+    Description,
+    described,
+    refuse_mistakes,
+)
 from pilothouse.tests.outbox_bench import WHO
 
 REQUIRED = {"reason": "start", "first_step": 0, "world_size": 1}

@@ -8,14 +8,14 @@ import pytest
 
 from pilothouse.events.codec import decode
 from pilothouse.events.telemetry import StepBatch, TelemetryGap
-from pilothouse.producers.batching import Draft, Outgoing, Rows, encoded
-from pilothouse.producers.context import Identity
-from pilothouse.producers.leftovers import find_leftovers
+from pilothouse.producers.delivery.batching import Draft, Outgoing, Rows, encoded
+from pilothouse.producers.delivery.leftovers import find_leftovers
+from pilothouse.producers.delivery.outbox import Outbox, Pace
+from pilothouse.producers.delivery.spool import Spool, read_folder, spool_folder
+from pilothouse.producers.delivery.spool_budget import LOOK_BYTES, LOOK_SECONDS, Budget, make_room
+from pilothouse.producers.metrics.thinning import Thinning
 from pilothouse.producers.opening import outbox_of
-from pilothouse.producers.outbox import Outbox, Pace
-from pilothouse.producers.spool import Spool, read_folder, spool_folder
-from pilothouse.producers.spool_budget import LOOK_BYTES, LOOK_SECONDS, Budget, make_room
-from pilothouse.producers.thinning import Thinning
+from pilothouse.producers.ranks.context import Identity
 from pilothouse.settings import Settings
 from pilothouse.tests.outbox_bench import WHO, HandClock, MemoryLog
 
@@ -133,7 +133,7 @@ def test_the_root_is_looked_at_when_much_was_written_and_not_for_every_record(
         looks.append(limit)
         return limit > 0
 
-    monkeypatch.setattr("pilothouse.producers.spool_budget.make_room", look)
+    monkeypatch.setattr("pilothouse.producers.delivery.spool_budget.make_room", look)
     budget = Budget(tmp_path, 100 * LOOK_BYTES)
     for _ in range(50):
         assert budget.allows(LOOK_BYTES // 10)

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from pilothouse.events.errors import UserMistake
 from pilothouse.events.metric_names import JUDGED
 from pilothouse.events.telemetry import RunEnded, StepBatch, TelemetryGap
+from pilothouse.producers.metrics.thinning import Thinning, is_local, left_out, refuse_mistakes, said
+from pilothouse.producers.metrics.values import Admission
 from pilothouse.producers.run import Run
-from pilothouse.producers.thinning import Thinning, is_local, left_out, refuse_mistakes, said
-from pilothouse.producers.values import Admission
 from pilothouse.settings import Settings
 from pilothouse.tests.outbox_bench import WHO, Bench
 

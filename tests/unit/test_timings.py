@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from pilothouse.producers.data import BatchStream
-from pilothouse.producers.timings import DdpCommunication, StepTimings, TimedLoader
+from pilothouse.producers.metrics.timings import DdpCommunication, StepTimings, TimedLoader
+from pilothouse.producers.steering.data import BatchStream
 
 
 class Clock:

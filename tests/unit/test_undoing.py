@@ -7,10 +7,10 @@ import torch
 
 from pilothouse.events.actions import Action, Revert, ScaleLr, SetClip, SetWeightDecay
 from pilothouse.events.bounds import Bound
-from pilothouse.producers.actuators import Actuators
-from pilothouse.producers.found_knobs import found_knobs
-from pilothouse.producers.knobs import Knob
-from pilothouse.producers.undoing import KEPT
+from pilothouse.producers.steering.actuators import Actuators
+from pilothouse.producers.steering.found_knobs import found_knobs
+from pilothouse.producers.steering.knobs import Knob
+from pilothouse.producers.steering.undoing import KEPT
 from pilothouse.tests.pilot_world import issued
 from pilothouse.tests.unit.test_actuators import hands
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from pilothouse.producers.bad_calls import BadCalls
-from pilothouse.producers.devices import InFlight
-from pilothouse.producers.values import MAX_NAME_LENGTH, MAX_NAMES, Admission, Admitted, Refused, read
+from pilothouse.producers.metrics.devices import InFlight
+from pilothouse.producers.metrics.values import MAX_NAME_LENGTH, MAX_NAMES, Admission, Admitted, Refused, read
 
 
 class Awkward:

@@ -1,0 +1,1 @@
+"""From the training thread to the log, nothing lost uncounted: outbox, batches, Kafka, the spool on disk."""

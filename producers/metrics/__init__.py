@@ -1,0 +1,1 @@
+"""What a training script measures, as plain numbers: values, devices, distributions, times, log lines."""

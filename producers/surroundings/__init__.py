@@ -1,0 +1,1 @@
+"""What a run runs in and on, found without being told, and what it says of itself."""
