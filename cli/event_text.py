@@ -48,7 +48,9 @@ def summary(kind: str, body: Body) -> str:
 
 
 def _phase(body: Body) -> str:
-    return f"{body['was']} → {body['phase']} ({body['reason']}, margin {_figure(body.get('margin'))})"
+    said = f"{body['was']} → {body['phase']} ({body['reason']}, margin {_figure(body.get('margin'))}"
+    evidence = body.get("evidence", {})
+    return f"{said}, loss {_figure(evidence['loss'])})" if "loss" in evidence else f"{said})"
 
 
 def _condition(body: Body) -> str:

@@ -60,6 +60,8 @@ def test_a_phase_reads_as_a_change_with_its_reason() -> None:
     row = {"at": 1, "step": 40, "rank": None, "kind": event.kind, "body": to_json(event)}
     assert "step      40" in line_of(row)
     assert line_of(row).endswith("phase_changed          Normal → Diverged (LossNotFinite, margin NaN)")
+    seen = json.loads(to_json(event.model_copy(update={"evidence": {"loss": math.nan}})))
+    assert summary(event.kind, seen) == "Normal → Diverged (LossNotFinite, margin NaN, loss NaN)"
 
 
 def test_an_action_shows_its_arguments_and_a_checkpoint_its_step() -> None:
