@@ -193,7 +193,9 @@ def test_sql_clickhouse_connect_and_curl_read_the_same_archive(demo: Shown) -> N
     assert by_cli[0]["ranks"] == len(RANKS)
 
 
-CHANGE = re.compile(r"^  step +-?\d+  phase changed +\w+ → (?P<phase>\w+) \(.*?(?:loss (?P<loss>\S+))?\)$", re.MULTILINE)
+CHANGE = re.compile(
+    r"^  step +-?\d+  phase changed +\w+ → (?P<phase>\w+) \(.*?(?:loss (?P<loss>\S+))?\)$", re.MULTILINE
+)
 STANDING = re.compile(
     r"^  step +-?\d+  (?P<phase>[A-Z]\w+) +margin +(?P<margin>[^–\s]+)  loss (?P<loss>[^–\s]+)$", re.MULTILINE
 )
