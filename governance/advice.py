@@ -8,11 +8,7 @@ behind the last one the rule's own ladder goes on. Everything a replay needs is 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, cast
-
-import msgspec
-from pydantic import BaseModel, ConfigDict, Field, field_validator
-from pydantic_core import PydanticCustomError
+from typing import NamedTuple, cast
 
 from ..events.action_surface import ActionChoice, refusal
 from ..events.actions import Action
@@ -21,105 +17,26 @@ from ..events.decisions import AdviceJudged, AdviceOutcome, AdviceRequested, Con
 from .conditions import ASIDE, Condition
 from .desk import Desk
 from .incidents import gravest
+from .interventions import Ledger
+from .policy import Policy, Rule
+from .policy_advice import Advise, Advisor
+from .questions import MAX_OPEN, Advice, Question, Spent
+from .situation import Situation
 
-if TYPE_CHECKING:
-    from .decide import Situation
-    from .interventions import Ledger
-    from .policy import Policy, Rule
-
-Advisor = Literal["memory", "llm"]
-MAX_OPEN = 4
-"""Questions of a run that may be open at once: its state is bounded, and so is what it asks for."""
 WORDS = 500
 """So much of an advisor's words goes into a reason; all of them stand in its answer."""
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class AdviceBudget(_Part):
-    """What each advisor of a run may be asked, over the run's whole life; without `cost_usd` only calls are counted.
-    One answer may cost more than what is left: it is counted when it has come.
-    """
-
-    calls: Annotated[int, Field(ge=1, le=10_000)] = 20
-    cost_usd: Annotated[float, Field(gt=0.0, le=100_000.0)] | None = None
-
-
-class Advise(_Part):
-    """Who is asked before the rule acts, one after the other until one proposes something, and what they may choose.
-
-    What is proposed takes the place of the ladder's next action; an answer that takes longer than `within_seconds` is
-    stale.
-    """
-
-    advisors: Annotated[tuple[Advisor, ...], Field(min_length=1, max_length=4)]
-    choose_from: Annotated[tuple[ActionChoice, ...], Field(min_length=1, max_length=16)]
-    within_seconds: Annotated[int, Field(ge=1, le=3_600)] = 30
-    budget: AdviceBudget = AdviceBudget()
-
-    @field_validator("advisors")
-    @classmethod
-    def _each_once(cls, advisors: tuple[Advisor, ...]) -> tuple[Advisor, ...]:
-        if len(set(advisors)) < len(advisors):
-            raise PydanticCustomError("advisors", "each advisor is asked once: name it once")
-        return advisors
-
-
-class Question(msgspec.Struct):
-    """A question that is open."""
-
-    request_id: str
-    rule: str
-    advisor: str
-    since_tick: int
-    deadline_ticks: int
-
-
-class Spent(msgspec.Struct):
-    """What one advisor was asked in this run, and what it cost. `unpriced`: an answer's price was not known."""
-
-    calls: int = 0
-    cost_usd: float = 0.0
-    unpriced: bool = False
-
-
-class Advice(msgspec.Struct):
-    """What a run's state remembers of its advisors. `exhausted` are the rules whose advisors had nothing to propose, so
-    that the ladder's turn has come.
-    """
-
-    open: list[Question] = []
-    spent: dict[str, Spent] = {}
-    exhausted: list[str] = []
-
-    def find(self, request_id: str) -> Question | None:
-        return next((known for known in self.open if known.request_id == request_id), None)
-
-    def of(self, advisor: str) -> Spent:
-        return self.spent.setdefault(advisor, Spent())
-
-    def exhaust(self, rule: str) -> None:
-        if rule not in self.exhausted:
-            self.exhausted.append(rule)
-
-    def renew(self, rule: str) -> None:
-        """The rule has acted, or holds anew: its advisors may be asked again."""
-        if rule in self.exhausted:
-            self.exhausted.remove(rule)
 
 
 class Usable(NamedTuple):
     """An answer that came in time, to a rule that still holds, within what may be chosen."""
 
-    rule: "Rule"
+    rule: Rule
     question: Question
     action: Action
     words: str
 
 
-def awaited(ledger: "Ledger", rule: "Rule", situation: "Situation", desk: Desk) -> bool:
+def awaited(ledger: Ledger, rule: Rule, situation: Situation, desk: Desk) -> bool:
     """Whether a rule that may act waits for its advisors instead; asks the first of them where none was asked yet.
 
     In mode observe nobody is asked: nothing could come of it.
@@ -131,7 +48,7 @@ def awaited(ledger: "Ledger", rule: "Rule", situation: "Situation", desk: Desk) 
     return _ask(ledger, rule, rule.advise.advisors, situation, desk)
 
 
-def taken(ledger: "Ledger", given: AdviceGiven, situation: "Situation", desk: Desk) -> Usable | None:
+def taken(ledger: Ledger, given: AdviceGiven, situation: Situation, desk: Desk) -> Usable | None:
     """An answer, held against its question. What cannot be used is said, and the next advisor is asked; None then."""
     question = ledger.advice.find(given.request_id)
     if question is None or question.advisor != given.advisor:
@@ -161,7 +78,7 @@ def _held_against(choices: Sequence[ActionChoice], given: AdviceGiven) -> tuple[
     return (None, "") if why_not is None else ("out_of_bounds", why_not[:WORDS])
 
 
-def time_out(ledger: "Ledger", situation: "Situation", desk: Desk) -> None:
+def time_out(ledger: Ledger, situation: Situation, desk: Desk) -> None:
     """Questions that nobody answered in time: their answers are stale from now on."""
     for question in list(ledger.advice.open):
         if situation.tick - question.since_tick >= question.deadline_ticks:
@@ -173,7 +90,7 @@ def time_out(ledger: "Ledger", situation: "Situation", desk: Desk) -> None:
             _ask_next(ledger, question, situation, desk)
 
 
-def abandon(ledger: "Ledger", reason: str, desk: Desk) -> None:
+def abandon(ledger: Ledger, reason: str, desk: Desk) -> None:
     """The run ended or goes on as another attempt: what was asked is of no use any more."""
     questions, ledger.advice.open = ledger.advice.open, []
     for question in questions:
@@ -196,7 +113,7 @@ def judged(  # noqa: PLR0913, PLR0917  # one argument for each field
     )
 
 
-def _ask_next(ledger: "Ledger", question: Question, situation: "Situation", desk: Desk) -> None:
+def _ask_next(ledger: Ledger, question: Question, situation: Situation, desk: Desk) -> None:
     rule = _rule(situation.policy, question.rule)
     if rule is None or rule.advise is None or ledger.rule(rule.name).held < rule.for_steps:
         return
@@ -205,7 +122,7 @@ def _ask_next(ledger: "Ledger", question: Question, situation: "Situation", desk
     _ask(ledger, rule, advisors[behind[0] :] if behind else (), situation, desk)
 
 
-def _ask(ledger: "Ledger", rule: "Rule", advisors: Sequence[Advisor], situation: "Situation", desk: Desk) -> bool:
+def _ask(ledger: Ledger, rule: Rule, advisors: Sequence[Advisor], situation: Situation, desk: Desk) -> bool:
     """Ask the first of these who may be asked; whether there is one."""
     for advisor in advisors:
         assert rule.advise is not None, "whoever has advisors has said which"
@@ -243,7 +160,7 @@ def _obstacle(advice: Advice, advise: Advise, advisor: Advisor) -> str | None:
 
 
 def _request(  # noqa: PLR0913, PLR0917  # what a question is made of
-    rule: "Rule", advisor: str, request_id: str, choices: tuple[ActionChoice, ...], situation: "Situation", desk: Desk
+    rule: Rule, advisor: str, request_id: str, choices: tuple[ActionChoice, ...], situation: Situation, desk: Desk
 ) -> None:
     assert rule.advise is not None, "whoever has advisors has said which"
     facts = situation.facts
@@ -289,5 +206,5 @@ def _count(spent: Spent, given: AdviceGiven) -> None:
         spent.cost_usd += given.cost_usd
 
 
-def _rule(policy: "Policy", name: str) -> "Rule | None":
+def _rule(policy: Policy, name: str) -> Rule | None:
     return next((rule for rule in policy.rules if rule.name == name), None)

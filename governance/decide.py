@@ -8,41 +8,19 @@ from collections.abc import Iterable
 from typing import NamedTuple
 from zlib import crc32
 
-import msgspec
-
 from ..events.actions import ACTION, Action, Rollback
 from ..events.bounds import beyond
 from ..events.commands import AdviceGiven
 from ..events.decisions import InterventionProposed
 from . import advice, expressions, interventions, silences
 from .desk import Desk
-from .incidents import Incident
 from .interventions import InFlight, Ledger, RuleRecord
 from .issuing import NO_ROOM, Command, decline, issue
-from .policy import Policy, Rule, Verify
-from .recovery import Candidate, good_before, last_good
+from .policy import Rule, Verify
+from .recovery import good_before, last_good
+from .situation import Situation
 
 GOVERNOR = "governor"
-
-
-class Situation(msgspec.Struct, frozen=True):
-    """What `decide` looks at: the variables of expressions, what the run can do and has saved, which values are in
-    force as far as they are known, and how it ended.
-    """
-
-    policy: Policy
-    facts: dict[str, object]
-    incident: Incident | None
-    onset: int
-    candidates: list[Candidate]
-    steers: tuple[str, ...]
-    tick: int
-    values: dict[str, float] = {}
-    outcome: str = ""
-
-    @property
-    def incident_id(self) -> str:
-        return self.incident.incident_id if self.incident else ""
 
 
 class Move(NamedTuple):

@@ -11,8 +11,8 @@ from typing import Literal
 import msgspec
 
 from ..events.actions import QUANTITIES, Action, Revert
-from .advice import Advice
 from .policy import MOST_COUNTED, Limit, Policy, Rule
+from .questions import Advice
 from .silences import Silence
 
 Stage = Literal["proposed", "issued", "applied", "reverting"]

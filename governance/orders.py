@@ -11,12 +11,13 @@ from ..events.actions import ACTION, Action, Pause, Resume, Revert, Stop
 from ..events.commands import OperatorCommand
 from ..events.decisions import OPERATOR, InterventionProposed, OrderAnswered
 from . import interventions, silences
-from .decide import GOVERNOR, Situation, completed, window_of
+from .decide import GOVERNOR, completed, window_of
 from .desk import Desk
 from .interventions import InFlight, Ledger
 from .issuing import NO_ROOM, Answer, Command, answer, decline, issue
 from .policy import Verify
 from .silences import Silence
+from .situation import Situation
 
 OPERATOR_TTL_STEPS = 1_000
 CURRENT: dict[interventions.Stage, str] = {

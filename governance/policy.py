@@ -21,8 +21,8 @@ from ..events.bounds import Bound, Quantity
 from ..events.decisions import Mode, Severity
 from ..events.errors import PolicyInvalid
 from . import expression_check, policy_checks, policy_faults
-from .advice import Advise
 from .applies_to import AppliesTo
+from .policy_advice import Advise
 from .policy_yaml import Fault, Mark, plain, read_tree
 from .trials import Trial
 

@@ -11,10 +11,11 @@ from ..events.actions import Revert
 from ..events.commands import AdviceGiven
 from ..events.decisions import OPERATOR, InterventionProposed
 from . import advice, interventions, orders
-from .decide import Situation, completed
+from .decide import completed
 from .desk import Desk
 from .interventions import Ledger
 from .issuing import NO_ROOM
+from .situation import Situation
 
 PREFIX = "mcp:"
 """Of the names of assistants; no policy can ask an advisor that is called so."""

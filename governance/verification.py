@@ -16,12 +16,12 @@ from ..events.decisions import OPERATOR, InterventionProposed, InterventionVerif
 from ..events.envelope import derived_attempt_id
 from ..events.telemetry import ReceiptOutcome
 from . import expressions, interventions
-from .decide import Situation
 from .desk import Desk
 from .interventions import InFlight, Ledger, known_values
 from .issuing import NO_ROOM, Command, expired, issue, overdue
 from .policy import Policy, Rule, Verify
 from .recovery import Candidate, pass_over
+from .situation import Situation
 
 UNUSABLE = ("CheckpointCorrupt", "CheckpointMissing")
 BY_HAND = Verify()

@@ -11,6 +11,7 @@ from ..governance import advice, decide, expressions, incidents, interventions, 
 from ..governance.conditions import Condition, Verdict
 from ..governance.desk import Desk
 from ..governance.policy import Policy, Rule, load_policy
+from ..governance.situation import Situation
 from ..governance.state import STRESSED_MARGIN, least_margin, phase_of, stability_margin
 from . import features, verdicts
 from .detectors import hang, inputs
@@ -113,9 +114,9 @@ def _onset(state: RunState, desk: Desk) -> int:
     return suspect if suspect >= 0 else desk.step
 
 
-def situation(state: RunState, desk: Desk) -> decide.Situation:
+def situation(state: RunState, desk: Desk) -> Situation:
     """What rules and people's orders are decided by."""
-    return decide.Situation(
+    return Situation(
         policy=policy_of(state),
         facts=_facts(state),
         incident=state.incident,
