@@ -33,6 +33,7 @@ from . import (
     similar_command,
     stack_commands,
     status,
+    storage_command,
 )
 from . import spool as spool_commands
 
@@ -97,6 +98,7 @@ def _assemble() -> None:
     commands.add_typer(policy.policy, name="policy", rich_help_panel=act)
     commands.add_typer(stack_commands.topics, name="topics", rich_help_panel=operate)
     commands.add_typer(spool_commands.spool, name="spool", rich_help_panel=operate)
+    commands.add_typer(storage_command.storage, name="storage", rich_help_panel=operate)
 
 
 # The demo has options of its own, and is imported only when it is asked for.

@@ -28,21 +28,58 @@ def whole_archive(data_dir: Path | None, *, make: bool) -> Iterator[Archive]:
         StackNotRunning: what the settings name does not answer, or there is no archive to open.
     """
     settings = load_settings(os.environ, data_dir=data_dir)
-    if told_by_stack(settings.data_dir) or settings.clickhouse_url != Settings().clickhouse_url:
+    if told_by_stack(settings.data_dir) or is_elsewhere(settings):
         from ..storage.connect import connect
 
         yield Archive(connect(settings), settings)
         return
-    if not make and not (settings.data_dir / "archive").is_dir():
-        raise StackNotRunning(f"no stack runs on {settings.data_dir}, and it holds no archive; see --data-dir")
+    if not make:
+        _refuse_none(settings)
     with _opened(settings) as archive:
         yield archive
 
 
 @contextmanager
+def archive_as_it_is(settings: Settings) -> Iterator[Archive]:
+    """The data directory's own archive with the tables it has, whether a stack runs on it or not.
+
+    Raises:
+        StackNotRunning: there is none, or the stack's does not answer.
+    """
+    if told_by_stack(settings.data_dir):
+        from ..storage.connect import connect
+
+        yield Archive(connect(settings), settings)
+        return
+    _refuse_none(settings)
+    with bare_archive(settings) as archive:
+        yield archive
+
+
+def _refuse_none(settings: Settings) -> None:
+    if not (settings.data_dir / "archive").is_dir():
+        raise StackNotRunning(f"no stack runs on {settings.data_dir}, and it holds no archive; see --data-dir")
+
+
+def is_elsewhere(settings: Settings) -> bool:
+    """Whether the archive is one that somebody named, and not the data directory's own."""
+    own = (Settings().clickhouse_url, told_by_stack(settings.data_dir).get("clickhouse_url"))
+    return settings.clickhouse_url not in own
+
+
+@contextmanager
 def _opened(settings: Settings) -> Iterator[Archive]:
-    from ..storage.connect import connect
     from ..storage.upgrade import bring_up_to_date
+
+    with bare_archive(settings) as archive:
+        bring_up_to_date(archive.client, settings)
+        yield archive
+
+
+@contextmanager
+def bare_archive(settings: Settings) -> Iterator[Archive]:
+    """That of a data directory on which no stack runs: perhaps without tables, or with old ones."""
+    from ..storage.connect import connect
     from .brokers import free_port
     from .extras import LOCAL, require
     from .parts import ArchivePart, start_failure
@@ -61,7 +98,6 @@ def _opened(settings: Settings) -> Iterator[Archive]:
                 raise start_failure(part, part.child)
             time.sleep(LOOK_EVERY)
         client = connect(settings.model_copy(update={"clickhouse_url": stack.clickhouse_url}))
-        bring_up_to_date(client, settings)
         yield Archive(client, settings)
         client.close()
     finally:

@@ -34,6 +34,9 @@ DEFAULTS: Mapping[str, str] = {
 
 STD_EXCEPTION, UNKNOWN_FORMAT, UNKNOWN_SETTING = 1001, 73, 115
 
+BACKUPS = "?backups.allowed_path=../backups/"
+"""An option of the engine: it backs up to that folder beside its own, and restores from there; by default to none."""
+
 _CODE = re.compile(r"Code: (\d+)\. DB::Exception: ")
 _VERSION = re.compile(r"\s*\(version [^()]*\)(\. \([A-Z_]+\))?\s*$")
 _ASKING_FOR_THE_TREE = re.compile(r": In scope SELECT formatQuerySingleLine\(.*\)\. \(", re.DOTALL)
@@ -93,7 +96,7 @@ class Engine:
             )
         lock = DirectoryLock.take(directory)
         try:
-            path = str(directory.resolve() / "clickhouse")
+            path = str(directory.resolve() / "clickhouse") + BACKUPS
             keeper = _connect(path)
             keeper.query(f"CREATE DATABASE IF NOT EXISTS {DATABASE}")
             return cls(path, lock, keeper)
