@@ -124,7 +124,7 @@ def _backed_up(archive: "Archive", name: str, target: Path) -> "Manifest":
     manifest = Manifest(
         made_at=time.time_ns() // 1_000,
         pilothouse=version("pilothouse"),
-        clickhouse=archive.client.server_version,
+        clickhouse=str(archive.client.server_version),
         migrations=max((row["number"] for row in ask(archive.client, "applied_migrations")), default=0),
         epoch=epoch.number,
         cluster_id=epoch.cluster_id,
