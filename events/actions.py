@@ -14,6 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from .envelope import Name, Step
 
 LR_MULTIPLIER = "lr_multiplier"
+LR = "lr"
+RankFeature = Literal["apart_rank", "disagreeing_rank", "straggler_rank"]
+"""The features that name a rank; below 0 nobody is meant."""
 
 
 class _Part(BaseModel):
@@ -48,13 +51,29 @@ class ScaleLr(_Action):
     """Multiply the learning rate (after the user's scheduler) by `factor`, on top of what is in force."""
 
     alters = undoable = True
-    changes = (LR_MULTIPLIER,)
+    changes = (LR_MULTIPLIER, LR)
 
     action: Literal["scale_lr"] = "scale_lr"
     factor: Annotated[float, Field(ge=0.01, le=2.0)]
 
     def leaves(self, values: Mapping[str, float]) -> dict[str, float]:
         return _scaled(values, self.factor)
+
+
+class SetLr(_Action):
+    """Step with the learning rate `value` from now on (the first group's; the others keep their proportion to it). The
+    user's scheduler goes on from there: what it does to its own rate, it does to this one.
+    """
+
+    alters = undoable = True
+    changes = (LR_MULTIPLIER, LR)
+
+    action: Literal["set_lr"] = "set_lr"
+    value: Annotated[float, Field(gt=0.0, le=10.0)]
+
+    def leaves(self, values: Mapping[str, float]) -> dict[str, float]:
+        now = values.get(LR)
+        return (_scaled(values, self.value / now) if now else {}) | {LR: self.value}
 
 
 class SetKnob(_Action):
@@ -150,7 +169,7 @@ class Rollback(_Action):
     """
 
     alters = True
-    changes = (LR_MULTIPLIER, "skip_batches")
+    changes = (LR_MULTIPLIER, LR, "skip_batches")
 
     action: Literal["rollback"] = "rollback"
     to: Literal["last_good", "best_validation"] = "last_good"
@@ -184,6 +203,20 @@ class Revert(_Action):
         return dict(self.values)
 
 
+class EvictRank(_Action):
+    """Do without one rank: on all ranks the script's own `evict` (`run.pilot(evict=...)`) is called with its number at
+    the same step, to ask whoever places ranks for another machine.
+
+    `rank` is absent in a policy and filled in by the decision: it is who the feature `named_by` names.
+    """
+
+    alters = True
+
+    action: Literal["evict_rank"] = "evict_rank"
+    named_by: RankFeature = "apart_rank"
+    rank: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+
+
 class Pause(_Action):
     """Hold all ranks at a safe point until resumed, at most `max_seconds`."""
 
@@ -215,6 +248,7 @@ class Notify(_Action):
 
 Action = Annotated[
     ScaleLr
+    | SetLr
     | SetClip
     | SetWeightDecay
     | SetDropout
@@ -224,6 +258,7 @@ Action = Annotated[
     | SkipBatches
     | Rollback
     | Revert
+    | EvictRank
     | Pause
     | Resume
     | Stop
@@ -233,6 +268,7 @@ Action = Annotated[
 
 ActionKind = Literal[
     "scale_lr",
+    "set_lr",
     "set_clip",
     "set_weight_decay",
     "set_dropout",
@@ -242,6 +278,7 @@ ActionKind = Literal[
     "skip_batches",
     "rollback",
     "revert",
+    "evict_rank",
     "pause",
     "resume",
     "stop",
@@ -253,9 +290,9 @@ ACTION: TypeAdapter[Action] = TypeAdapter(Action, config=ConfigDict(ser_json_inf
 ACTIONS: tuple[type[_Action], ...] = get_args(get_args(Action)[0])
 """The members of the union."""
 
-QUANTITIES = tuple(dict.fromkeys(name for action in ACTIONS for name in action.changes))
+QUANTITIES = tuple(dict.fromkeys(name for action in ACTIONS for name in action.changes if name != LR))
+"""What actions change, and what stays as they left it: the learning rate itself moves on with the user's scheduler."""
 
 
 def _scaled(values: Mapping[str, float], factor: float) -> dict[str, float]:
-    known = values.get(LR_MULTIPLIER)
-    return {} if known is None else {LR_MULTIPLIER: known * factor}
+    return {name: values[name] * factor for name in (LR_MULTIPLIER, LR) if name in values}

@@ -11,7 +11,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Quantity = Literal["lr_multiplier", "clip", "weight_decay", "dropout", "loss_weight", "batch_size", "skip_batches"]
+Quantity = Literal[
+    "lr_multiplier", "lr", "clip", "weight_decay", "dropout", "loss_weight", "batch_size", "skip_batches"
+]
 """What may be bounded: values that actions leave in force, and how many batches one of them may skip."""
 
 SLACK = 1e-9

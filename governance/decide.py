@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 from zlib import crc32
 
-from ..events.actions import ACTION, Action, Rollback
+from ..events.actions import ACTION, Action, EvictRank, Rollback
 from ..events.bounds import beyond
 from ..events.commands import AdviceGiven
 from ..events.decisions import InterventionProposed
@@ -145,7 +145,17 @@ def completed(action: Action, situation: Situation) -> tuple[Action, str | None]
         action, obstacle = _with_checkpoint(action, situation)
         if obstacle is not None:
             return action, obstacle
+    if isinstance(action, EvictRank) and action.rank is None:
+        return _with_rank(action, situation)
     return action, _out_of_bounds(action, situation)
+
+
+def _with_rank(action: EvictRank, situation: Situation) -> tuple[EvictRank, str | None]:
+    features = situation.facts["features"]
+    named = features.get(action.named_by) if isinstance(features, dict) else None
+    if named is None or not named >= 0:
+        return action, f"nobody is named: {action.named_by} is {'not known' if named is None else f'{named:g}'}"
+    return action.model_copy(update={"rank": int(named)}), None
 
 
 def _by_hand(action: Action, situation: Situation) -> str:

@@ -10,6 +10,7 @@ from typing import assert_never
 from ..events.actions import (
     Action,
     CheckpointNow,
+    EvictRank,
     Notify,
     Pause,
     Resume,
@@ -17,6 +18,7 @@ from ..events.actions import (
     Rollback,
     ScaleLr,
     SetKnob,
+    SetLr,
     SkipBatches,
     Stop,
 )
@@ -87,7 +89,7 @@ def of_rule(rule: Rule, mode: Mode) -> dict[str, str]:
 def of_action(action: Action) -> str:
     """What an action does to a run."""
     match action:
-        case ScaleLr() | SetKnob() | Revert():
+        case ScaleLr() | SetLr() | SetKnob() | Revert():
             return _of_values(action)
         case CheckpointNow():
             return "save a checkpoint"
@@ -95,7 +97,7 @@ def of_action(action: Action) -> str:
             return f"drop the next {_times(count, 'batch', 'batches')} unread"
         case Rollback():
             return _of_rollback(action)
-        case Pause() | Resume() | Stop():
+        case Pause() | Resume() | Stop() | EvictRank():
             return _of_course(action)
         case Notify(message=message):
             return f"tell people: {message!r}"
@@ -103,10 +105,12 @@ def of_action(action: Action) -> str:
             assert_never(unreachable)
 
 
-def _of_values(action: ScaleLr | SetKnob | Revert) -> str:
+def _of_values(action: ScaleLr | SetLr | SetKnob | Revert) -> str:
     match action:
         case ScaleLr(factor=factor):
             return f"multiply the learning rate by {factor:g}"
+        case SetLr(value=value):
+            return f"set the learning rate to {value:g}"
         case SetKnob(knob=knob, value=value):
             return f"set the {knob.replace('_', ' ')} to {value:g}"
         case Revert(values=values):
@@ -115,8 +119,11 @@ def _of_values(action: ScaleLr | SetKnob | Revert) -> str:
             assert_never(unreachable)
 
 
-def _of_course(action: Pause | Resume | Stop) -> str:
+def _of_course(action: Pause | Resume | Stop | EvictRank) -> str:
     match action:
+        case EvictRank(rank=rank, named_by=named_by):
+            who = f"rank {rank}" if rank is not None else f"the rank that features.{named_by} names"
+            return f"ask for another machine in place of {who}"
         case Pause(max_seconds=seconds):
             return f"pause, at most {_seconds(seconds)}"
         case Resume():

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, get_args
 
-from ..events.actions import LR_MULTIPLIER, Action, ActionKind
+from ..events.actions import LR, LR_MULTIPLIER, Action, ActionKind
 from ..events.commands import AdviceGiven, OperatorCommand, PolicyActivated, Tick
 from ..events.decisions import (
     InterventionDeclined,
@@ -41,7 +41,15 @@ SECOND = 1_000_000
 START = 1_700_000_000 * SECOND
 HEARTBEAT_SECONDS = 5
 EVALUATED = "val_loss"
-VALUES = {LR_MULTIPLIER: 1.0, "clip": 1.0, "weight_decay": 0.1, "dropout": 0.1, "loss_weight": 1.0, "batch_size": 32.0}
+VALUES = {
+    LR_MULTIPLIER: 1.0,
+    LR: 1e-3,
+    "clip": 1.0,
+    "weight_decay": 0.1,
+    "dropout": 0.1,
+    "loss_weight": 1.0,
+    "batch_size": 32.0,
+}
 """What the made trainer begins with."""
 
 

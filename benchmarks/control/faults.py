@@ -30,6 +30,7 @@ class Damage:
     def __init__(self, fault: str, at: int, checkpoints: Path) -> None:
         self._fault, self._at, self._checkpoints = fault, at, checkpoints
         self._struck = False
+        self._replaced = set[int]()
 
     def batch(self, position: int, batch: Tensor) -> Tensor:
         if self._fault == "corrupted data" and self._at <= position < self._at + DATA_BATCHES:
@@ -43,8 +44,14 @@ class Damage:
 
     def gradients(self, rank: int, done: int, gradients: Sequence[Tensor]) -> None:
         """What a rank sends to the others."""
+        if rank in self._replaced:
+            return
         if self._fault == "bad rank" and rank == BAD_RANK and self._at <= done < self._at + BAD_UPDATES:
             torch._foreach_mul_(list(gradients), BAD_SCALE)
+
+    def evict(self, rank: int) -> None:
+        """The scheduler has a spare: another machine takes the rank's place, with what this one had."""
+        self._replaced.add(rank)
 
     def before_update(
         self, done: int, optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.LRScheduler

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 ARCHIVE_SECONDS = 120.0
 LOOK_EVERY = 0.3
 MOST_SAID = 2_000
+Evict = Callable[[int], object]
 
 
 class Governed(Protocol):
@@ -42,7 +43,7 @@ class Governed(Protocol):
     steers: bool
 
     def pilot(
-        self, model: Any, optimizer: Any, scheduler: Any, folder: Checkpoints | None
+        self, model: Any, optimizer: Any, scheduler: Any, folder: Checkpoints | None, evict: Evict
     ) -> AbstractContextManager[Pilot]:
         """The pilot of this training."""
 
@@ -86,7 +87,9 @@ class Alone:
     def __init__(self, task: Task) -> None:
         self._run = _Unheard(task)
 
-    def pilot(self, model: Any, optimizer: Any, scheduler: Any, _: Checkpoints | None) -> AbstractContextManager[Pilot]:
+    def pilot(
+        self, model: Any, optimizer: Any, scheduler: Any, _: Checkpoints | None, __: Evict
+    ) -> AbstractContextManager[Pilot]:
         nobody = Links(LocalBallots())
         made = Pilot(self._run, model, optimizer, scheduler=scheduler, settings=Settings(), links=lambda *_: nobody)
         return _closing(made)
@@ -115,7 +118,7 @@ class InProcess:
         self._updates = 0
 
     def pilot(
-        self, model: Any, optimizer: Any, scheduler: Any, folder: Checkpoints | None
+        self, model: Any, optimizer: Any, scheduler: Any, folder: Checkpoints | None, evict: Evict
     ) -> AbstractContextManager[Pilot]:
         ours = Links(LocalBallots(), self._late)
         return _closing(
@@ -125,6 +128,7 @@ class InProcess:
                 optimizer,
                 scheduler=scheduler,
                 checkpoints=folder,
+                evict=evict,
                 settings=Settings(),
                 links=lambda *_: ours,
             )
@@ -172,14 +176,16 @@ class ThroughKafka:
         self._run: Run | None = None
 
     @contextmanager
-    def pilot(self, model: Any, optimizer: Any, scheduler: Any, folder: Checkpoints | None) -> Iterator[Pilot]:
+    def pilot(
+        self, model: Any, optimizer: Any, scheduler: Any, folder: Checkpoints | None, evict: Evict
+    ) -> Iterator[Pilot]:
         policy = PolicyText("control", self._task.arm.policy)
         send_fact(self._settings, policy.activated(self._run_id, time.time_ns() // 1_000))
         with start_run(
             "control", run_id=self._run_id, settings=self._settings, config={"arm": self._task.arm.name}
         ) as run:
             self._run = run
-            yield run.pilot(model, optimizer, scheduler=scheduler, checkpoints=folder, links=self._links)
+            yield run.pilot(model, optimizer, scheduler=scheduler, checkpoints=folder, evict=evict, links=self._links)
 
     def _links(self, run: Teller, settings: Settings) -> Links:
         links, arm = open_links(run, settings), self._task.arm
@@ -271,6 +277,8 @@ def in_short(action: Action) -> str:
             return f"{action.action} {action.value:g}"
         case "scale_lr":
             return f"lr x{action.factor:g}"
+        case "evict_rank":
+            return f"evict rank {action.rank}"
         case other:
             return other
 

@@ -109,7 +109,9 @@ class Training:
         recipe, row = self.task.recipe, self.row
         damage = Damage(recipe.fault, recipe.fault_at, folder)
         loader = Batches(self._corpus.training, recipe.batch_size * recipe.ranks, self.task.seed)
-        with us.pilot(self._model, self._optimizer, self._schedule, self._checkpoints(us, folder)) as pilot:
+        with us.pilot(
+            self._model, self._optimizer, self._schedule, self._checkpoints(us, folder), damage.evict
+        ) as pilot:
             for step, drawn in pilot.batches(loader, FOREVER):
                 position = pilot.data_position - 1
                 told, admitted = self._update(damage, position, damage.batch(position, drawn))

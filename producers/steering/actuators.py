@@ -16,6 +16,7 @@ from ...events.actions import (
     ActionKind,
     CheckpointNow,
     CheckpointRef,
+    EvictRank,
     Notify,
     Pause,
     Resume,
@@ -23,6 +24,7 @@ from ...events.actions import (
     Rollback,
     ScaleLr,
     SetKnob,
+    SetLr,
     SkipBatches,
     Stop,
 )
@@ -37,6 +39,7 @@ from .rollback import Trainer, remembered, roll_back
 from .undoing import Undoing, values_of
 
 KNOB_SECONDS = 60.0
+EVICT_SECONDS = 60.0
 SAVE_SECONDS = 600.0
 TURNED_BY: tuple[tuple[str, ActionKind], ...] = tuple(
     (kind.knob, kind.model_fields["action"].default) for kind in ACTIONS if issubclass(kind, SetKnob)
@@ -52,7 +55,7 @@ def is_risky(action: Action) -> bool:
     match action:
         case ScaleLr(factor=factor):
             return factor > 1.0
-        case SetKnob():
+        case SetLr() | SetKnob():
             return True
         case _:
             return False
@@ -82,10 +85,12 @@ class Actuators:
     def _possible(self) -> tuple[ActionKind, ...]:
         kinds: list[ActionKind] = []
         if self._trainer.lr.learning_rate is not None:
-            kinds.append("scale_lr")
+            kinds += ["scale_lr", "set_lr"]
         kinds += [kind for knob, kind in TURNED_BY if knob in self._trainer.knobs]
         if self._trainer.saving is not None:
             kinds += ["checkpoint_now", "rollback"]
+        if self._trainer.evict is not None:
+            kinds.append("evict_rank")
         return (*kinds, "skip_batches", "pause", "resume", "stop", "notify")
 
     def refusal(self, action: Action, bounds: Bounds = {}) -> str | None:  # noqa: B006  # a Mapping: nobody writes to it
@@ -96,6 +101,8 @@ class Actuators:
         match action:
             case ScaleLr():
                 reason = self._beyond(action.factor)
+            case SetLr():
+                reason = self._beyond_reach(action.value)
             case SetKnob(knob=knob, value=value):
                 reason = self._trainer.knobs.refusal(knob, value)
             case Revert():
@@ -103,6 +110,8 @@ class Actuators:
             case Rollback():
                 named = action.checkpoint is not None
                 reason = self._beyond(action.lr_factor) if named else "NoCheckpoint: the command does not name one"
+            case EvictRank():
+                reason = self._not_there(action.rank)
             case CheckpointNow() | SkipBatches() | Pause() | Resume() | Stop() | Notify():
                 pass
             case _ as unreachable:
@@ -120,12 +129,8 @@ class Actuators:
         if is_risky(action) and (why := self._not_saved_before(command, step)):
             return Effect("failed", f"nothing was saved before it: {why}")
         match action:
-            case ScaleLr():
-                return self._scale_lr(command, action)
-            case SetKnob(knob=knob, value=value):
-                return self._turn(command, knob, value)
-            case Revert():
-                return self._revert(command, action)
+            case ScaleLr() | SetLr() | SetKnob() | Revert():
+                return self._turn_to(command, action)
             case CheckpointNow():
                 return self._checkpoint(step)
             case SkipBatches():
@@ -134,10 +139,25 @@ class Actuators:
             case Rollback():
                 assert trainer.saving is not None  # `refusal` has seen to it
                 return roll_back(trainer, trainer.saving, command, action, step)
+            case EvictRank():
+                return self._evict(command, action)
             case Stop():
                 return self._stop(action, step)
             case Pause() | Resume() | Notify():
                 return Effect("applied")
+            case _ as unreachable:
+                assert_never(unreachable)
+
+    def _turn_to(self, command: InterventionIssued, action: ScaleLr | SetLr | SetKnob | Revert) -> Effect:
+        match action:
+            case ScaleLr(factor=factor):
+                return self._scale_lr(command, factor)
+            case SetLr(value=value):
+                return self._scale_lr(command, value / self._rate)
+            case SetKnob(knob=knob, value=value):
+                return self._turn(command, knob, value)
+            case Revert():
+                return self._revert(command, action)
             case _ as unreachable:
                 assert_never(unreachable)
 
@@ -169,6 +189,22 @@ class Actuators:
             f"it would leave {MULTIPLIER_MIN:g} to {MULTIPLIER_MAX:g}"
         )
 
+    @property
+    def _rate(self) -> float:
+        """What the first group steps with now."""
+        return self._trainer.lr.learning_rate or 0.0
+
+    def _beyond_reach(self, rate: float) -> str | None:
+        if not (now := self._rate):
+            return f"OutOfBounds: from a learning rate of 0 no factor leads to {rate:g}"
+        return self._beyond(rate / now)
+
+    def _not_there(self, rank: int | None) -> str | None:
+        ranks = self._trainer.run.identity.world_size
+        if rank is None:
+            return "NoRank: the command does not name one"
+        return None if rank < ranks else f"NoSuchRank: rank {rank} of {ranks}"
+
     def _out_of_bounds(self, action: Action, bounds: Bounds) -> str | None:
         """By the values of this moment. What this rank remembers to have found may lie anywhere: it was the trainer's
         own.
@@ -179,10 +215,10 @@ class Actuators:
         why = beyond(bounds, values, action.leaves(values))
         return None if why is None else f"OutOfBounds: {why}"
 
-    def _scale_lr(self, command: InterventionIssued, action: ScaleLr) -> Effect:
+    def _scale_lr(self, command: InterventionIssued, factor: float) -> Effect:
         before = self._trainer.lr.numbers
         self._undoing.remember(command.intervention_id, self._undoing.of((LR_MULTIPLIER,)))
-        self._trainer.lr.value *= action.factor
+        self._trainer.lr.value *= factor
         return Effect("applied", before=before, after=self._trainer.lr.numbers)
 
     def _turn(self, command: InterventionIssued, name: str, value: float) -> Effect:
@@ -224,6 +260,16 @@ class Actuators:
         if not committed:
             return Effect("failed", verdict.reason)
         return Effect("applied", before=before, after=action.values | values_of(self._trainer, action.values))
+
+    def _evict(self, command: InterventionIssued, action: EvictRank) -> Effect:
+        """What asks the scheduler is somebody else's code: where it raises on one rank, nobody may rely on it."""
+        evict, rank = self._trainer.evict, action.rank
+        assert evict is not None  # `refusal` has seen to both
+        assert rank is not None
+        verdict = all_or_none(self._trainer.ballots, f"t/{command.intervention_id}", lambda: evict(rank), EVICT_SECONDS)
+        if not verdict.commit:
+            return Effect("failed", verdict.reason)
+        return Effect("applied", f"rank {rank} is to be replaced", after={"rank": rank})
 
     def _checkpoint(self, step: int) -> Effect:
         saving = self._trainer.saving

@@ -67,7 +67,8 @@ class Pilot:
     `optimizer` and `scheduler` may each be one or several. `knobs` are named setters, `Knob`s or numbers
     (`steering.knobs`); weight decay and dropout are found without being named. `only` narrows what may be steered to
     some actions. `checkpoints` is a folder, or `Checkpoints` with how often and how many; without it nothing can
-    be rolled back. `following` is the run's, where it follows another.
+    be rolled back. `evict(rank)` asks whoever places ranks to replace one; it is called on every rank, and what it
+    raises on one of them is the intervention's failure. `following` is the run's, where it follows another.
     """
 
     def __init__(  # noqa: PLR0913  # the face of steering: each argument is a part of the trainer, and all but two are optional
@@ -81,6 +82,7 @@ class Pilot:
         scaler: Any = None,
         knobs: Mapping[str, Knob | Callable[[float], object] | float] | None = None,
         checkpoints: str | os.PathLike[str] | Checkpoints | None = None,
+        evict: Callable[[int], object] | None = None,
         only: Collection[ActionKind] | None = None,
         links: Callable[[Teller, Settings], Links] = open_links,
         following: Following | None = None,
@@ -107,6 +109,7 @@ class Pilot:
             course=Course(run),
             saving=saving,
             following=following,
+            evict=evict,
         )
         self._actuators = Actuators(self._trainer, only)
         self._steering = Steering(run, self._links, self._actuators, following=following)

@@ -7,6 +7,7 @@ does (`ranks.transaction`).
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -37,7 +38,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Trainer:
-    """Everything of one rank that an intervention may change."""
+    """Everything of one rank that an intervention may change. `evict` asks whoever places ranks to replace one."""
 
     run: Teller
     ballots: Ballots
@@ -47,6 +48,7 @@ class Trainer:
     saving: Saving | None
     following: Following | None = None
     clock: WorkClock = field(default_factory=WorkClock)
+    evict: Callable[[int], object] | None = None
 
 
 @dataclass(frozen=True, slots=True)

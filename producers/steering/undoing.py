@@ -8,7 +8,7 @@ each rank its own; a process that was started since has the numbers that the com
 import math
 from collections.abc import Collection
 
-from ...events.actions import LR_MULTIPLIER, Revert
+from ...events.actions import LR, LR_MULTIPLIER, Revert
 from .knobs import Undo
 from .learning_rate import MULTIPLIER_MAX, MULTIPLIER_MIN
 from .rollback import Trainer
@@ -22,8 +22,9 @@ CLOSE = 1e-6
 def values_of(trainer: Trainer, names: Collection[str]) -> dict[str, float]:
     """What is in force now of these quantities, as far as it is known."""
     known = {name: trainer.knobs.value(name) for name in names if name in trainer.knobs}
-    multiplier = {LR_MULTIPLIER: trainer.lr.value} if LR_MULTIPLIER in names else {}
-    return multiplier | {name: value for name, value in known.items() if value is not None}
+    rates = {LR_MULTIPLIER: trainer.lr.value, LR: trainer.lr.learning_rate}
+    known |= {name: rates[name] for name in names if name in rates}
+    return {name: value for name, value in known.items() if value is not None}
 
 
 class Undoing:

@@ -257,7 +257,9 @@ def test_what_a_step_is_made_of_in_time_is_seen_where_it_is_only_observed(observ
 
 
 def test_the_whole_list_is_offered_and_each_is_carried_out(steered: Trained) -> None:
-    assert set(steered.tape.steerable) == set(ALL_ACTIONS) - {"set_loss_weight", "set_batch_size"}, "knobs to be named"
+    assert set(steered.tape.steerable) == set(ALL_ACTIONS) - {"set_loss_weight", "set_batch_size", "evict_rank"}, (
+        "knobs to be named"
+    )
     assert steered.tape.outcomes(len(ACTIONS)) == ["applied"] * len(ACTIONS)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pilothouse.events.actions import Action, CheckpointNow, Notify, Revert, ScaleLr, SetClip, SkipBatches
+from pilothouse.events.actions import Action, CheckpointNow, Notify, Revert, ScaleLr, SetClip, SetLr, SkipBatches
 from pilothouse.events.commands import OperatorCommand
 from pilothouse.events.decisions import OPERATOR, InterventionIssued, InterventionProposed
 from pilothouse.events.envelope import LogPlace, TrainerFact
@@ -33,13 +33,15 @@ from pilothouse.tests.property.test_steering import Heard
 from pilothouse.tests.run_builder import SECOND, START, activated, quiet_loss, tick
 
 RUN = "run"
-CLIP_BOUNDS, RATE_BOUNDS = (0.5, 6.0), (0.2, 1.0)
+CLIP_BOUNDS, RATE_BOUNDS = (0.5, 6.0), (0.3, 1.0)
+"""Of the multiplier: the policy bounds the rate itself by 0.03, and the trainer's own is 0.1."""
 POLICY = """
 name: p
 mode: MODE
 budget: BUDGET
 limit: {count: 2, window_steps: 9}
-bounds: {clip: {min: 0.5, max: 6.0, ratio: 10.0}, lr_multiplier: {min: 0.2, max: 1.0}, skip_batches: {max: 5}}
+bounds:
+  {clip: {min: 0.5, max: 6.0, ratio: 10.0}, lr_multiplier: {min: 0.2, max: 1.0}, lr: {min: 0.03}, skip_batches: {max: 5}}
 rules:
 - name: one
   when: conditions.Stable != 'Unknown'
@@ -185,6 +187,9 @@ ACTIONS: st.SearchStrategy[Action] = st.sampled_from(
         SetClip(value=500.0),
         ScaleLr(factor=0.3),
         ScaleLr(factor=2.0),
+        SetLr(value=0.05),
+        SetLr(value=0.025),
+        SetLr(value=5.0),
         SkipBatches(count=9),
         CheckpointNow(),
         Notify(message="m"),

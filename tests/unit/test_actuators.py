@@ -1,6 +1,7 @@
 """The trainer's hands: the multiplier over a user's schedule, the knobs, and what is refused."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from pilothouse.events.actions import (
     Action,
     CheckpointNow,
     CheckpointRef,
+    EvictRank,
     Notify,
     Pause,
     Resume,
@@ -17,10 +19,12 @@ from pilothouse.events.actions import (
     ScaleLr,
     SetClip,
     SetDropout,
+    SetLr,
     SetWeightDecay,
     SkipBatches,
     Stop,
 )
+from pilothouse.events.bounds import Bound
 from pilothouse.producers.ranks.ballots import LocalBallots
 from pilothouse.producers.steering.actuators import Actuators
 from pilothouse.producers.steering.course import Course
@@ -113,16 +117,21 @@ def test_several_optimizers_are_steered_together_and_let_go_together() -> None:
 # ---------------------------------------------------------------------------------------------------------- the actions
 
 
-def hands(knobs: dict[str, Any] | None = None, lr: float | None = 0.1) -> tuple[Actuators, Trainer]:
-    tape = Tape()
+def hands(
+    knobs: dict[str, Any] | None = None, lr: float | None = 0.1, evict: Callable[[int], object] | None = None
+) -> tuple[Actuators, Trainer]:
+    tape = Tape(world_size=4)
     optimizers = [weight_and(lr=lr)[1]] if lr is not None else []
-    trainer = Trainer(tape, LocalBallots(), LrMultiplier(optimizers), Knobs(knobs or {}), Course(tape), None)
+    trainer = Trainer(
+        tape, LocalBallots(), LrMultiplier(optimizers), Knobs(knobs or {}), Course(tape), None, evict=evict
+    )
     return Actuators(trainer), trainer
 
 
 def test_a_trainer_says_what_it_can_carry_out() -> None:
     always = ("skip_batches", "pause", "resume", "stop", "notify", "revert")
-    assert hands()[0].steers == ("scale_lr", *always)
+    assert hands()[0].steers == ("scale_lr", "set_lr", *always)
+    assert hands(lr=None, evict=print)[0].steers == ("evict_rank", *always[:-1])
     assert hands({"clip": 1.0}, lr=None)[0].steers == ("set_clip", *always)
 
 
@@ -132,6 +141,7 @@ def test_a_trainer_says_what_it_can_carry_out() -> None:
         (SetClip(value=1.0), "NotSteerable"),
         (CheckpointNow(), "NotSteerable"),
         (Rollback(checkpoint=REF), "NotSteerable"),
+        (EvictRank(rank=1), "NotSteerable"),
     ],
 )
 def test_what_it_cannot_do_it_refuses(action: Action, says: str) -> None:
@@ -155,6 +165,48 @@ def test_a_receipt_of_scale_lr_says_before_and_after() -> None:
         {"lr_multiplier": 1.0, "lr": 0.1},
         {"lr_multiplier": 0.5, "lr": 0.05},
     )
+
+
+def test_set_lr_is_absolute_and_the_users_schedule_goes_on_from_there() -> None:
+    actuators, trainer = hands()
+    actuators.carry_out(issued(ScaleLr(factor=0.5)), 1)
+    assert actuators.refusal(SetLr(value=0.02)) is None
+    effect = actuators.carry_out(issued(SetLr(value=0.02), number=2), 2)
+    assert (effect.before["lr"], effect.after["lr"]) == (0.05, pytest.approx(0.02))
+    optimizer = trainer.lr._optimizers[0]
+    optimizer.param_groups[0]["lr"] *= 0.5
+    assert trainer.lr.learning_rate == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("rate, lr", [(1.5, 0.1), (1e-6, 0.1), (0.1, 0.0)])
+def test_a_rate_that_the_multiplier_does_not_reach_is_refused(rate: float, lr: float) -> None:
+    assert str(hands(lr=lr)[0].refusal(SetLr(value=rate))).startswith("OutOfBounds")
+
+
+def test_bounds_of_the_rate_itself_hold_for_all_that_changes_it() -> None:
+    actuators, _ = hands()
+    bounds = {"lr": Bound(min=0.06, max=0.15), "lr_multiplier": Bound(max=1.2)}
+    for action in (ScaleLr(factor=0.5), SetLr(value=0.05), SetLr(value=0.2), SetLr(value=0.13)):
+        assert "lr" in str(actuators.refusal(action, bounds))
+    assert actuators.refusal(SetLr(value=0.11), bounds) is None
+
+
+def test_whoever_places_ranks_is_told_which_one_must_go() -> None:
+    told: list[int] = []
+    actuators, _ = hands(evict=told.append)
+    effect = actuators.carry_out(issued(EvictRank(rank=2)), 7)
+    assert (effect.outcome, effect.after, told) == ("applied", {"rank": 2}, [2])
+    assert str(actuators.refusal(EvictRank(rank=4))).startswith("NoSuchRank: rank 4 of 4")
+    assert str(actuators.refusal(EvictRank())).startswith("NoRank")
+
+
+def test_a_scheduler_that_cannot_be_asked_fails_the_eviction_and_not_the_training() -> None:
+    def unreachable(_: int) -> None:
+        raise OSError("no route to the scheduler")
+
+    effect = hands(evict=unreachable)[0].carry_out(issued(EvictRank(rank=1)), 7)
+    assert effect.outcome == "failed"
+    assert "no route to the scheduler" in effect.reason
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from typing import Any, get_args
 import pytest
 from pydantic import ValidationError
 
-from pilothouse.events.actions import ACTIONS, QUANTITIES, ActionKind
+from pilothouse.events.actions import ACTIONS, LR, QUANTITIES, ActionKind
 from pilothouse.events.bounds import Bound, Quantity, beyond
 from pilothouse.events.decisions import InterventionDeclined, InterventionIssued, InterventionProposed
 from pilothouse.governance.policy import load_policy, read_policy
@@ -16,7 +16,7 @@ OFTEN = "cooldown_steps: 0, limit: {count: 64}, verify: {window_steps: 1}"
 
 
 def test_what_actions_change_is_what_may_be_bounded() -> None:
-    assert set(get_args(Quantity)) == set(QUANTITIES)
+    assert set(get_args(Quantity)) == {*QUANTITIES, LR}
     assert [kind.model_fields["action"].default for kind in ACTIONS] == list(get_args(ActionKind))
 
 
@@ -61,6 +61,7 @@ def test_bounds_that_leave_nothing_are_none(wrong: dict[str, Any]) -> None:
         ("{skip_batches: {max: 1}}", "{action: rollback, skip_batches: 2}", "skip_batches would be 2: at most 1"),
         ("{}", "{action: scale_lr, factor: 1.0}", "a factor of 1 changes nothing"),
         ("{}", "{action: revert, intervention_id: i, values: {clip: 1.0}}", "no rule reverts"),
+        ("{lr: {max: 1e-3}}", "{action: set_lr, value: 2e-3}", "lr would be 0.002: at most 0.001"),
         ("{clap: {max: 1}}", CLIP, "no value 'clap'; did you mean 'clip'?"),
         ("{clip: {mx: 1}}", CLIP, "no key 'mx'; did you mean 'max'?"),
         ("{clip: {min: 2, max: 1}}", CLIP, "min 2 is more than max 1"),
