@@ -73,8 +73,9 @@ class Task:
 @dataclass(slots=True)
 class Row:
     """What came of it. Losses in nats; None: not finite. `blocked_s` is for how long the training thread waited in our
-    calls; `curve` holds (updates done, validation loss). `replayed`: whether the log leads to the same decisions again.
-    `not_replayed` says why not. `stopped_at` is where KillLossSpike would have stopped it.
+    calls, and `starved_s` for how long besides because a thread that it waited for had no core. `curve` holds (updates
+    done, validation loss). `replayed`: whether the log leads to the same decisions again, and `not_replayed` why not.
+    `stopped_at` is where KillLossSpike would have stopped it.
     """
 
     experiment: str
@@ -84,6 +85,7 @@ class Row:
     final_val_loss: float | None = None
     best_val_loss: float | None = None
     blocked_s: float = 0.0
+    starved_s: float = 0.0
     interventions: int = 0
     recovered: bool | None = None
     wasted_steps: int = 0

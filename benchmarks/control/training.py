@@ -7,6 +7,7 @@ undid, and for how long the training thread waited in our calls.
 import math
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -39,19 +40,30 @@ tenth, which is its default and did better than 0.3.
 """
 
 
+SHORT = 1e-3
+"""Seconds: who slept less waited for no core."""
+
+
 class Waits:
     """For how long the training thread slept inside our calls. One that is ready and waits for a core (of a machine
-    that others use) has not been blocked by us: Linux counts that apart.
+    that others use) has not been blocked by us, nor has one that sleeps until a thread of its process, which has the
+    interpreter's lock, gets a core: Linux counts for each thread how long it waited for one.
     """
 
     def __init__(self) -> None:
-        self.seconds = 0.0
+        self.seconds = self.starved = 0.0
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        wall, busy = time.perf_counter(), _busy()
+        others, wall, busy = _others_ready(), time.perf_counter(), _busy()
         yield
-        self.seconds += max(0.0, time.perf_counter() - wall - (_busy() - busy))
+        slept = time.perf_counter() - wall - (_busy() - busy)
+        if slept > SHORT:
+            now = _others_ready()
+            longest = max((ready - others.get(thread, 0.0) for thread, ready in now.items()), default=0.0)
+            self.starved += (starved := max(0.0, min(slept, longest)))
+            slept -= starved
+        self.seconds += max(0.0, slept)
 
     @contextmanager
     def whole(self) -> Iterator[None]:
@@ -68,6 +80,18 @@ def _busy() -> float:
     except OSError:  # no Linux, or one that does not count: what waits for a core is taken to be blocked
         return time.thread_time()
     return (int(ran) + int(ready)) / 1e9
+
+
+def _others_ready() -> dict[str, float]:
+    """By each other thread of this process, how many seconds it was ready to run and had no core."""
+    mine, ready = str(threading.get_native_id()), dict[str, float]()
+    for task in Path("/proc/self/task").glob("*/schedstat"):
+        try:
+            ready[task.parent.name] = int(task.read_text().split()[1]) / 1e9
+        except (OSError, IndexError, ValueError):  # it has ended meanwhile
+            continue
+    ready.pop(mine, None)
+    return ready
 
 
 class Training:
@@ -189,7 +213,7 @@ class Training:
         row = self.row
         finite = [loss for _, loss in row.curve if loss is not None]
         row.final_val_loss, row.best_val_loss = row.curve[-1][1], min(finite, default=None)
-        row.blocked_s = round(self.waits.seconds, 4)
+        row.blocked_s, row.starved_s = round(self.waits.seconds, 4), round(self.waits.starved, 4)
         steps = list(range(row.steps))
         series = Series("losses", "", "", steps, [0.0] * row.steps, [{"loss": self._losses}])
         stops = (update for update in kill_loss_spike(series) if update >= row.fault_at)
