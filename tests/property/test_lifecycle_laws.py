@@ -41,7 +41,8 @@ mode: MODE
 budget: BUDGET
 limit: {count: 2, window_steps: 9}
 bounds:
-  {clip: {min: 0.5, max: 6.0, ratio: 10.0}, lr_multiplier: {min: 0.2, max: 1.0}, lr: {min: 0.03}, skip_batches: {max: 5}}
+  {clip: {min: 0.5, max: 6.0, ratio: 10.0}, lr_multiplier: {min: 0.2, max: 1.0}, lr: {min: 0.03},
+   skip_batches: {max: 5}}
 rules:
 - name: one
   when: conditions.Stable != 'Unknown'

@@ -24,7 +24,7 @@ from pilothouse.events.actions import (
     SkipBatches,
     Stop,
 )
-from pilothouse.events.bounds import Bound
+from pilothouse.events.bounds import Bound, Bounds
 from pilothouse.producers.ranks.ballots import LocalBallots
 from pilothouse.producers.steering.actuators import Actuators
 from pilothouse.producers.steering.course import Course
@@ -185,7 +185,7 @@ def test_a_rate_that_the_multiplier_does_not_reach_is_refused(rate: float, lr: f
 
 def test_bounds_of_the_rate_itself_hold_for_all_that_changes_it() -> None:
     actuators, _ = hands()
-    bounds = {"lr": Bound(min=0.06, max=0.15), "lr_multiplier": Bound(max=1.2)}
+    bounds: Bounds = {"lr": Bound(min=0.06, max=0.15), "lr_multiplier": Bound(max=1.2)}
     for action in (ScaleLr(factor=0.5), SetLr(value=0.05), SetLr(value=0.2), SetLr(value=0.13)):
         assert "lr" in str(actuators.refusal(action, bounds))
     assert actuators.refusal(SetLr(value=0.11), bounds) is None
