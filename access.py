@@ -3,6 +3,7 @@
 Made by `settings`; every client of ours is opened with it. A bare address is a broker that lets everybody in.
 """
 
+import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -37,6 +38,11 @@ class KafkaAccess:
     @property
     def encrypted(self) -> bool:
         return self.security.endswith("ssl")
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether all of its servers are this machine's own."""
+        return all(is_loopback(server.strip().rpartition(":")[0]) for server in self.servers.split(","))
 
     def options(self) -> dict[str, Any]:
         """For the constructors of kafka-python."""
@@ -81,6 +87,16 @@ class KafkaAccess:
             )
         login = f", and does it know {self.user!r} with this password (PILOTHOUSE_KAFKA_USER, …_PASSWORD, …_MECHANISM)"
         return f"does it speak {self.security} (PILOTHOUSE_KAFKA_SECURITY){login if self.wants_login else ''}?"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens there. A name counts as what it says, and is not looked up."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 Address = str | KafkaAccess

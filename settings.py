@@ -9,7 +9,7 @@ import json
 import os
 import tempfile
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from stat import S_ISDIR
 from typing import Annotated, Any, NamedTuple
@@ -35,8 +35,10 @@ class Settings(BaseModel):
     """Where things are and how they are paced. Seconds are floats, sizes are bytes.
 
     `kafka` is a list of host:port, comma separated; `kafka_security` and what follows it say how it lets clients in
-    (`kafka_ca` is a PEM file; the system's authorities without it). `clickhouse_url` is
-    http(s)://user:password@host:port/database.
+    (`kafka_ca` is a PEM file; the system's authorities without it). What this process says is signed with
+    `signing_key`, and `trusted_keys` are whom it obeys (`keyring`); each may be the text itself or a file of it.
+    With an `encryption_key` what waits on disk, checkpoints and the embedded archive are encrypted. `clickhouse_url` is
+    http(s)://user:password@host:port/database, `clickhouse_ca` a PEM file.
     `log_epoch` counts how often the log was lost and begun anew. `slot` names this worker among its equals. A trainer
     samples its machine every `resources_seconds`; 0 is never. It keeps up to `spool_bytes` on disk; below one folder
     all of them, the dead too, keep `spool_total_bytes`. With
@@ -54,6 +56,13 @@ class Settings(BaseModel):
     kafka_user: str = ""
     kafka_password: SecretStr = SecretStr("")
     kafka_ca: Path | None = None
+    signing_key: SecretStr = SecretStr("")
+    signing_key_file: Path | None = None
+    trusted_keys: str = ""
+    trusted_keys_file: Path | None = None
+    encryption_key: SecretStr = SecretStr("")
+    encryption_key_file: Path | None = None
+    clickhouse_ca: Path | None = None
     clickhouse_url: str = "http://127.0.0.1:18123/pilothouse"
     data_dir: Path = Path("~/.pilothouse")
     log_epoch: Annotated[int, Field(ge=0)] = 0
@@ -86,13 +95,19 @@ class Settings(BaseModel):
     llm_usd_per_million_in: Annotated[float, Field(ge=0)] | None = None
     llm_usd_per_million_out: Annotated[float, Field(ge=0)] | None = None
 
-    @field_validator("data_dir", "spool_dir", "policy_file", "kafka_ca", "slo_file", mode="after")
+    @field_validator("data_dir", "spool_dir", "policy_file", "kafka_ca", "clickhouse_ca", "slo_file", mode="after")
     @classmethod
     def _expand(cls, value: Path | None) -> Path | None:
         try:
             return value.expanduser() if value is not None else None
         except RuntimeError as error:
             raise ValueError(str(error)) from error
+
+    @field_validator("signing_key_file", "trusted_keys_file", "encryption_key_file", mode="after")
+    @classmethod
+    def _stay(cls, value: Path | None) -> Path | None:
+        """In a training a wrong setting falls back to its default: not these, for then nothing would be guarded."""
+        return Path(os.path.expanduser(value)) if value is not None else None
 
     @field_validator("kafka_security", mode="before")
     @classmethod
@@ -254,5 +269,14 @@ def _from_stack(given: Mapping[str, Given]) -> dict[str, Given]:
         return {}
     if not isinstance(stack, dict):
         return {}
-    known = ("kafka", "clickhouse_url", "log_epoch", "embedded_broker", "partitions")
+    known = ["kafka", "clickhouse_url", "log_epoch", "embedded_broker", "partitions"]
+    if "kafka" not in given or given["kafka"].value == stack.get("kafka"):
+        known += _keys_of_stack(given)
     return {name: Given(stack[name], str(file)) for name in known if name in stack}
+
+
+def _keys_of_stack(given: Mapping[str, Given]) -> Iterator[str]:
+    """Keys are the stack's as a whole, or not at all: of a file that somebody named none is added to."""
+    for text, file in (("signing_key", "signing_key_file"), ("trusted_keys", "trusted_keys_file")):
+        if text not in given and file not in given:
+            yield file

@@ -19,6 +19,7 @@ from . import (
     compare_command,
     export_command,
     import_command,
+    keys,
     logs,
     mcp_command,
     operator,
@@ -97,6 +98,7 @@ def _assemble() -> None:
     commands.command(rich_help_panel=operate)(status.status)
     commands.add_typer(policy.policy, name="policy", rich_help_panel=act)
     commands.add_typer(stack_commands.topics, name="topics", rich_help_panel=operate)
+    commands.add_typer(keys.keys, name="keys", rich_help_panel=operate)
     commands.add_typer(spool_commands.spool, name="spool", rich_help_panel=operate)
     commands.add_typer(storage_command.storage, name="storage", rich_help_panel=operate)
 

@@ -180,7 +180,7 @@ class ChildPart:
     def _launch(self, role: str, stack: Stack) -> None:
         # -P: the folder `up` was typed in may hold a file named like a module.
         command = [sys.executable, "-P", "-m", "pilothouse.cli.main", "worker", role]
-        self.child.start(command, os.environ | stack.environ)
+        self.child.start(command, os.environ | stack.environ_of(role))
 
     def ask_to_stop(self) -> None:
         self.child.ask_to_stop()

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..events.signing import ROLES
 from ..settings import STACK_FILE
 from .brokers import HOST
+from .key_files import TRUSTED_FILE, private_file
 
 ACCESS_FILE = "access.json"
 EPOCH_FILE = "epoch.json"
@@ -46,6 +48,8 @@ class Stack:
     partitions: int
     policy_file: Path | None = None
     log_epoch: int = 0
+    keys: Path | None = None
+    """The folder of this stack's own keys; None where the settings name others."""
 
     @property
     def archive_address(self) -> str:
@@ -78,6 +82,15 @@ class Stack:
             named["POLICY_FILE"] = str(self.policy_file)
         return {f"PILOTHOUSE_{name}": value for name, value in named.items()}
 
+    def environ_of(self, role: str) -> dict[str, str]:
+        """The same for one worker, with the keys that are its own."""
+        if self.keys is None:
+            return self.environ
+        named = {"PILOTHOUSE_TRUSTED_KEYS_FILE": str(self.keys / TRUSTED_FILE)}
+        if role in ROLES:
+            named["PILOTHOUSE_SIGNING_KEY_FILE"] = str(self.keys / private_file(role))
+        return self.environ | named
+
     def announce(self, pids: dict[str, int]) -> None:
         """Tell every other process on this data directory."""
         told = {
@@ -89,6 +102,9 @@ class Stack:
             "partitions": self.partitions,
             "pids": pids,
         }
+        if self.keys is not None:
+            told["trusted_keys_file"] = str(self.keys / TRUSTED_FILE)
+            told["signing_key_file"] = str(self.keys / private_file("operator"))
         write_private(self.data_dir / STACK_FILE, told)
 
 

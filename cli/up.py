@@ -21,6 +21,7 @@ from ..storage.ownership import LOCK_FILE, DirectoryLock
 from .asking import Asked, asked_in, missing_for
 from .brokers import HOST, EmbeddedBroker, KafkaBroker, LocalBroker, free_port
 from .extras import LOCAL, require
+from .key_files import KEYS, TRUSTED_FILE, KeyFolder
 from .parts import ArchivePart, BrokerPart, ForeignBroker, Running, StreamPart
 from .stack_file import Stack, access_of, withdraw
 from .supervision import WORKERS, Part
@@ -133,6 +134,7 @@ def _compose(wanted: Wanted, settings: Settings, data_dir: Path, console: Consol
         embedded=isinstance(broker, EmbeddedBroker),
         partitions=settings.partitions,
         policy_file=settings.policy_file.absolute() if settings.policy_file else None,
+        keys=_keys(settings, data_dir),
     )
     asked = asked_in(settings.policy_file)
     workers = [part for part in WORKERS if part is not Part.ADVISOR or _runs_advisor(wanted, asked)]
@@ -148,6 +150,15 @@ def _compose(wanted: Wanted, settings: Settings, data_dir: Path, console: Consol
     for line in missing_for(asked, settings, advisor_runs=Part.ADVISOR in parts):
         console.print(f"[yellow]{line}[/]", highlight=False, soft_wrap=True)
     return Supervisor(stack, parts, tell, settings.replication)
+
+
+def _keys(settings: Settings, data_dir: Path) -> Path | None:
+    """The folder of the stack's own keys, made where they are missing; None where somebody named others."""
+    if settings.trusted_keys or settings.trusted_keys_file or settings.signing_key_file:
+        return None
+    folder = KeyFolder(data_dir / KEYS)
+    folder.ensure()
+    return folder.path
 
 
 def _runs_advisor(wanted: Wanted, asked: Asked) -> bool:
@@ -177,6 +188,7 @@ def _greet(console: Console, supervisor: Supervisor, seconds: float) -> None:
         f"[bold green]Pilothouse is up[/] after {seconds:.1f} s",
         f"  log       {stack.kafka}  ({log}; epoch {stack.log_epoch})",
         f"  archive   {stack.archive_address}  (history in {stack.data_dir})",
+        f"  keys      {_said_of_keys(stack)}",
         f"  workers   {', '.join(supervisor.workers)}  (what they say: {stack.data_dir / 'logs'})",
         "[bold]In the shell of a training script[/]",
         *(f"  export {line}" for line in _exports(stack)),
@@ -191,6 +203,12 @@ def _greet(console: Console, supervisor: Supervisor, seconds: float) -> None:
         for drift in topic.drift:
             console.print(f"[yellow]topic {topic.name}: {drift}[/]", highlight=False, soft_wrap=True)
     console.print("Ctrl-C stops it.", highlight=False)
+
+
+def _said_of_keys(stack: Stack) -> str:
+    if stack.keys is None:
+        return "those that the settings name"
+    return f"every command is signed; trainers obey those in {stack.keys / TRUSTED_FILE}"
 
 
 def _exports(stack: Stack) -> list[str]:

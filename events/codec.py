@@ -1,9 +1,9 @@
 """Events to bytes and back: the one codec for the wire, the archive and the state's history.
 
-On the wire an event is a msgpack map (by field name), its headers carry kind, schema version and, where signed, a
-signature with its key id over the exact bytes of the body. In the archive and on screens it is JSON in which
-non-finite numbers are the strings "NaN", "Infinity" and "-Infinity"; both read back to the same event. Whatever bytes
-arrive, `decode` answers with an event or with `Malformed`, and never raises.
+On the wire an event is a msgpack map (by field name), its headers carry kind, schema version and, where signed,
+signatures with their key ids over the exact bytes of the body (`signing`). In the archive and on screens it is JSON in
+which non-finite numbers are the strings "NaN", "Infinity" and "-Infinity"; both read back to the same event. Whatever
+bytes arrive, `decode` answers with an event or with `Malformed`, and never raises.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -21,6 +21,9 @@ KIND_HEADER = "ph-kind"
 SCHEMA_HEADER = "ph-schema"
 SIGNATURE_HEADER = "ph-signature"
 KEY_ID_HEADER = "ph-key-id"
+"""Stands before the signature that this key made; a record may carry several such pairs."""
+PREVIOUS_HEADER = "ph-previous"
+"""Of a decision: the link to the one before it of the same run (`signing.link_of`)."""
 
 Headers = list[tuple[str, bytes]]
 Upcast = Callable[[dict[str, Any]], dict[str, Any]]

@@ -3,10 +3,10 @@
 Built by `pilothouse up` (and by tests); read by `storage.endpoint` and `storage.query_handler`.
 """
 
-import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..access import is_loopback
 from ..events.errors import SettingsInvalid
 from .read_only import ReaderLimits
 
@@ -38,14 +38,5 @@ class EndpointConfig:
     def __post_init__(self) -> None:
         if not self.full_token or not self.reader_token or self.full_token == self.reader_token:
             raise SettingsInvalid("the archive's endpoint needs two different tokens, even on loopback")
-        if not _is_loopback(self.host):
+        if not is_loopback(self.host):
             raise SettingsInvalid(f"the embedded archive listens on loopback only, not on {self.host}")
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -12,11 +12,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, assert_never
 
-from ..events.codec import to_json
+import msgspec
+
+from ..events.codec import PREVIOUS_HEADER, SIGNATURE_HEADER, Encoded, to_json
 from ..events.commands import PipelineReported, Tick
 from ..events.envelope import Decision, Fact, LogPlace, TrainerFact
 from ..events.telemetry import RunStarted, StepBatch
 from ..events.union import AnyEvent
+
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(tuple[list[tuple[str, bytes]], bytes]).decode
 
 
 class Archived(NamedTuple):
@@ -25,6 +30,8 @@ class Archived(NamedTuple):
     topic: str
     place: LogPlace
     event: AnyEvent
+    wire: Encoded | None = None
+    """As it travelled: kept where it is signed or stands in a chain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +51,7 @@ EVENT_LOG = Table(
     {"run_id": "String", "kind": _WORD, "event_id": "String", "attempt_id": _WORD, "attempt": "Int64"}
     | {"rank": "Nullable(Int32)", "at": _TIME, "step": "Nullable(Int64)", "topic": _WORD}
     | _PLACE
-    | {"writer_id": _WORD, "seq": "UInt64", "body": "String"},
+    | {"writer_id": _WORD, "seq": "UInt64", "body": "String", "seal": "String"},
 )
 STEP_LOG = Table(
     "step_log",
@@ -97,7 +104,26 @@ def _event_row(record: Archived) -> Row:
     writer_id, seq = (event.writer_id, event.seq) if isinstance(event, Fact) else ("", 0)
     run_id = event.run_id if isinstance(event, Fact | Decision) else ""
     head = (run_id, event.kind, event.event_id, attempt_id, attempt, rank, event.at, _step(event), record.topic)
-    return (*head, *record.place, writer_id, seq, to_json(event))
+    return (*head, *record.place, writer_id, seq, to_json(event), seal_of(record.wire))
+
+
+def seal_of(wire: Encoded | None) -> bytes:
+    """What is kept of how a record travelled, for whoever audits it; nothing of what was neither signed nor chained."""
+    if wire is None or not {PREVIOUS_HEADER, SIGNATURE_HEADER} & {name for name, _ in wire.headers}:
+        return b""
+    return _pack((wire.headers, wire.body))
+
+
+def unsealed(seal: bytes) -> Encoded:
+    """
+    Raises:
+        ValueError: it is no seal.
+    """
+    try:
+        headers, body = _unpack(seal)
+    except msgspec.DecodeError as error:
+        raise ValueError(f"no seal: {error}") from error
+    return Encoded(body, headers)
 
 
 def _lineage(event: AnyEvent) -> tuple[str, int, int | None]:

@@ -19,7 +19,7 @@ from ..events.errors import BrokerUnavailable
 from ..events.topics import TELEMETRY, partition_of
 from .acknowledgements import Delivery, Position
 from .advisor_opinion import Advise, Opinion, bounded
-from .log import Delivered, Layout, Log, Source, outgoing
+from .log import NO_GUARD, Delivered, Guard, Layout, Log, Source, outgoing
 
 DELIVERY_SECONDS = 12.0
 AT_ONCE = 8
@@ -43,8 +43,14 @@ class Advisor:
     """All partitions of this worker. `clock` gives seconds since the epoch, as the broker stamps its records."""
 
     def __init__(
-        self, log: Log, advisors: Mapping[str, Advise], layout: Layout, clock: Callable[[], float] = time.time
+        self,
+        log: Log,
+        advisors: Mapping[str, Advise],
+        layout: Layout,
+        clock: Callable[[], float] = time.time,
+        guard: Guard = NO_GUARD,
     ) -> None:
+        self._guard = guard
         self.records = 0
         self.last_error = ""
         self._log = log
@@ -114,6 +120,8 @@ class Advisor:
         request = decode(record.headers, record.body)
         if isinstance(request, Malformed):
             log.error("%s/%d@%d: %s", record.topic, record.partition, record.offset, request.detail)  # the archiver's
+        elif (objection := self._guard.objection(request, record)) is not None:  # the archiver's to report as well
+            log.error("%s/%d@%d: %s", record.topic, record.partition, record.offset, objection.detail)
         elif isinstance(request, AdviceRequested):
             began = record.sent_at or self._clock()
             self._open[source].append(record.offset)
@@ -155,7 +163,7 @@ class Advisor:
             self._log.acknowledge(done)
 
     async def _publish(self, given: AdviceGiven) -> None:
-        record = outgoing(given, TELEMETRY.name, partition_of(given.run_id, self._layout.telemetry))
+        record = outgoing(given, TELEMETRY.name, partition_of(given.run_id, self._layout.telemetry), self._guard)
         try:
             await asyncio.wait_for(self._log.publish([record]), DELIVERY_SECONDS)
         except TimeoutError as error:

@@ -141,9 +141,9 @@ def _governor(app: faust.App, settings: Settings, layout: Layout, parts: Parts) 
     table = app.Table("run-states", key_type=bytes, value_type=bytes, partitions=layout.telemetry, use_partitioner=True)
     log = parts.around(FaustLog(app, table))
     troubles = Troubles(settings.data_dir / "troubles" / f"governor-{settings.slot}.json")
-    judge = Judge(parts.core, read_policies(settings.policy_file), layout, troubles, parts.history)
+    judge = Judge(parts.core, read_policies(settings.policy_file), layout, troubles, parts.history, parts.guard)
     governor = Governor(log, judge, settings.log_epoch)
-    ticker = Ticker(log, lambda: governor.assigned, settings.tick_seconds)
+    ticker = Ticker(log, lambda: governor.assigned, settings.tick_seconds, parts.guard)
 
     async def assign(committed: dict[Source, int | None]) -> None:
         numbers = {source.partition: offset for source, offset in committed.items()}
@@ -161,7 +161,7 @@ def _archiver(app: faust.App, settings: Settings, layout: Layout, parts: Parts) 
         raise ValueError("an archiver needs an archive")
     troubles = Troubles(settings.data_dir / "troubles" / f"archiver-{settings.slot}.json")
     log = parts.around(FaustLog(app))
-    archiver = Archiver(log, parts.insert, layout, settings.log_epoch, troubles)
+    archiver = Archiver(log, parts.insert, layout, settings.log_epoch, troubles, parts.guard)
     worker = Worker(app, archiver, asyncio.get_running_loop().create_future())
     topics = (TELEMETRY.name, CONTROL.name)
     _attach(worker, _Feed(topics, settings.archive_linger_seconds, settings.archive_batch, archiver.assign))
@@ -170,7 +170,7 @@ def _archiver(app: faust.App, settings: Settings, layout: Layout, parts: Parts) 
 
 def _advisor(app: faust.App, layout: Layout, parts: Parts) -> Worker:
     log = parts.around(FaustLog(app))
-    advisor = Advisor(log, parts.advisors, layout)
+    advisor = Advisor(log, parts.advisors, layout, guard=parts.guard)
     worker = Worker(app, advisor, asyncio.get_running_loop().create_future())
     worker.background = [advisor.run]
     _attach(worker, _Feed((CONTROL.name,), GOVERNOR_WITHIN, TAKE_RECORDS, advisor.assign))

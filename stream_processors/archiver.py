@@ -16,7 +16,7 @@ from ..events.topics import CONTROL
 from ..storage.archive import Archived, Poison
 from .acknowledgements import Delivery, Position
 from .deadletter import dead_letter
-from .log import Delivered, Layout, Log, Outgoing, Source
+from .log import NO_GUARD, Delivered, Guard, Layout, Log, Outgoing, Source
 from .troubles import Troubles
 
 FIRST_PAUSE = 0.2
@@ -32,7 +32,9 @@ Insert = Callable[[Sequence[Archived]], Sequence[Poison]]
 class Archiver:
     """All partitions of this worker. One call at a time, so that no two inserts ever overlap."""
 
-    def __init__(self, log: Log, insert: Insert, layout: Layout, epoch: int, troubles: Troubles) -> None:
+    def __init__(  # noqa: PLR0913, PLR0917  # its ports, and where it stands in the log
+        self, log: Log, insert: Insert, layout: Layout, epoch: int, troubles: Troubles, guard: Guard = NO_GUARD
+    ) -> None:
         self.records = 0
         self.last_error = ""
         self._log = log
@@ -40,6 +42,7 @@ class Archiver:
         self._layout = layout
         self._epoch = epoch
         self._troubles = troubles
+        self._guard = guard
         self._positions: dict[Source, Position] = {}
         self._taking = asyncio.Lock()
 
@@ -85,10 +88,12 @@ class Archiver:
             self._hole(record, position)
         self.records += 1
         event = decode(record.headers, record.body)
-        if not isinstance(event, Malformed):
-            return Archived(record.topic, LogPlace(self._epoch, record.partition, record.offset), event)
-        if record.topic == CONTROL.name:  # malformed telemetry is the governor's to report
-            letters.append(self._letter(record, event.reason, event.detail))
+        fault = event if isinstance(event, Malformed) else self._guard.objection(event, record)
+        if fault is None and not isinstance(event, Malformed):
+            place = LogPlace(self._epoch, record.partition, record.offset)
+            return Archived(record.topic, place, event, record.encoded)
+        if fault is not None and record.topic == CONTROL.name:  # what is wrong in telemetry is the governor's to report
+            letters.append(self._letter(record, fault.reason, fault.detail))
         return None
 
     def _hole(self, record: Delivered, position: Position) -> None:

@@ -12,18 +12,18 @@ import logging
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..events.codec import Malformed, decode
+from ..events.codec import Encoded, Malformed, decode
 from ..events.envelope import LogPlace
 from ..events.errors import BrokerUnavailable, SettingsInvalid, StateBehindLog
 from ..events.telemetry import RunStarted
-from ..events.topics import CONTROL, TELEMETRY, partition_of
+from ..events.topics import CONTROL, TELEMETRY, partition_key, partition_of
 from ..events.union import AnyCommand, AnyDecision, AnyEvent, AnyTelemetry, Record
 from .acknowledgements import Delivery, Position
 from .deadletter import dead_letter
 from .history import History
 from .kept import Restored, encode, trouble_key
 from .live_runs import Core, Judged, LivePartition
-from .log import Delivered, Layout, Log, Outgoing, Source, outgoing
+from .log import NO_GUARD, Delivered, Guard, Layout, Log, Outgoing, Source, outgoing
 from .policy_text import Policies
 from .rebuilding import rebuild
 from .troubles import Troubles
@@ -43,6 +43,7 @@ class Judge:
     layout: Layout
     troubles: Troubles
     history: History | None = None
+    guard: Guard = NO_GUARD
 
 
 class Governor:
@@ -167,7 +168,7 @@ class Governor:
     async def _rebuild(self, partition: LivePartition, history: History) -> None:
         log.warning("partition %d: a new epoch of the log; its runs are rebuilt from the archive", partition.partition)
         rebuilt = await rebuild(partition, history, self._judge.layout.telemetry)
-        effects = [self._decided(decision) for decision in rebuilt.decisions]
+        effects = [self._decided(decision, encoded) for decision, encoded in rebuilt.decisions]
         effects += [self._policy(started) for started in rebuilt.ungoverned]
         await self._publish(effects)
         log.warning(
@@ -189,6 +190,9 @@ class Governor:
             return [self._letter(record, event.reason, event.detail)]
         if not isinstance(event, AnyTelemetry | AnyCommand):
             return [self._letter(record, "NotTelemetry", f"{event.kind} belongs to {CONTROL.name}")]
+        objection = self._judge.guard.objection(event, record)
+        if objection is not None:
+            return [self._letter(record, objection.reason, objection.detail)]
         place = LogPlace(self._epoch, record.partition, record.offset)
         judged = partition.judge(Record(place, event))
         if judged.gap:
@@ -212,7 +216,7 @@ class Governor:
         log.error("%s: lost for good: %s", where, gap)
 
     def _effects(self, record: Delivered, event: AnyEvent, judged: Judged, partition: LivePartition) -> list[Outgoing]:
-        effects = [self._decided(decision) for decision in judged.decisions]
+        effects = [self._decided(decision, partition.chained(decision)) for decision in judged.decisions]
         effects += [self._letter(record, "FoldFault", fault) for fault in judged.faults]
         if isinstance(event, RunStarted):
             state = partition.state(event.run_id)
@@ -236,12 +240,15 @@ class Governor:
         if effects:
             await _within(DELIVERY_SECONDS, self._log.publish(effects), f"{len(effects)} records were not delivered")
 
-    def _decided(self, decision: AnyDecision) -> Outgoing:
-        return outgoing(decision, CONTROL.name, partition_of(decision.run_id, self._judge.layout.control))
+    def _decided(self, decision: AnyDecision, chained: Encoded) -> Outgoing:
+        sealed = self._judge.guard.seal(chained)
+        partition = partition_of(decision.run_id, self._judge.layout.control)
+        return Outgoing(CONTROL.name, partition, partition_key(decision), sealed.headers, sealed.body)
 
     def _policy(self, started: RunStarted) -> Outgoing:
         event = self._judge.policy.for_run(started).activated(started.run_id, started.at)
-        return outgoing(event, TELEMETRY.name, partition_of(started.run_id, self._judge.layout.telemetry))
+        partition = partition_of(started.run_id, self._judge.layout.telemetry)
+        return outgoing(event, TELEMETRY.name, partition, self._judge.guard)
 
     def _letter(self, record: Delivered, reason: str, detail: str) -> Outgoing:
         log.error("%s/%d@%d to dead letters: %s: %s", record.topic, record.partition, record.offset, reason, detail)

@@ -10,6 +10,8 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
+from ..events.signing import GENESIS
+
 T = TypeVar("T")
 
 RUN_PREFIX = b"run/"
@@ -24,6 +26,8 @@ class KeptRun(msgspec.Struct, array_like=True, frozen=True):
     partition: int
     state: bytes
     next_offset: int = 0
+    link: bytes = GENESIS
+    """Of the last decision that it led to (`events.signing.link_of`)."""
 
 
 class Mark(msgspec.Struct, array_like=True, frozen=True):

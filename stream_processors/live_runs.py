@@ -8,7 +8,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from ..events.codec import Encoded
+from ..events.codec import encode as encode_event
 from ..events.commands import Tick
+from ..events.signing import GENESIS, link_of, linked
 from ..events.union import AnyDecision, Record
 from .admission import Verdict
 from .kept import KeptRun, Mark, encode, mark_key, run_key
@@ -68,6 +71,7 @@ class LivePartition:
         self._states: dict[str, Any] = {}
         self._restored_to: dict[str, int] = {}
         self._dirty: set[str] = set()
+        self._links: dict[str, bytes] = {}
 
     def __contains__(self, run_id: str) -> bool:
         return run_id in self._states
@@ -79,6 +83,7 @@ class LivePartition:
         """Take over a state as it was written; what it has seen by then does not concern it again."""
         self._states[run_id] = self._core.load_state(kept.state)
         self._restored_to[run_id] = kept.next_offset
+        self._links[run_id] = kept.link
 
     def state(self, run_id: str) -> State | None:
         state: State | None = self._states.get(run_id)
@@ -104,6 +109,7 @@ class LivePartition:
         """Fold a run anew from its history, from nothing; its losses are known and accepted."""
         self._states.pop(run_id, None)
         self._restored_to.pop(run_id, None)
+        self._links.pop(run_id, None)
         for record in records:
             state = self._states.get(run_id) or self._core.new_state(run_id)
             folded = self._core.fold(state, record, accept_gap=True)
@@ -111,11 +117,20 @@ class LivePartition:
             self._dirty.add(run_id)
             yield from folded.decisions
 
+    def chained(self, decision: AnyDecision) -> Encoded:
+        """The decision with the link to the one before it in its run. Asked once for each, in the order in which they
+        were decided.
+        """
+        encoded = linked(encode_event(decision), self._links.get(decision.run_id, GENESIS))
+        self._links[decision.run_id] = link_of(encoded)
+        return encoded
+
     def unwritten(self, next_offset: int) -> dict[bytes, bytes | None]:
         """The entries to write now, the mark last; counted as written from here on."""
         entries: dict[bytes, bytes | None] = dict.fromkeys(map(run_key, self._forget_oldest_ended()))
         for run_id in sorted(self._dirty & self._states.keys()):
-            kept = KeptRun(self.epoch, self.partition, self._core.dump_state(self._states[run_id]), next_offset)
+            state, link = self._core.dump_state(self._states[run_id]), self._links.get(run_id, GENESIS)
+            kept = KeptRun(self.epoch, self.partition, state, next_offset, link)
             entries[run_key(run_id)] = encode(kept)
         self._dirty.clear()
         entries[mark_key(self.partition)] = encode(Mark(self.epoch, next_offset))
@@ -142,6 +157,7 @@ class LivePartition:
         for run_id in forgotten:
             del self._states[run_id]
             self._restored_to.pop(run_id, None)
+            self._links.pop(run_id, None)
         return forgotten
 
 

@@ -4,10 +4,12 @@
 producer, table and consumer, and tests put their own in front of it (one that dies at a named point, one in memory).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from ..events.codec import encode
+from ..events.codec import Encoded, encode
+from ..events.signing import OPEN, Trust, Untrusted
 from ..events.topics import partition_key
 from ..events.union import AnyEvent
 
@@ -23,6 +25,11 @@ class Delivered(NamedTuple):
     body: bytes | None
     sent_at: float = 0.0
     """By the sender's clock, in seconds since the epoch; 0 where the broker does not say."""
+
+    @property
+    def encoded(self) -> Encoded:
+        """Its event as it travelled."""
+        return Encoded(self.body or b"", list(self.headers))
 
 
 class Outgoing(NamedTuple):
@@ -67,7 +74,24 @@ class Log(Protocol):
         """Everything before these offsets is done: the only thing that is ever committed."""
 
 
-def outgoing(event: AnyEvent, topic: str, partition: int) -> Outgoing:
-    """The event's record, for a partition that the caller got from `partition_of`."""
-    encoded = encode(event)
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """Whom a worker believes, asked anew each time, and how it signs what it says (`keyring`). By itself it believes
+    everything and signs nothing.
+    """
+
+    trust: Callable[[], Trust] = lambda: OPEN
+    seal: Callable[[Encoded], Encoded] = lambda encoded: encoded
+
+    def objection(self, event: AnyEvent, record: Delivered) -> Untrusted | None:
+        """Why this event of the record is not believed, where it is one that can steer."""
+        return self.trust().objection(event, record.encoded)
+
+
+NO_GUARD = Guard()
+
+
+def outgoing(event: AnyEvent, topic: str, partition: int, guard: Guard = NO_GUARD) -> Outgoing:
+    """The event's record, signed, for a partition that the caller got from `partition_of`."""
+    encoded = guard.seal(encode(event))
     return Outgoing(topic, partition, partition_key(event), encoded.headers, encoded.body)

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
+from ..events.codec import Encoded
 from ..events.errors import StackNotRunning, Unavailable
 from ..events.telemetry import RunStarted
 from ..events.topics import partition_of
@@ -25,9 +26,9 @@ log = logging.getLogger(__name__)
 
 
 class Rebuilt(NamedTuple):
-    """`decisions` the archive does not have; `ungoverned`: the start of each run without a policy."""
+    """`decisions` the archive does not have, as they travel; `ungoverned`: the start of each run without a policy."""
 
-    decisions: list[AnyDecision]
+    decisions: list[tuple[AnyDecision, Encoded]]
     ungoverned: list[RunStarted]
 
 
@@ -40,8 +41,9 @@ async def rebuild(partition: LivePartition, history: History, partitions: int) -
         records = await _asked(history.rebuild, run_id)
         known = {decision.decision_id for decision in await _asked(history.decisions, run_id)}
         for decision in partition.rebuild(run_id, records):
+            encoded = partition.chained(decision)
             if decision.decision_id not in known:
-                rebuilt.decisions.append(decision)
+                rebuilt.decisions.append((decision, encoded))
         state = partition.state(run_id)
         if state is not None and not state.ended and not state.policy_hash:
             rebuilt.ungoverned.extend(_first_start(records))

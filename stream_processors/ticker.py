@@ -13,7 +13,7 @@ from uuid import uuid4
 from ..events.commands import Tick
 from ..events.errors import BrokerUnavailable, RestartRequired
 from ..events.topics import TELEMETRY
-from .log import Log, Outgoing, outgoing
+from .log import NO_GUARD, Guard, Log, Outgoing, outgoing
 
 DELIVERY_SECONDS = 12.0
 
@@ -21,8 +21,11 @@ DELIVERY_SECONDS = 12.0
 class Ticker:
     """Ticks of one process: a writer of its own, numbered without gaps per partition."""
 
-    def __init__(self, log: Log, assigned: Callable[[], Collection[int]], seconds: float) -> None:
+    def __init__(
+        self, log: Log, assigned: Callable[[], Collection[int]], seconds: float, guard: Guard = NO_GUARD
+    ) -> None:
         self._log = log
+        self._guard = guard
         self._assigned = assigned
         self._seconds = seconds
         self._writer_id = f"ticker-{uuid4().hex}"
@@ -63,4 +66,4 @@ class Ticker:
     def _next(self, partition: int, at: int) -> Outgoing:
         self._seq[partition] = self._seq.get(partition, 0) + 1
         event = Tick(at=at, partition=partition, writer_id=self._writer_id, seq=self._seq[partition])
-        return outgoing(event, TELEMETRY.name, partition)
+        return outgoing(event, TELEMETRY.name, partition, self._guard)

@@ -25,6 +25,7 @@ from ...events.codec import encode
 from ...events.envelope import Fact
 from ...events.errors import BrokerUnavailable
 from ...events.topics import TELEMETRY, partition_of
+from ...keyring import signer_of
 from ...settings import Settings
 from ..plain import why
 from .batching import Outgoing
@@ -246,7 +247,7 @@ def send_fact(settings: Settings, event: Fact, timeout: float = 10.0) -> None:
 
     deadline = time.monotonic() + timeout
     producer, partitions = connected_producer(settings.log_access, timeout)
-    wire = encode(event)  # type: ignore[arg-type]  # every concrete Fact is a leaf of AnyEvent
+    wire = signer_of(settings)(encode(event))  # type: ignore[arg-type]  # every concrete Fact is a leaf of AnyEvent
     try:
         producer.send(
             TELEMETRY.name,

@@ -15,17 +15,19 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from ...access import Address, access_of
 from ...events.actions import Resume
-from ...events.codec import KIND_HEADER, Malformed, decode
+from ...events.codec import KIND_HEADER, Encoded, Malformed, decode
 from ...events.decisions import SINCE_GOOD, IncidentOpened, IncidentResolved, InterventionIssued, RunAssessed
 from ...events.envelope import LogPlace
+from ...events.signing import OPEN, Trust, Untrusted
 from ...events.telemetry import ReceiptOutcome
 from ...events.topics import CONTROL, partition_of
+from ...events.union import AnyEvent
 from ..checkpoints.retention import Judgement
 from ..delivery.quiet import CLIENT_ID, quiet_clients
 from ..ranks.context import Identity
@@ -35,6 +37,8 @@ REFRESH_MS = 3_000
 RETRY_SECONDS = 1.0
 CLOSE_SECONDS = 2.0
 HEARD = (b"intervention_issued", b"incident_opened", b"incident_resolved", b"run_assessed")
+MOST_DISTRUSTED = 16
+"""So many commands that are not believed are answered with a receipt; more are only counted."""
 GOOD_KEPT = 2
 """Good checkpoints that are remembered: one, and the one before it, should the first turn out to be damaged."""
 
@@ -57,7 +61,7 @@ class LogRecord(Protocol):
 class Commands(Protocol):
     """Where rank 0 gets its commands from, in the order of the log."""
 
-    def take(self) -> InterventionIssued | None:
+    def take(self) -> "InterventionIssued | Distrusted | None":
         """The next command, if one has come; never waits."""
 
     def judged(self) -> Judgement:
@@ -67,14 +71,27 @@ class Commands(Protocol):
         """Nothing more will be taken. Takes `within` seconds at most."""
 
 
-class Inbox:
-    """This run's commands, picked out of a partition shared by many runs. One thread offers, another takes."""
+class Distrusted(NamedTuple):
+    """A command that bears no signature of a key that was given to this process, and why it is not believed."""
 
-    def __init__(self, run_id: str) -> None:
+    command: InterventionIssued
+    why: Untrusted
+
+
+class Inbox:
+    """This run's commands, picked out of a partition shared by many runs. One thread offers, another takes.
+
+    What is offered is believed where `trust` does; all else of the governor's is passed over, and its commands are kept
+    for a receipt that says so.
+    """
+
+    def __init__(self, run_id: str, trust: Callable[[], Trust] = lambda: OPEN) -> None:
+        self._trust = trust
+        self.refused = 0
         self._run_id = run_id
         self._key = run_id.encode()
         self._places: dict[str, tuple[str, int]] = {}
-        self._waiting: deque[InterventionIssued] = deque()
+        self._waiting: deque[InterventionIssued | Distrusted] = deque()
         self.malformed = 0
         self.judged = Judgement()
 
@@ -85,6 +102,8 @@ class Inbox:
         event = decode(record.headers, record.value)
         if isinstance(event, Malformed):
             self._complain(event, record.offset)
+        elif (objection := self._objection(event, record)) is not None:
+            self._distrust(event, objection, record.offset)
         elif isinstance(event, InterventionIssued) and event.run_id == self._run_id:
             self._accept(event, (log_id, record.offset))
         elif isinstance(event, IncidentOpened | IncidentResolved) and event.run_id == self._run_id:
@@ -93,8 +112,25 @@ class Inbox:
         elif isinstance(event, RunAssessed) and event.run_id == self._run_id:
             self._hear_of_good(event)
 
-    def take(self) -> InterventionIssued | None:
+    def take(self) -> InterventionIssued | Distrusted | None:
         return self._waiting.popleft() if self._waiting else None
+
+    def _objection(self, event: AnyEvent, record: LogRecord) -> Untrusted | None:
+        return self._trust().objection(event, Encoded(record.value or b"", list(record.headers)))
+
+    def _distrust(self, event: AnyEvent, why: Untrusted, offset: int) -> None:
+        self.refused += 1
+        mine = isinstance(event, InterventionIssued) and event.run_id == self._run_id
+        if mine and self.refused <= MOST_DISTRUSTED:
+            self._waiting.append(Distrusted(event, why))
+        if self.refused == 1:
+            log.error(
+                "pilothouse: %s at offset %d is not believed (the next are only counted): %s: %s",
+                event.kind,
+                offset,
+                why.reason,
+                why.detail,
+            )
 
     def _hear_of_good(self, event: RunAssessed) -> None:
         """How far back the last good checkpoint lies. One that lies before those that were heard of takes them back."""
@@ -178,12 +214,20 @@ class Orders:
 class Follower:
     """Follows the control topic on a thread of its own until closed; a broker that is away is waited for."""
 
-    def __init__(self, kafka: Address, run_id: str, *, log_in_memory: bool, since: float) -> None:
+    def __init__(
+        self,
+        kafka: Address,
+        run_id: str,
+        *,
+        log_in_memory: bool,
+        since: float,
+        trust: Callable[[], Trust] = lambda: OPEN,
+    ) -> None:
         self._kafka = access_of(kafka)
         self._run_id = run_id
         self._log_in_memory = log_in_memory
         self._since_ms = int((since - CLOCK_SLACK_SECONDS) * 1_000)
-        self._inbox = Inbox(run_id)
+        self._inbox = Inbox(run_id, trust)
         self._closed = threading.Event()
         self._silent = False
         self._thread = threading.Thread(target=self._run, name="pilothouse-control", daemon=True)
@@ -192,7 +236,7 @@ class Follower:
         self._thread.start()
         return self
 
-    def take(self) -> InterventionIssued | None:
+    def take(self) -> InterventionIssued | Distrusted | None:
         return self._inbox.take()
 
     @property
@@ -287,6 +331,6 @@ class Follower:
         return getattr(consumer._cluster, "cluster_id", None)
 
 
-def follow(kafka: Address, run_id: str, *, log_in_memory: bool) -> Follower:
+def follow(kafka: Address, run_id: str, *, log_in_memory: bool, trust: Callable[[], Trust] = lambda: OPEN) -> Follower:
     """A started follower for a run whose process begins now."""
-    return Follower(kafka, run_id, log_in_memory=log_in_memory, since=time.time()).start()
+    return Follower(kafka, run_id, log_in_memory=log_in_memory, since=time.time(), trust=trust).start()

@@ -14,8 +14,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from ...events.actions import ActionKind
-from ...events.errors import CheckpointError, RestartRequired
+from ...events.errors import CheckpointError, RestartRequired, SettingsInvalid
+from ...events.signing import Trust
 from ...events.telemetry import LR_RAMP, RecipeChanged
+from ...keyring import trust_of
 from ...settings import Settings
 from ..checkpoints.saving import Saving
 from ..checkpoints.sharding import obstacle
@@ -58,7 +60,30 @@ def open_links(run: Teller, settings: Settings) -> Links:
     ballots = find_ballots(key, identity.rank, identity.world_size)
     if identity.rank != 0:
         return Links(ballots)
-    return Links(ballots, follow(settings.log_access, identity.run_id, log_in_memory=settings.embedded_broker))
+    trust, in_memory = trusted(settings), settings.embedded_broker
+    return Links(ballots, follow(settings.log_access, identity.run_id, log_in_memory=in_memory, trust=trust))
+
+
+def trusted(settings: Settings) -> Callable[[], Trust]:
+    """Whose commands are obeyed. A training does not die of keys that cannot be read: it obeys nobody."""
+    try:
+        trust = trust_of(settings)
+    except SettingsInvalid as error:
+        log.error("pilothouse: no command will be obeyed: %s", error)
+        return Trust
+    if not trust().required:
+        log.warning(
+            "pilothouse: commands are not signed: whoever can write to Kafka at %s can steer this run "
+            "(PILOTHOUSE_TRUSTED_KEYS names the keys to obey)",
+            settings.kafka,
+        )
+    elif not trust().keys:
+        log.error(
+            "pilothouse: no command will be obeyed: Kafka at %s is open to others, and no keys were given to obey; "
+            "name them in PILOTHOUSE_TRUSTED_KEYS or PILOTHOUSE_TRUSTED_KEYS_FILE",
+            settings.kafka,
+        )
+    return trust
 
 
 class Pilot:

@@ -21,7 +21,7 @@ from ..ranks.ballots import Ballots, BallotsLost
 from ..ranks.pace import StepPace
 from ..teller import Teller
 from .actuators import Actuators
-from .control import Commands, Orders, Refusal
+from .control import Commands, Distrusted, Orders, Refusal
 from .effects import Effect, tell_receipt
 from .following import Following
 from .plan import Planned
@@ -29,6 +29,8 @@ from .plan import Planned
 MAX_TRIES = 4
 PATIENCE_SECONDS = 30.0
 PAUSE_LOOK_SECONDS = 0.05
+DISTRUSTED_PREFIX = "distrusted-"
+"""Stands before the id in the receipt for a command that was not believed."""
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +139,7 @@ class Steering:
 
     def _feed(self, step: int, commands: Commands) -> None:
         """Put the next command before all ranks, if there is one that may be obeyed."""
-        trying = self._trying or self._next(commands)
+        trying = self._trying or self._next(commands, step)
         if trying is None:
             return
         self._trying = None
@@ -152,9 +154,17 @@ class Steering:
         else:
             self._propose(trying, step)
 
-    def _next(self, commands: Commands) -> _Attempted | None:
-        command = self._later.popleft() if self._later else commands.take()
+    def _next(self, commands: Commands, step: int) -> _Attempted | None:
+        command = self._later.popleft() if self._later else self._heard(commands, step)
         return _Attempted(command) if command is not None else None
+
+    def _heard(self, commands: Commands, step: int) -> InterventionIssued | None:
+        """The next command that is believed; one that is not gets its receipt here."""
+        command = commands.take()
+        if not isinstance(command, Distrusted):
+            return command
+        self._tell_distrust(command, step)
+        return None
 
     def _refused_here(self, command: InterventionIssued) -> Refusal | None:
         if self.following is not None and not command.concerns_the_run:
@@ -164,6 +174,14 @@ class Steering:
             return Refusal("rejected", "NotPaused: there is nothing to resume")
         reason = self.actuators.refusal(command.action, command.bounds)
         return Refusal("rejected", reason) if reason is not None else None
+
+    def _tell_distrust(self, doubtful: Distrusted, step: int) -> None:
+        """A receipt under a name of its own: what is said in the name of an intervention says nothing about it."""
+        command, why = doubtful
+        if self.orders.is_foreign(command, self.run.identity):
+            return
+        named = command.model_copy(update={"intervention_id": f"{DISTRUSTED_PREFIX}{command.intervention_id}"[:200]})
+        tell_receipt(self.run, named, Effect("rejected", f"{why.reason}: {why.detail}"), step)
 
     def _refuse(self, command: InterventionIssued, refusal: Refusal, step: int) -> None:
         known = command.intervention_id in self.orders.dealt_with
@@ -286,7 +304,7 @@ class Steering:
 
     def _ending_command(self, commands: Commands, step: int) -> InterventionIssued | None:
         """Rank 0: a `resume` or `stop` that may be obeyed. Everything else waits until the pause is over."""
-        command = commands.take()
+        command = self._heard(commands, step)
         if command is None or self.orders.is_foreign(command, self.run.identity):
             return None
         if not isinstance(command.action, Resume | Stop):

@@ -23,7 +23,9 @@ SHIPPED = {".css", ".py", ".sql", ".yaml"}
 BASE = {
     "annotated-doc",
     "annotated-types",
+    "cffi",
     "crc32c",
+    "cryptography",
     "kafka-python",
     "markdown-it-py",
     "mdurl",
@@ -31,6 +33,7 @@ BASE = {
     "pilothouse",
     "psutil",
     "pydantic",
+    "pycparser",
     "pydantic-core",
     "pygments",
     "rich",
