@@ -15,6 +15,7 @@ import typer
 from . import (
     advice_command,
     attach,
+    audit,
     backtest_command,
     compare_command,
     export_command,
@@ -98,6 +99,7 @@ def _assemble() -> None:
     commands.command(rich_help_panel=operate)(status.status)
     commands.add_typer(policy.policy, name="policy", rich_help_panel=act)
     commands.add_typer(stack_commands.topics, name="topics", rich_help_panel=operate)
+    commands.add_typer(audit.audit, name="audit", rich_help_panel=operate)
     commands.add_typer(keys.keys, name="keys", rich_help_panel=operate)
     commands.add_typer(spool_commands.spool, name="spool", rich_help_panel=operate)
     commands.add_typer(storage_command.storage, name="storage", rich_help_panel=operate)

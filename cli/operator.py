@@ -4,6 +4,7 @@ which lists what waits for one. An order is a record of the log like any other, 
 It is told to the governor, which answers it and commands the trainers; `ordering` waits a little for what follows.
 """
 
+import socket
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -162,7 +163,11 @@ def _order(run: str, verb: str, data_dir: Path | None, about: dict[str, Any], sh
     from .rendering import json_line, print_line
 
     wait, as_json = shown
-    given = dict(about) | {"who": f"{about['who']} via {person()}" if about["who"] else person()}
+    given = (
+        dict(about)
+        | {"origin": f"command line on {socket.gethostname()}"[:200]}
+        | {"who": f"{about['who']} via {person()}" if about["who"] else person()}
+    )
     order_of("a-run", verb, **given | ({"intervention_id": "one"} if "intervention_id" in given else {}))
     archive = open_archive(data_dir)
     run_id = full_name(archive.client, run)

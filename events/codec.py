@@ -41,6 +41,7 @@ UPCASTS: Upcasts = {
     ("intervention_issued", 1): dict,
     ("intervention_proposed", 1): dict,
     ("operator_command", 1): dict,
+    ("operator_command", 2): dict,
     ("run_assessed", 1): dict,
     ("run_started", 1): dict,
     ("telemetry_gap", 1): dict,

@@ -74,6 +74,7 @@ class OperatorCommand(Fact):
     condition: ConditionType | None = None
     steps: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
     seconds: Annotated[int, Field(ge=0, le=100_000_000)] | None = None
+    origin: Annotated[str, Field(max_length=200)] = ""
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

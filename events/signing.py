@@ -91,15 +91,17 @@ class Trust:
     keys: tuple[PublicKey, ...] = ()
     required: bool = True
 
-    def objection(self, event: AnyEvent, encoded: Encoded) -> Untrusted | None:
-        """Why this event is not believed; None where it may be, or where anybody may say it."""
+    def objection(self, event: AnyEvent, encoded: Encoded, *, past: bool = False) -> Untrusted | None:
+        """Why this event is not believed; None where it may be, or where anybody may say it. Of the `past` a retired
+        key may tell.
+        """
         roles = who_may_say(event)
         if not roles or not self.required:
             return None
         found = self.signer(encoded)
         if isinstance(found, Untrusted):
             return found
-        if found.retired:
+        if found.retired and not past:
             return Untrusted("UnknownKey", f"key {found.id} ({found.name}) is retired")
         if found.role not in roles:
             return Untrusted(

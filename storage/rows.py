@@ -92,13 +92,14 @@ def rows_of(records: Sequence[Archived]) -> Rows:
             case Tick() as tick:
                 rows.ticks.append((tick.partition, tick.writer_id, tick.seq, tick.at, *record.place))
             case Fact() | Decision():
-                rows.events.append(_event_row(record))
+                rows.events.append(event_row(record))
             case _ as unreachable:
                 assert_never(unreachable)
     return rows
 
 
-def _event_row(record: Archived) -> Row:
+def event_row(record: Archived) -> Row:
+    """The values of `EVENT_LOG`'s columns, in their order."""
     event = record.event
     attempt_id, attempt, rank = _lineage(event)
     writer_id, seq = (event.writer_id, event.seq) if isinstance(event, Fact) else ("", 0)

@@ -77,15 +77,16 @@ class Log(Protocol):
 @dataclass(frozen=True, slots=True)
 class Guard:
     """Whom a worker believes, asked anew each time, and how it signs what it says (`keyring`). By itself it believes
-    everything and signs nothing.
+    everything and signs nothing. To one that only remembers (`past`) retired keys may tell what they told.
     """
 
     trust: Callable[[], Trust] = lambda: OPEN
     seal: Callable[[Encoded], Encoded] = lambda encoded: encoded
+    past: bool = False
 
     def objection(self, event: AnyEvent, record: Delivered) -> Untrusted | None:
         """Why this event of the record is not believed, where it is one that can steer."""
-        return self.trust().objection(event, record.encoded)
+        return self.trust().objection(event, record.encoded, past=self.past)
 
 
 NO_GUARD = Guard()

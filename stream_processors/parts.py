@@ -69,7 +69,7 @@ def guard_of(settings: Settings, role: Role) -> Guard:
         )
     elif role != "archiver":
         refuse_unbelieved(signer.keys(), trust(), role)
-    return Guard(trust, signer)
+    return Guard(trust, signer, past=role == "archiver")
 
 
 def _archive_insert(settings: Settings) -> Insert:

@@ -58,6 +58,7 @@ def order(
         given.verb,
         why=given.why,
         who=f"{person.name} via the control room",
+        origin=f"control room, from {request.client.host if request.client else 'an unknown address'}",
         needs_why=given.verb not in BARE and not _ends_a_silence(given),
         **{name: value for name, value in about.items() if value != ""},
     )
