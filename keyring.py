@@ -63,10 +63,10 @@ class Signer:
     """Signs what this process says, with every key that it has; with none, nothing is signed."""
 
     def __init__(self, keys: Callable[[], tuple[PrivateKey, ...]] = tuple) -> None:
-        self.keys = keys
+        self.held = keys
 
     def __call__(self, encoded: Encoded) -> Encoded:
-        return signed(encoded, self.keys())
+        return signed(encoded, self.held())
 
 
 def signer_of(settings: Settings) -> Signer:

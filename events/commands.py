@@ -59,10 +59,11 @@ and the `delta` that was declared. `data_freshness`: hours from capture to train
 class OperatorCommand(Fact):
     """A person's order, always with who and why. `approve`/`decline` name an intervention, `intervene` brings an
     action, and `pause`/`stop` may bring theirs. `silence` is about a rule, about the rules that name a condition, or
-    about all, for so many judged steps or seconds; for 0 it ends what was silenced.
+    about all, for so many judged steps or seconds; for 0 it ends what was silenced. `origin` is where it was given: the
+    command line of a machine, or the control room and the address it was called from.
     """
 
-    schema_version: ClassVar[int] = 2
+    schema_version: ClassVar[int] = 3
 
     kind: Literal["operator_command"] = "operator_command"
     verb: CommandVerb

@@ -68,7 +68,7 @@ def guard_of(settings: Settings, role: Role) -> Guard:
             settings.kafka,
         )
     elif role != "archiver":
-        refuse_unbelieved(signer.keys(), trust(), role)
+        refuse_unbelieved(signer.held(), trust(), role)
     return Guard(trust, signer, past=role == "archiver")
 
 

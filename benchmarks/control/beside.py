@@ -29,7 +29,7 @@ from pilothouse.events.union import AnyDecision, AnyEvent, AnyInput, Record
 from pilothouse.governance.policy import policy_hash
 from pilothouse.producers.checkpoints.retention import Judgement
 from pilothouse.producers.ranks.context import Identity
-from pilothouse.producers.steering.control import CLOSE_SECONDS, Inbox
+from pilothouse.producers.steering.control import CLOSE_SECONDS, Distrusted, Inbox
 from pilothouse.stream_processors.fold import fold
 from pilothouse.stream_processors.replay import prove
 from pilothouse.stream_processors.run_state import new_state
@@ -119,7 +119,7 @@ class Blocking:
 
     # ---------------------------------------------------------------------------------------------- its commands
 
-    def take(self) -> InterventionIssued | None:
+    def take(self) -> InterventionIssued | Distrusted | None:
         return self._inbox.take()
 
     def judged(self) -> Judgement:

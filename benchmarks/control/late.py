@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from pilothouse.events.decisions import InterventionIssued
 from pilothouse.producers.checkpoints.retention import Judgement
-from pilothouse.producers.steering.control import CLOSE_SECONDS, Commands
+from pilothouse.producers.steering.control import CLOSE_SECONDS, Commands, Distrusted
 
 
 class _Heard(NamedTuple):
@@ -36,6 +36,8 @@ class Late:
         """So many updates are done; what has come until now is heard now."""
         self._update = update
         while (command := self._commands.take()) is not None:
+            if isinstance(command, Distrusted):
+                continue
             if self._chance.random() < self._share:
                 self.lost += 1
                 continue

@@ -120,8 +120,7 @@ class Inbox:
 
     def _distrust(self, event: AnyEvent, why: Untrusted, offset: int) -> None:
         self.refused += 1
-        mine = isinstance(event, InterventionIssued) and event.run_id == self._run_id
-        if mine and self.refused <= MOST_DISTRUSTED:
+        if isinstance(event, InterventionIssued) and event.run_id == self._run_id and self.refused <= MOST_DISTRUSTED:
             self._waiting.append(Distrusted(event, why))
         if self.refused == 1:
             log.error(

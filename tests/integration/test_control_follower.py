@@ -72,7 +72,7 @@ def heard(follower: Follower, count: int, within: float = 30.0) -> list[str]:
     ids: list[str] = []
     while len(ids) < count and time.monotonic() < deadline:
         one = follower.take()
-        if one is not None:
+        if isinstance(one, InterventionIssued):
             ids.append(one.intervention_id)
         else:
             time.sleep(0.02)

@@ -44,6 +44,7 @@ def wire(offset: int, command: AnyDecision) -> Wire:
 def taken(inbox: Inbox) -> list[InterventionIssued]:
     received = []
     while (one := inbox.take()) is not None:
+        assert isinstance(one, InterventionIssued)
         received.append(one)
     return received
 

@@ -50,7 +50,7 @@ def test_keys_may_stand_in_the_environment(folder: KeyFolder) -> None:
     environ = {"PILOTHOUSE_TRUSTED_KEYS": public.line(), "PILOTHOUSE_SIGNING_KEY": private.line()}
     settings = load_settings({"PILOTHOUSE_DATA_DIR": "/none", **environ})
     assert trust_of(settings)().keys == (public,)
-    assert signer_of(settings).keys() == (private,)
+    assert signer_of(settings).held() == (private,)
     assert private.line().split()[2] not in repr(settings)
 
 
@@ -58,10 +58,10 @@ def test_a_running_process_takes_up_a_rotation(folder: KeyFolder) -> None:
     trust, signer = trust_of(settings_of(folder)), signer_of(settings_of(folder))
     old = folder.signing("governor")[0].public
     folder.add("governor", "governor-2")
-    assert [key.name for key in signer] == ["governor-1", "governor-2"]
+    assert [key.name for key in signer.held()] == ["governor-1", "governor-2"]
     assert {"governor-1", "governor-2"} <= {key.name for key in trust().keys}
     folder.retire(old.id)
-    assert [key.name for key in signer] == ["governor-2"]
+    assert [key.name for key in signer.held()] == ["governor-2"]
     assert [key.name for key in trust().keys if key.retired] == ["governor-1"]
 
 
