@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..events.errors import PolicyInvalid, UserMistake
+from ..governance import policy as shipped
 from ..governance.applies_to import clashes
 from ..governance.policy import SHIPPED, Policy, read_policy, shipped_policy_text, told
 from ..governance.policy_yaml import Fault
 from ..stream_processors.policy_text import files_of, text_of
+
+SHIPPED_IN = Path(shipped.__file__).parent / "policies"
 
 
 class PolicySource(NamedTuple):
@@ -56,6 +59,11 @@ def texts(sources: Sequence[str]) -> list[PolicySource]:
         PolicyInvalid: a file cannot be read.
     """
     return [PolicySource(str(file), text_of(file)) if isinstance(file, Path) else file for file in _found(sources)]
+
+
+def policy_path(given: Path) -> Path:
+    """Where the policies are that a stack is given: a file, a folder, or that of the shipped policy of this name."""
+    return SHIPPED_IN / f"{given}.yaml" if str(given) in SHIPPED and not given.exists() else given
 
 
 def named(source: PolicySource) -> Policy:

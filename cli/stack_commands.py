@@ -25,7 +25,8 @@ def up(  # noqa: PLR0913, PLR0917  # one argument for each option
     kafka_home: Annotated[Path | None, typer.Option(help="Run the Apache Kafka unpacked here; its log is kept")] = None,
     kafka: Annotated[str | None, typer.Option(help="Use the Kafka that runs at HOST:PORT")] = None,
     policy: Annotated[
-        Path | None, typer.Option(help="The policy that new runs get, or a folder of policies [default: observe-only]")
+        Path | None,
+        typer.Option(help="Of new runs: a file, a folder, or a shipped policy [default: observe-only]"),
     ] = None,
     advisor: Annotated[
         bool | None,

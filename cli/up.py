@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -56,7 +56,7 @@ def up(wanted: Wanted, console: Console) -> None:
     Raises:
         UserMistake, Unavailable: it cannot be started, and nothing of it is left.
     """
-    _check(wanted)
+    wanted = _checked(wanted)
     began = time.monotonic()
     data_dir = load_settings(os.environ, data_dir=wanted.data_dir).data_dir.absolute()
     with _owning(data_dir), _signals_raise():
@@ -75,16 +75,21 @@ def up(wanted: Wanted, console: Console) -> None:
     console.print("stopped; the archive is kept in " + str(data_dir), soft_wrap=True)
 
 
-def _check(wanted: Wanted) -> None:
+def _checked(wanted: Wanted) -> Wanted:
+    """The same, with the file of the policy where a shipped one was named."""
     require(LOCAL, "`pilothouse up`")
     if wanted.kafka and wanted.kafka_home:
         raise UserMistake("--kafka names a Kafka that runs, --kafka-home one to run: give one of them")
     if wanted.kafka:
         servers(wanted.kafka)  # refuses what is no address
-    if wanted.policy is not None:
-        from ..stream_processors.policy_text import read_policies
+    if wanted.policy is None:
+        return wanted
+    from ..stream_processors.policy_text import read_policies
+    from .policy_sources import policy_path
 
-        read_policies(wanted.policy)  # its faults are better said here than by a worker that does not start
+    known = replace(wanted, policy=policy_path(wanted.policy))
+    read_policies(known.policy)  # its faults are better said here than by a worker that does not start
+    return known
 
 
 @contextmanager

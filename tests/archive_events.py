@@ -23,6 +23,7 @@ from pilothouse.events.envelope import Decision, LogPlace
 from pilothouse.events.telemetry import (
     CheckpointRestored,
     CheckpointSaved,
+    CheckpointUnavailable,
     EvalCompleted,
     Heartbeat,
     InterventionReceipt,
@@ -118,6 +119,8 @@ def story(run_id: str) -> list[AnyEvent]:
         decided(run_id, RunAssessed, 19, phase="Normal", margin=0.8, stability_score=97.5, features={"loss_z": -INF}),
         *(rank.tell(RunEnded, outcome="completed", step=10) for rank in (zero, one)),
         decided(run_id, PhaseChanged, 20, phase="Ended", was="Normal", reason="Completed", basis=LogPlace(0, 0, 13)),
+        zero.tell(CheckpointUnavailable, step=10, checkpoint_id="c10", path="/c10", how="rotated",
+                  reason="two newer ones are kept"),
     ]  # fmt: skip
     return begun + ended
 

@@ -1,8 +1,8 @@
 """A run's checkpoints as candidates for selection: by what was suspect about them, evaluation, and stability. Pure.
 
-A checkpoint is suspect where it was rejected, or saved between the onset and the end of an incident. The others stand
-first, in the order of the last evaluation up to their step, by whole percents behind the best; of equals the greater
-stability margin decides, then the later step. Called by `overview`.
+A checkpoint is suspect where it was rejected, is not there any more, or was saved between the onset and the end of an
+incident. The others stand first, in the order of the last evaluation up to their step, by whole percents behind the
+best; of equals the greater stability margin decides, then the later step. Called by `overview`.
 """
 
 import math
@@ -109,6 +109,8 @@ def _standing(material: Material, row: Row) -> tuple[str | None, float | None]:
 def _suspicions(incidents: Iterable[Row], row: Row) -> Iterable[str]:
     if row["rejected"]:
         yield f"rejected: {row['rejected_reason']}"
+    if row["lost"]:
+        yield ": ".join(filter(None, (row["lost"].replace("_", " "), row["lost_reason"])))
     for incident in incidents:
         last = incident["resolved_at"]
         opened = incident["opened_at"]

@@ -146,7 +146,7 @@ ORDER BY log_epoch, log_offset;
 
 -- name: checkpoints
 SELECT checkpoint_id, attempt_id, attempt, rank, step, toUnixTimestamp64Micro(at) AS at, path, manifest_sha256, size_bytes, took_s,
-    rejected, rejected_reason, times_restored
+    rejected, rejected_reason, times_restored, lost, lost_reason
 FROM checkpoints
 WHERE run_id = {run:String}
 ORDER BY at, checkpoint_id;

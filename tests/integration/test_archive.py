@@ -181,9 +181,10 @@ def test_evaluations_and_assessments_keep_every_bit_and_infinity(client: Client)
 
 def test_checkpoints_say_what_became_of_them(client: Client) -> None:
     became = {
-        row["checkpoint_id"]: (row["rejected"], row["times_restored"]) for row in queries.checkpoints_of(client, "gpt")
+        row["checkpoint_id"]: (row["rejected"], row["times_restored"], row["lost"], row["lost_reason"])
+        for row in queries.checkpoints_of(client, "gpt")
     }
-    assert became == {"c8": (False, 2), "c10": (True, 0)}
+    assert became == {"c8": (False, 2, "", ""), "c10": (True, 0, "rotated", "two newer ones are kept")}
 
 
 def test_a_series_counts_what_was_not_finite_and_leaves_it_out_of_the_mean(client: Client) -> None:

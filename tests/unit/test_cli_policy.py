@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from pilothouse.cli.policy_sources import policy_path
 from pilothouse.governance.policy import SHIPPED, shipped_policy_text
 from pilothouse.governance.policy_schema import schema_text
+from pilothouse.stream_processors.policy_text import read_policies
 from pilothouse.tests.stack_fixture import refused, typed
 
 RIGHT = "name: right\nrules:\n- {name: r, when: 'true', actions: [{action: stop}]}\n"
@@ -137,6 +139,13 @@ def test_a_persons_mistake_is_one_line(policy: Any, tmp_path: Path, words: tuple
 def test_what_cannot_be_used_is_not_explained_but_told(policy: Any) -> None:
     answer = policy("explain", "@wrong.yaml", wrong="name: p\nmode: on\nrules: []\n")
     assert "wrong.yaml cannot be used: line 2, column 7: mode: no value 'on'" in refused(answer)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_stack_is_given_a_shipped_policy_by_its_name_too(name: str, tmp_path: Path) -> None:
+    [known] = read_policies(policy_path(Path(name))).policies
+    assert known.text == shipped_policy_text(name)
+    assert policy_path(tmp_path / name) == tmp_path / name, "a path is a path"
 
 
 def test_a_file_goes_before_a_shipped_policy_of_its_name(policy: Any, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_a_run_that_told_no_rate_has_no_cost_and_one_that_told_nothing_no_hours(
 
 
 def checkpoint(step: int, **fields: Any) -> Row:
-    names = ("path", "size_bytes", "took_s", "times_restored", "rejected_reason")
+    names = ("path", "size_bytes", "took_s", "times_restored", "rejected_reason", "lost", "lost_reason")
     row = dict.fromkeys(names, 0) | {"checkpoint_id": f"c{step}", "step": step, "attempt": 1, "attempt_id": "a"}
     return row | {"at": step, "rejected": False} | fields
 
