@@ -41,9 +41,9 @@ class Settings(BaseModel):
     http(s)://user:password@host:port/database, `clickhouse_ca` a PEM file.
     `log_epoch` counts how often the log was lost and begun anew. `slot` names this worker among its equals. A trainer
     samples its machine every `resources_seconds`; 0 is never. It keeps up to `spool_bytes` on disk; below one folder
-    all of them, the dead too, keep `spool_total_bytes`. With
-    `clickhouse_cluster` the archive lies on that cluster; it keeps each class of data for so many days, 0 for ever
-    (`storage.retention`). `llm_model` is what the advisor `llm` asks, `provider:name` as
+    all of them, the dead too, keep `spool_total_bytes`. A worker ends when none of the last `dead_letter_limit` records
+    could be read; 0 is never. With `clickhouse_cluster` the archive lies on that cluster; it keeps each class of data
+    for so many days, 0 for ever (`storage.retention`). `llm_model` is what the advisor `llm` asks, `provider:name` as
     pydantic-ai has them, or the bare name at an endpoint of OpenAI's kind (`llm_base_url`); without one it is off.
     Prices are in USD for a million tokens; without a temperature the provider's own counts.
     """
@@ -75,6 +75,7 @@ class Settings(BaseModel):
     state_flush_seconds: Annotated[float, Field(gt=0, le=5)] = 0.5
     archive_batch: Annotated[int, Field(ge=1, le=100_000)] = 500
     archive_linger_seconds: Annotated[float, Field(gt=0)] = 0.5
+    dead_letter_limit: Annotated[int, Field(ge=0)] = 500
     producer_flush_seconds: Annotated[float, Field(gt=0)] = 0.5
     heartbeat_seconds: Annotated[float, Field(gt=0)] = 2.0
     spool_dir: Path | None = None

@@ -18,6 +18,7 @@ from . import (
     audit,
     backtest_command,
     compare_command,
+    deadletter_command,
     export_command,
     import_command,
     keys,
@@ -101,6 +102,7 @@ def _assemble() -> None:
     commands.add_typer(stack_commands.topics, name="topics", rich_help_panel=operate)
     commands.add_typer(audit.audit, name="audit", rich_help_panel=operate)
     commands.add_typer(keys.keys, name="keys", rich_help_panel=operate)
+    commands.add_typer(deadletter_command.deadletter, name="deadletter", rich_help_panel=operate)
     commands.add_typer(spool_commands.spool, name="spool", rich_help_panel=operate)
     commands.add_typer(storage_command.storage, name="storage", rich_help_panel=operate)
 

@@ -13,7 +13,7 @@ import typer
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where everything is kept [default: ~/.pilothouse]")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON lines instead of a table")]
 
-topics = typer.Typer(no_args_is_help=True, help="The topics on the broker: list, make, and read the dead letters.")
+topics = typer.Typer(no_args_is_help=True, help="The topics on the broker: list and make them.")
 
 
 def up(  # noqa: PLR0913, PLR0917  # one argument for each option
@@ -96,19 +96,3 @@ def create_topics(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     settings = load_settings(os.environ, data_dir=data_dir)
     states = create(settings.log_access, settings.partitions, settings.replication)
     show_rows([state.as_row() for state in states], as_json=as_json)
-
-
-@topics.command("deadletters")
-def dead_letters(
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, the latest")] = 50,
-    data_dir: DataDir = None,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON lines, with all of each record's bytes")] = False,
-) -> None:
-    """What arrived and could not be used: why, where it stood, and its original bytes. Oldest first."""
-    from ..settings import load_settings
-    from .dead_letters import COLUMNS, read_dead_letters
-    from .rendering import show_rows
-
-    settings = load_settings(os.environ, data_dir=data_dir)
-    letters = read_dead_letters(settings, limit)
-    show_rows([letter.as_row() for letter in letters], as_json=as_json, columns=COLUMNS, empty="no dead letters")

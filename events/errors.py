@@ -9,6 +9,7 @@ PilothouseError
 │   ├── DirectoryInUse     another process owns the data directory: which one
 │   ├── SpoolInUse         the process that spooled this lives: which one
 │   ├── QueryRefused       the SQL cannot be run: why, with ClickHouse's code
+│   ├── EverythingMalformed  none of the last records could be read: stop, a person must look
 │   ├── FileRefused        a file to import cannot be used: where in it, and why
 │   └── MigrationRefused   the archive's schema is not one this code may touch: which file, what to do
 ├── Unavailable            try again later; nothing is lost meanwhile
@@ -60,6 +61,10 @@ class QueryRefused(UserMistake):
     def __init__(self, message: str, code: int = 0) -> None:
         super().__init__(message)
         self.code = code
+
+
+class EverythingMalformed(UserMistake):
+    """None of the last records could be read: to go on would drain the topic; the message says what to do."""
 
 
 class FileRefused(UserMistake):

@@ -16,6 +16,7 @@ from ..events.topics import CONTROL, DEADLETTER, TELEMETRY
 from ..settings import Settings
 from .advisor import Advisor
 from .archiver import Archiver
+from .dead_letter_office import DeadLetterOffice
 from .faust_log import FaustLog
 from .foreign_batches import read_foreign_batches
 from .governor import Governor, Judge
@@ -141,7 +142,9 @@ def _governor(app: faust.App, settings: Settings, layout: Layout, parts: Parts) 
     table = app.Table("run-states", key_type=bytes, value_type=bytes, partitions=layout.telemetry, use_partitioner=True)
     log = parts.around(FaustLog(app, table))
     troubles = Troubles(settings.data_dir / "troubles" / f"governor-{settings.slot}.json")
-    judge = Judge(parts.core, read_policies(settings.policy_file), layout, troubles, parts.history, parts.guard)
+    office = _office(settings, role="governor", layout=layout)
+    policies = read_policies(settings.policy_file)
+    judge = Judge(parts.core, policies, layout, troubles, office, parts.history, parts.guard)
     governor = Governor(log, judge, settings.log_epoch)
     ticker = Ticker(log, lambda: governor.assigned, settings.tick_seconds, parts.guard)
 
@@ -161,11 +164,17 @@ def _archiver(app: faust.App, settings: Settings, layout: Layout, parts: Parts) 
         raise ValueError("an archiver needs an archive")
     troubles = Troubles(settings.data_dir / "troubles" / f"archiver-{settings.slot}.json")
     log = parts.around(FaustLog(app))
-    archiver = Archiver(log, parts.insert, layout, settings.log_epoch, troubles, parts.guard)
+    office = _office(settings, role="archiver", layout=layout)
+    archiver = Archiver(log, parts.insert, office, settings.log_epoch, troubles, parts.guard)
     worker = Worker(app, archiver, asyncio.get_running_loop().create_future())
     topics = (TELEMETRY.name, CONTROL.name)
     _attach(worker, _Feed(topics, settings.archive_linger_seconds, settings.archive_batch, archiver.assign))
     return worker
+
+
+def _office(settings: Settings, role: Role, layout: Layout) -> DeadLetterOffice:
+    note = settings.data_dir / "troubles" / f"{role}-{settings.slot}-unreadable.json"
+    return DeadLetterOffice(layout.deadletter, settings.dead_letter_limit, note)
 
 
 def _advisor(app: faust.App, layout: Layout, parts: Parts) -> Worker:

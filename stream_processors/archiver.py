@@ -10,13 +10,14 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 
 from ..events.codec import Malformed, decode
+from ..events.commands import Tick
 from ..events.envelope import LogPlace
 from ..events.errors import BrokerUnavailable, PilothouseError, StateBehindLog
 from ..events.topics import CONTROL
 from ..storage.archive import Archived, Poison
 from .acknowledgements import Delivery, Position
-from .deadletter import dead_letter
-from .log import NO_GUARD, Delivered, Guard, Layout, Log, Outgoing, Source
+from .dead_letter_office import DeadLetterOffice
+from .log import NO_GUARD, Delivered, Guard, Log, Outgoing, Source
 from .troubles import Troubles
 
 FIRST_PAUSE = 0.2
@@ -33,13 +34,19 @@ class Archiver:
     """All partitions of this worker. One call at a time, so that no two inserts ever overlap."""
 
     def __init__(  # noqa: PLR0913, PLR0917  # its ports, and where it stands in the log
-        self, log: Log, insert: Insert, layout: Layout, epoch: int, troubles: Troubles, guard: Guard = NO_GUARD
+        self,
+        log: Log,
+        insert: Insert,
+        office: DeadLetterOffice,
+        epoch: int,
+        troubles: Troubles,
+        guard: Guard = NO_GUARD,
     ) -> None:
         self.records = 0
         self.last_error = ""
         self._log = log
         self._insert = insert
-        self._layout = layout
+        self._office = office
         self._epoch = epoch
         self._troubles = troubles
         self._guard = guard
@@ -67,6 +74,7 @@ class Archiver:
         Raises:
             StateBehindLog: records were not delivered; a restart may bring them.
             BrokerUnavailable: the broker does not take a dead letter.
+            EverythingMalformed: nothing but unreadable records comes; nothing of this batch is acknowledged.
         """
         async with self._taking:
             positions = self._positions
@@ -90,10 +98,14 @@ class Archiver:
         event = decode(record.headers, record.body)
         fault = event if isinstance(event, Malformed) else self._guard.objection(event, record)
         if fault is None and not isinstance(event, Malformed):
+            if not isinstance(event, Tick):
+                self._office.readable()
             place = LogPlace(self._epoch, record.partition, record.offset)
             return Archived(record.topic, place, event, record.encoded)
-        if fault is not None and record.topic == CONTROL.name:  # what is wrong in telemetry is the governor's to report
-            letters.append(self._letter(record, fault.reason, fault.detail))
+        if fault is not None:
+            self._office.unreadable(record, fault.reason, fault.detail)
+            if record.topic == CONTROL.name:  # what is wrong in telemetry is the governor's to report
+                letters.append(self._office.letter(record, fault.reason, fault.detail))
         return None
 
     def _hole(self, record: Delivered, position: Position) -> None:
@@ -132,11 +144,7 @@ class Archiver:
         place = poison.record.place
         origin = (poison.record.topic, place.partition, place.offset)
         record = next(one for one in batch if (one.topic, one.partition, one.offset) == origin)
-        return self._letter(record, "ArchiveRefused", poison.reason)
-
-    def _letter(self, record: Delivered, reason: str, detail: str) -> Outgoing:
-        log.error("%s/%d@%d to dead letters: %s: %s", record.topic, record.partition, record.offset, reason, detail)
-        return dead_letter(record, reason, detail, self._layout.deadletter)
+        return self._office.letter(record, "ArchiveRefused", poison.reason)
 
     async def _publish(self, letters: Sequence[Outgoing]) -> None:
         if not letters:

@@ -13,13 +13,14 @@ from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..events.codec import Encoded, Malformed, decode
+from ..events.commands import Tick
 from ..events.envelope import LogPlace
 from ..events.errors import BrokerUnavailable, SettingsInvalid, StateBehindLog
 from ..events.telemetry import RunStarted
 from ..events.topics import CONTROL, TELEMETRY, partition_key, partition_of
 from ..events.union import AnyCommand, AnyDecision, AnyEvent, AnyTelemetry, Record
 from .acknowledgements import Delivery, Position
-from .deadletter import dead_letter
+from .dead_letter_office import DeadLetterOffice
 from .history import History
 from .kept import Restored, encode, trouble_key
 from .live_runs import Core, Judged, LivePartition
@@ -42,6 +43,7 @@ class Judge:
     policy: Policies
     layout: Layout
     troubles: Troubles
+    office: DeadLetterOffice
     history: History | None = None
     guard: Guard = NO_GUARD
 
@@ -99,6 +101,7 @@ class Governor:
         Raises:
             StateBehindLog: records are missing that a restart may find; it is remembered, nothing is acknowledged.
             BrokerUnavailable: the broker does not take the decisions.
+            EverythingMalformed: nothing but unreadable records comes; nothing of this batch is acknowledged.
         """
         async with self._folding:
             if self._finished:
@@ -187,12 +190,14 @@ class Governor:
         event = decode(record.headers, record.body)
         if isinstance(event, Malformed):
             partition.unreadable += 1
-            return [self._letter(record, event.reason, event.detail)]
+            return [self._unreadable(record, event.reason, event.detail)]
         if not isinstance(event, AnyTelemetry | AnyCommand):
-            return [self._letter(record, "NotTelemetry", f"{event.kind} belongs to {CONTROL.name}")]
+            return [self._unreadable(record, "NotTelemetry", f"{event.kind} belongs to {CONTROL.name}")]
         objection = self._judge.guard.objection(event, record)
         if objection is not None:
-            return [self._letter(record, objection.reason, objection.detail)]
+            return [self._unreadable(record, objection.reason, objection.detail)]
+        if not isinstance(event, Tick):
+            self._judge.office.readable()
         place = LogPlace(self._epoch, record.partition, record.offset)
         judged = partition.judge(Record(place, event))
         if judged.gap:
@@ -217,7 +222,7 @@ class Governor:
 
     def _effects(self, record: Delivered, event: AnyEvent, judged: Judged, partition: LivePartition) -> list[Outgoing]:
         effects = [self._decided(decision, partition.chained(decision)) for decision in judged.decisions]
-        effects += [self._letter(record, "FoldFault", fault) for fault in judged.faults]
+        effects += [self._judge.office.letter(record, "FoldFault", fault) for fault in judged.faults]
         if isinstance(event, RunStarted):
             state = partition.state(event.run_id)
             if state is not None and not state.policy_hash:
@@ -250,9 +255,9 @@ class Governor:
         partition = partition_of(started.run_id, self._judge.layout.telemetry)
         return outgoing(event, TELEMETRY.name, partition, self._judge.guard)
 
-    def _letter(self, record: Delivered, reason: str, detail: str) -> Outgoing:
-        log.error("%s/%d@%d to dead letters: %s: %s", record.topic, record.partition, record.offset, reason, detail)
-        return dead_letter(record, reason, detail, self._judge.layout.deadletter)
+    def _unreadable(self, record: Delivered, reason: str, detail: str) -> Outgoing:
+        self._judge.office.unreadable(record, reason, detail)
+        return self._judge.office.letter(record, reason, detail)
 
 
 def _where(partition: LivePartition) -> str:

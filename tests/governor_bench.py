@@ -6,6 +6,7 @@ from pilothouse.events.commands import Tick
 from pilothouse.events.decisions import PhaseChanged
 from pilothouse.events.telemetry import RunStarted, StepBatch
 from pilothouse.events.topics import TELEMETRY, partition_of
+from pilothouse.stream_processors.dead_letter_office import DeadLetterOffice
 from pilothouse.stream_processors.governor import Governor, Judge
 from pilothouse.stream_processors.history import History
 from pilothouse.stream_processors.kept import restore
@@ -50,10 +51,13 @@ class Bench:
         self.epoch = epoch
         self.history = history
         self.policies: Policies = POLICY
+        self.dead_letter_limit = 3
         self.governor = self._governor()
 
     def _governor(self) -> Governor:
-        judge = Judge(TINY, self.policies, Layout(4, 4, 4), Troubles(self.folder / "troubles.json"), self.history)
+        troubles = Troubles(self.folder / "troubles.json")
+        office = DeadLetterOffice(4, self.dead_letter_limit, self.folder / "unreadable.json")
+        judge = Judge(TINY, self.policies, Layout(4, 4, 4), troubles, office, self.history)
         return Governor(self.log, judge, self.epoch)
 
     async def start(self, committed: int | None = None) -> Governor:

@@ -105,11 +105,11 @@ def environ(data_dir: Path) -> dict[str, str]:
 
 
 def cli(
-    *arguments: str, data_dir: Path, timeout: float = 60, more: Mapping[str, str] | None = None
-) -> "subprocess.CompletedProcess[str]":
+    *arguments: str, data_dir: Path, timeout: float = 60, more: Mapping[str, str] | None = None, text: bool = True
+) -> "subprocess.CompletedProcess[Any]":
     """The command line, as a person types it."""
     env = environ(data_dir) | dict(more or {})
-    return subprocess.run([*CLI, *arguments], env=env, capture_output=True, text=True, timeout=timeout, check=False)
+    return subprocess.run([*CLI, *arguments], env=env, capture_output=True, text=text, timeout=timeout, check=False)
 
 
 def typed(*arguments: str, data_dir: Path, more: Mapping[str, str] | None = None) -> "subprocess.CompletedProcess[str]":

@@ -19,10 +19,12 @@ from pilothouse.events.codec import KIND_HEADER, SCHEMA_HEADER, encode
 from pilothouse.events.commands import RunAnnotated
 from pilothouse.events.envelope import TrainerFact
 from pilothouse.events.telemetry import EvalCompleted, LogLines, RunEnded, RunStarted
-from pilothouse.events.topics import TELEMETRY, partition_of
+from pilothouse.events.topics import DEADLETTER, TELEMETRY, partition_of
 from pilothouse.producers.delivery.connection import connected_producer
 from pilothouse.producers.delivery.kafka import send_fact
 from pilothouse.settings import load_settings
+from pilothouse.stream_processors.deadletter import dead_letter
+from pilothouse.stream_processors.log import Delivered
 from pilothouse.tests.stack_fixture import ANY_PORTS, CLI, RunningStack, cli, refused, typed
 
 RUN, OVER = "acceptance-cli-1", "acceptance-over-1"
@@ -156,7 +158,7 @@ def test_a_process_of_its_own_ends_with_the_same_line_and_status(tmp_path: Path)
     assert "`pilothouse up`" in one_line(cli("runs", data_dir=tmp_path, more=nowhere))
 
 
-@pytest.mark.parametrize("command", ["list", "create", "deadletters"])
+@pytest.mark.parametrize("command", ["topics list", "topics create", "deadletter list"])
 @pytest.mark.parametrize(
     "address, said",
     [
@@ -170,7 +172,7 @@ def test_a_process_of_its_own_ends_with_the_same_line_and_status(tmp_path: Path)
     ],
 )
 def test_without_a_broker_the_topics_say_what_to_do(command: str, address: str, said: str, tmp_path: Path) -> None:
-    assert said in one_line(typed("topics", command, data_dir=tmp_path, more={"PILOTHOUSE_KAFKA": address}))
+    assert said in one_line(typed(*command.split(), data_dir=tmp_path, more={"PILOTHOUSE_KAFKA": address}))
 
 
 def test_every_wrong_setting_is_said_at_once(tmp_path: Path) -> None:
@@ -356,7 +358,7 @@ def dead_letters(stack: RunningStack) -> list[dict[str, Any]]:
 
 
 def _letters(stack: RunningStack) -> list[dict[str, Any]]:
-    answer = stack.cli("topics", "deadletters", "--json")
+    answer = stack.cli("deadletter", "list", "--json")
     assert answer.returncode == 0, answer.stderr
     return [json.loads(line) for line in answer.stdout.splitlines()]
 
@@ -378,16 +380,58 @@ def test_what_cannot_be_used_is_a_dead_letter_with_its_reason_and_all_of_its_byt
 def test_a_person_reads_the_dead_letters_without_harm_to_the_terminal(
     stack: RunningStack, dead_letters: list[dict[str, Any]]
 ) -> None:
-    shown = stack.cli("topics", "deadletters").stdout
+    shown = stack.cli("deadletter", "list").stdout
     assert "\x1b" not in shown
     heading, junk, newer = shown.splitlines()
-    assert heading.split() == ["time", "topic", "partition", "offset", "reason", "detail", "bytes", "begins"]
+    assert heading.split() == ["time", "record", "reason", "detail", "bytes", "begins"]
     assert "NotOurs      no header 'ph-kind'" in junk
     assert f"{len(JUNK)}" in junk
     assert "\\x1b[31mnot an event\\x00" in junk
     assert "upgrade" in newer
-    [_, latest] = stack.cli("topics", "deadletters", "--limit", "1").stdout.splitlines()
+    [_, latest] = stack.cli("deadletter", "list", "--limit", "1").stdout.splitlines()
     assert latest.split() == newer.split()
+
+
+def test_one_letter_is_shown_whole_and_its_original_bytes_are_given_back(
+    stack: RunningStack, dead_letters: list[dict[str, Any]]
+) -> None:
+    junk, newer = dead_letters
+    shown = stack.cli("deadletter", "show", newer["name"].removeprefix("pilothouse.")).stdout
+    assert "header sender  b'\\xff'" in shown
+    assert "now       NewerSchema: run_ended has schema 99" in shown
+    whole = cli("deadletter", "show", "--raw", junk["name"], data_dir=stack.data_dir, text=False)
+    assert whole.stdout == JUNK
+    assert "no dead letter is called telemetry/9@9" in one_line(stack.cli("deadletter", "show", "telemetry/9@9"))
+    assert "'junk' names no dead letter" in one_line(stack.cli("deadletter", "replay", "junk"))
+    assert "say which" in one_line(stack.cli("deadletter", "replay"))
+    said = one_line(stack.cli("deadletter", "replay", "--reason", "Tea"))
+    assert said == "pilothouse: no dead letter has the reason 'Tea'; there is: NewerSchema, NotOurs"
+
+
+def test_what_can_be_used_now_is_sent_again_and_is_one_event_however_often(
+    stack: RunningStack, dead_letters: list[dict[str, Any]]
+) -> None:
+    """A letter as a worker of yesterday wrote it: today's can read the record."""
+    run_id = "acceptance-upgraded"
+    event = RunAnnotated(at=1, run_id=run_id, writer_id="w", seq=1, who="ada", text="was too new")
+    wire = encode(event)
+    producer, partitions = connected_producer(load_settings(stack.environ).kafka, seconds=10.0)
+    place = partition_of(run_id, partitions)
+    record = Delivered(TELEMETRY.name, place, 12_345, run_id.encode(), tuple(wire.headers), wire.body)
+    letter = dead_letter(record, "NewerSchema", "annotated has schema 1", partitions)
+    producer.send(DEADLETTER.name, letter.body, key=letter.key, headers=letter.headers, partition=place).get(timeout=10)
+    producer.close()
+    for _ in range(2):
+        answer = stack.cli("deadletter", "replay", "--reason", "NewerSchema", "--json")
+        results = {row["name"]: row["result"] for row in map(json.loads, answer.stdout.splitlines())}
+        assert results.pop(f"{TELEMETRY.name}/{place}@12345") == "sent"
+        [left] = results.values()
+        assert left.startswith("not sent: NewerSchema: run_ended has schema 99")
+    stack.note("acceptance-behind-it")
+    stack.until(lambda: stack.archived(run_id, "annotated"), "the event is archived")
+    [counted] = stack.query(f"SELECT count() AS events FROM events WHERE run_id = '{run_id}'")
+    assert counted == {"events": 1}
+    assert len(_letters(stack)) == len(dead_letters) + 1, "nothing came back"
 
 
 def test_migrate_again_has_nothing_to_do(stack: RunningStack) -> None:

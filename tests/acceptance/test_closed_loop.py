@@ -265,7 +265,7 @@ def dead_letter(demo: Shown) -> bytes:
     producer.send(TELEMETRY.name, junk, partition=0).get(timeout=10)
     producer.close()
     deadline = time.monotonic() + 30
-    while not demo.ask("topics", "deadletters"):
+    while not demo.ask("deadletter", "list"):
         assert time.monotonic() < deadline, "no dead letter"
     return junk
 
@@ -277,7 +277,7 @@ QUERIES = {
     "interventions": (("interventions", "{governed}"), '"verification": "recovered"'),
     "sql": (("sql", "SELECT * FROM steps WHERE isNaN(value) OR isInfinite(value) LIMIT 9"), '"value": "NaN"'),
     "topics list": (("topics", "list"), '"records": 1'),
-    "topics deadletters": (("topics", "deadletters"), '"body_base64": "/yBub3QgYW4gZXZlbnQ="'),
+    "deadletter list": (("deadletter", "list"), '"body_base64": "/yBub3QgYW4gZXZlbnQ="'),
 }
 
 

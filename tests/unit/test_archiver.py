@@ -5,16 +5,19 @@ from pathlib import Path
 import pytest
 
 from pilothouse.events.envelope import LogPlace
-from pilothouse.events.errors import ArchiveUnavailable, StackNotRunning, StateBehindLog
+from pilothouse.events.errors import ArchiveUnavailable, EverythingMalformed, StackNotRunning, StateBehindLog
 from pilothouse.events.telemetry import Heartbeat
 from pilothouse.events.topics import CONTROL, DEADLETTER, TELEMETRY
 from pilothouse.storage.archive import Archived, Poison
 from pilothouse.stream_processors import archiver as shell
 from pilothouse.stream_processors.archiver import Archiver
-from pilothouse.stream_processors.log import Delivered, Layout, Source
+from pilothouse.stream_processors.dead_letter_office import DeadLetterOffice
+from pilothouse.stream_processors.log import Delivered, Source
 from pilothouse.stream_processors.troubles import Troubles
+from pilothouse.tests.governor_bench import tick
 from pilothouse.tests.memory_log import MemoryLog, delivered
 
+LIMIT = 3
 TELEMETRY_0, CONTROL_1 = Source(TELEMETRY.name, 0), Source(CONTROL.name, 1)
 
 
@@ -50,7 +53,8 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 def run(
     store: Store, log: MemoryLog, folder: Path, *batches: list[Delivered], committed: int | None = None
 ) -> Archiver:
-    archiver = Archiver(log, store.insert, Layout(4, 4, 4), 3, Troubles(folder / "troubles.json"))
+    office = DeadLetterOffice(4, LIMIT, folder / "unreadable.json")
+    archiver = Archiver(log, store.insert, office, 3, Troubles(folder / "troubles.json"))
 
     async def scenario() -> None:
         await archiver.assign({TELEMETRY_0: committed, CONTROL_1: None})
@@ -109,3 +113,22 @@ def test_a_hole_ends_the_process_and_is_a_loss_when_it_is_still_there_after_a_re
     assert log.acknowledged == {}
     run(store, log, tmp_path, [delivered(beat(1), 8)], committed=5)
     assert log.acknowledged == {TELEMETRY_0: 9}
+
+
+def test_when_nothing_can_be_read_it_ends_with_nothing_of_the_batch_acknowledged_and_stays_ended(
+    tmp_path: Path,
+) -> None:
+    junk = [Delivered(CONTROL.name, 1, offset, None, (), b"junk") for offset in range(2 * LIMIT)]
+    store, log = Store(), MemoryLog()
+    run(store, log, tmp_path, junk[: LIMIT - 1])
+    assert log.acknowledged == {CONTROL_1: LIMIT - 1}
+    with pytest.raises(
+        EverythingMalformed, match=rf"none of the last {LIMIT} records.*control/1@{LIMIT - 1} \(NotOurs"
+    ):
+        run(store, log, tmp_path, junk[: LIMIT - 1], [delivered(tick(1), 0), *junk[LIMIT - 1 :]])
+    assert log.acknowledged == {CONTROL_1: LIMIT - 1}, "a tick is no sign of health"
+    with pytest.raises(EverythingMalformed):
+        run(store, log, tmp_path, junk[LIMIT - 1 : LIMIT])
+    assert len(log.headers(DEADLETTER.name)) == 2 * (LIMIT - 1), "the next one drains nothing more"
+    run(store, log, tmp_path, [delivered(beat(1), 0), *junk[: LIMIT - 1]])
+    assert len(log.headers(DEADLETTER.name)) == 3 * (LIMIT - 1), "one that can be read begins the count anew"

@@ -2,7 +2,9 @@ from base64 import b64decode
 from typing import NamedTuple
 
 from pilothouse.cli.dead_letters import COLUMNS, SHOWN_BYTES, beginning, letter_of
-from pilothouse.events.topics import TELEMETRY
+from pilothouse.events.codec import encode
+from pilothouse.events.telemetry import Heartbeat
+from pilothouse.events.topics import CONTROL, TELEMETRY
 from pilothouse.stream_processors.deadletter import LETTER_BYTES, REASON_HEADER, SOURCE_OFFSET_HEADER, dead_letter
 from pilothouse.stream_processors.log import Delivered, Outgoing
 
@@ -48,11 +50,7 @@ def test_a_header_that_stands_behind_ours_does_not_pass_for_it() -> None:
 
 def test_what_somebody_else_wrote_to_the_topic_is_shown_too() -> None:
     shown = cells(Read(0, None, [("other", None)], None))
-    assert [shown[name] for name in ("topic", "partition", "offset", "reason", "bytes", "begins")] == [
-        *("–", "–", "–", "–"),
-        "0",
-        "",
-    ]
+    assert [shown[name] for name in ("record", "reason", "bytes", "begins")] == ["–", "–", "0", ""]
 
 
 def test_of_a_record_that_was_cut_the_whole_length_is_told() -> None:
@@ -74,3 +72,18 @@ def test_nothing_in_a_letter_reaches_the_terminal_as_an_order() -> None:
 def test_of_a_long_record_the_beginning_is_shown() -> None:
     assert beginning(b"x" * SHOWN_BYTES) == "x" * SHOWN_BYTES
     assert beginning(b"x" * (SHOWN_BYTES + 1)) == "x" * SHOWN_BYTES + "…"
+
+
+def test_what_would_come_back_as_a_letter_is_told_why() -> None:
+    beat = Heartbeat(at=1, run_id="r", writer_id="w", seq=1, attempt_id="a", attempt=1, rank=0, stage="train", step=1)
+    wire = encode(beat)
+    good = junk(wire.body, *wire.headers)
+
+    def wrong(record: Delivered, reason: str = "Invalid") -> str:
+        return letter_of(read(dead_letter(record, reason, "", 4))).still_wrong()
+
+    assert wrong(good) == ""
+    assert wrong(junk(b"tea")) == "NotOurs: no header 'ph-kind'"
+    assert wrong(good._replace(topic=CONTROL.name)) == f"heartbeat does not belong to {CONTROL.name}"
+    assert wrong(good._replace(topic="theirs")) == "it does not say where it came from"
+    assert wrong(junk(b"x" * (LETTER_BYTES + 1))).startswith("only its beginning is kept")

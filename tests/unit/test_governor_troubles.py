@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pilothouse.events.errors import StateBehindLog
+from pilothouse.events.errors import EverythingMalformed, StateBehindLog
 from pilothouse.events.topics import DEADLETTER, TELEMETRY
 from pilothouse.stream_processors.kept import restore
 from pilothouse.stream_processors.log import Delivered
@@ -84,6 +84,28 @@ def test_a_decision_on_the_telemetry_topic_is_not_telemetry(bench: Bench) -> Non
 
     asyncio.run(scenario())
     assert bench.log.headers(DEADLETTER.name)[0]["ph-reason"] == b"NotTelemetry"
+
+
+def test_a_log_of_nothing_but_junk_ends_the_process_and_the_next_one_drains_no_more_of_it(bench: Bench) -> None:
+    junk = [Delivered(TELEMETRY.name, 0, offset, None, (), b"junk") for offset in range(9)]
+    letters = lambda: len(bench.log.headers(DEADLETTER.name))  # noqa: E731  # a word for what is counted
+
+    async def scenario() -> None:
+        await bench.start()
+        await bench.take(*junk[:2])
+        await bench.governor.flush()
+        assert (letters(), bench.log.acknowledged) == (2, {SOURCE: 2})
+        for _ in range(2):
+            with pytest.raises(EverythingMalformed, match="none of the last 3 records"):
+                await bench.take(*junk[2:])
+            await bench.start()
+        assert (letters(), bench.log.acknowledged) == (2, {SOURCE: 2})
+        bench.dead_letter_limit = 0
+        await bench.start()
+        await bench.take(*junk[2:])
+        assert letters() == len(junk)
+
+    asyncio.run(scenario())
 
 
 def test_a_gap_ends_the_process_and_is_a_loss_when_it_is_still_there_after_a_restart(bench: Bench) -> None:

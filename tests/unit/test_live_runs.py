@@ -11,6 +11,7 @@ from pilothouse.events.envelope import LogPlace
 from pilothouse.events.errors import BrokerUnavailable
 from pilothouse.events.union import AnyInput, Record
 from pilothouse.settings import Settings
+from pilothouse.stream_processors.dead_letter_office import DeadLetterOffice
 from pilothouse.stream_processors.governor import Governor, Judge
 from pilothouse.stream_processors.kept import restore
 from pilothouse.stream_processors.live_runs import Core, LivePartition
@@ -97,7 +98,8 @@ def test_states_whose_decisions_were_not_delivered_are_not_written(tmp_path: Pat
     log = FailingLog()
 
     async def scenario() -> None:
-        judge = Judge(core(), PolicyText("default", "rules: []"), Layout(1, 1, 1), Troubles(tmp_path / "troubles.json"))
+        troubles, office = Troubles(tmp_path / "troubles.json"), DeadLetterOffice(1, 0, tmp_path / "unreadable.json")
+        judge = Judge(core(), PolicyText("default", "rules: []"), Layout(1, 1, 1), troubles, office)
         governor = Governor(log, judge, 0)
         await governor.assign({0: None}, restore({}, [0]))
         taking = asyncio.create_task(governor.take([delivered(LOG[0].event, 0)]))
