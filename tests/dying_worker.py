@@ -73,8 +73,14 @@ class DyingWorker:
 
     def until_done(self, ends: dict[str, int]) -> None:
         """Wait until everything up to these offsets (`Feed.ends`) is acknowledged."""
+        with self.acknowledged(ends) as done:
+            self.until(done, f"all is acknowledged up to {ends}")
+
+    @contextmanager
+    def acknowledged(self, ends: dict[str, int]) -> Iterator[Callable[[], bool]]:
+        """Whether everything up to these offsets is acknowledged."""
         client = KafkaConsumer(
-            bootstrap_servers=self.environ["PILOTHOUSE_KAFKA"], group_id=f"pilothouse-{self.role}",
+            bootstrap_servers=self.environ["PILOTHOUSE_KAFKA"].split(","), group_id=f"pilothouse-{self.role}",
             enable_auto_commit=False,
         )  # fmt: skip
         with closing(client):
@@ -85,7 +91,7 @@ class DyingWorker:
                     del left[place]
                 return not left
 
-            self.until(done, f"all is acknowledged up to {ends}")
+            yield done
 
     def health(self) -> dict[str, Any]:
         """Its health file, empty until this process has written one."""
@@ -126,11 +132,14 @@ class Feed:
     """Sends what it is given, each to its partition, in order."""
 
     def __init__(self, address: str) -> None:
-        self._producer = KafkaProducer(bootstrap_servers=address, acks="all", linger_ms=2)
+        self._producer = KafkaProducer(bootstrap_servers=address.split(","), acks="all", linger_ms=2)
         self._last: dict[str, Any] = {}
+        self.sent: set[str] = set()
+        """The ids of all events that it was given."""
 
     def send(self, event: AnyEvent, topic: str, partition: int) -> None:
         wire = encode(event)
+        self.sent.add(event.event_id)
         self.send_bytes(topic, partition, wire.body, key=partition_key(event), headers=wire.headers)
 
     def send_bytes(self, topic: str, partition: int, body: bytes, **more: Any) -> None:

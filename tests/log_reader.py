@@ -34,7 +34,7 @@ class Reader:
     def __init__(self, address: str, topic: str, partitions: int) -> None:
         self._left = set(range(partitions))
         self._consumer = KafkaConsumer(
-            bootstrap_servers=address, enable_auto_commit=False, fetch_max_wait_ms=50, max_poll_records=5_000
+            bootstrap_servers=address.split(","), enable_auto_commit=False, fetch_max_wait_ms=50, max_poll_records=5_000
         )
         places = [TopicPartition(topic, partition) for partition in range(partitions)]
         self._consumer.assign(places)

@@ -1,12 +1,15 @@
-"""Everything that can be read out of an archive, so that two of them can be compared."""
+"""Archivers that can be told to die, and everything that can be read out of an archive, so that two can be compared."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pilothouse.cli.brokers import LocalBroker
 from pilothouse.events.codec import Malformed
 from pilothouse.events.topics import CONTROL, TELEMETRY
 from pilothouse.storage.archive import Archive, Archived, Poison
 from pilothouse.storage.migrate import migrate
+from pilothouse.tests.dying_worker import DyingWorker
 from pilothouse.tests.endpoint_fixture import EndpointProcess
 from pilothouse.tests.log_reader import Read
 
@@ -23,6 +26,16 @@ ORDER BY t.name
 """
 CLOCKS = ("archived_at", "behind_s", "took_s")
 """When the archive took something in, and how long that took: the columns that may differ."""
+
+
+def archiver_on(broker: LocalBroker, archive: EndpointProcess, data_dir: Path) -> DyingWorker:
+    environ = {
+        "PILOTHOUSE_KAFKA": broker.address,
+        "PILOTHOUSE_EMBEDDED_BROKER": str(not broker.keeps_log).lower(),
+        "PILOTHOUSE_CLICKHOUSE_URL": archive.clickhouse_url,
+        "PILOTHOUSE_ARCHIVE_LINGER_SECONDS": "0.3",
+    }
+    return DyingWorker("archiver", data_dir, environ)
 
 
 def new_archive(endpoint: EndpointProcess, database: str) -> "Client":

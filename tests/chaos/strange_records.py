@@ -31,6 +31,10 @@ NO_ATTEMPT = 2**63
 """An attempt that an event may have, and no column of the archive can hold."""
 
 
+IMPOSSIBLE = "impossible"
+"""The run of such decisions."""
+
+
 class Letter(NamedTuple):
     """What a person finds of a record that could not be used."""
 
@@ -52,7 +56,7 @@ def send_strange(feed: Feed, topic: str, number: int) -> None:
 
 def send_impossible(feed: Feed, number: int) -> None:
     """A decision that the archive can never take."""
-    decision = decided("impossible", RunAssessed, number, phase="Normal").model_copy(update={"attempt": NO_ATTEMPT})
+    decision = decided(IMPOSSIBLE, RunAssessed, number, phase="Normal").model_copy(update={"attempt": NO_ATTEMPT})
     feed.send(decision, CONTROL.name, number % PARTITIONS)
 
 
@@ -70,7 +74,8 @@ def due_letters(topic: str, reads: Iterable[Read]) -> dict[Origin, Letter]:
 def _reason(topic: str, read: Read) -> str:
     if isinstance(read.event, Malformed):
         assert read.body is not None
-        return read.body.removeprefix(b"\xc1").partition(b"/")[0].decode()
+        told = read.body.removeprefix(b"\xc1").partition(b"/")[0].decode(errors="replace")
+        return told if told in HEADERS else read.event.reason
     if isinstance(read.event, Decision):
         if topic == TELEMETRY.name:
             return "NotTelemetry"

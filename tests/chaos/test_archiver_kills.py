@@ -37,7 +37,7 @@ from pilothouse.tests.governed_run import GovernedRun
 from pilothouse.tests.log_reader import Read, read_all
 from pilothouse.tests.run_builder import quiet_loss
 
-from .archives import contents, filled_once, new_archive
+from .archives import archiver_on, contents, filled_once, new_archive
 from .strange_records import due_letters, letters, send_impossible, send_strange
 
 if TYPE_CHECKING:
@@ -114,16 +114,6 @@ def sends(feed: Feed) -> Iterator[Callable[[], None]]:
                 yield partial(send_strange, feed, CONTROL.name, number // 20)
             if number == 60:
                 yield partial(send_impossible, feed, generation)
-
-
-def archiver_on(broker: LocalBroker, archive: EndpointProcess, data_dir: Path) -> DyingWorker:
-    environ = {
-        "PILOTHOUSE_KAFKA": broker.address,
-        "PILOTHOUSE_EMBEDDED_BROKER": str(not broker.keeps_log).lower(),
-        "PILOTHOUSE_CLICKHOUSE_URL": archive.clickhouse_url,
-        "PILOTHOUSE_ARCHIVE_LINGER_SECONDS": "0.3",
-    }
-    return DyingWorker("archiver", data_dir, environ)
 
 
 def kill_again_and_again(broker: LocalBroker, endpoint: EndpointProcess, folder: Path, kills: int) -> None:

@@ -20,6 +20,8 @@ from pilothouse.stream_processors.log import Kept, Log, Outgoing, Source
 from pilothouse.stream_processors.parts import Parts, Role, production_parts
 from pilothouse.stream_processors.process import run_process
 
+from . import clock
+
 COMMAND = (KIND_HEADER, b"intervention_issued")
 
 
@@ -83,6 +85,7 @@ def mortal(parts: Parts, passages: Passages) -> Parts:
 
 
 def main() -> int:
+    clock.install()
     role: Role = "governor" if sys.argv[1] == "governor" else "archiver"
     settings = load_settings(os.environ)
     passages = Passages(Injector(read_faults(os.environ.get("FAULTS", ""))))

@@ -1,0 +1,176 @@
+"""What is done to a stage, and at which event. Each scenario says how many faults it injected; `Stage.judge` says what
+must hold after it, the same for all.
+"""
+
+import os
+import resource
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pilothouse.tests.broker_fixture import BROKERS
+
+from . import clock
+from .disorder import DisorderlyFeed
+from .stage import Stage
+from .strange_records import send_impossible, send_strange
+
+AN_HOUR = 3_600.0
+SESSION_SECONDS = 6.0
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """`strike` acts on a stage on which trainers train and both workers run, and returns the count of what it broke.
+    `faults` are the first governor's own, at its named points.
+    """
+
+    name: str
+    strike: Callable[[Stage], int]
+    brokers: tuple[str, ...] = BROKERS
+    faults: str = ""
+    disorderly: bool = False
+
+
+def endpoint_killed(stage: Stage) -> int:
+    """The archive dies in the middle of inserts, again and again, and its archiver waits."""
+    for _ in range(3):
+        stage.until_archived_more()
+        stage.endpoint.kill()
+        stage.until(lambda: stage.archiver.health().get("last_error"), "the archiver says that nothing answers")
+        stage.restart_endpoint()
+        stage.until(lambda: not stage.archiver.health().get("last_error", "?"), "the archiver goes on")
+    return 3
+
+
+def archive_read_only(stage: Stage) -> int:
+    """Its tables take no writes, as after a lost Keeper; then they do again."""
+    tables = [row[0] for row in stage.client.query(LOGS).result_rows]
+    for table in tables:
+        stage.client.command(f"ALTER TABLE {table} MODIFY SETTING table_readonly = 1")
+    stage.until(lambda: "readonly" in stage.archiver.health().get("last_error", ""), "the archiver says why it waits")
+    stage.until_runs_end(2)
+    for table in tables:
+        stage.client.command(f"ALTER TABLE {table} RESET SETTING table_readonly")
+    stage.until(lambda: not stage.archiver.health().get("last_error", "?"), "the archiver goes on")
+    return len(tables)
+
+
+LOGS = "SELECT name FROM system.tables WHERE database = 'pilothouse' AND engine LIKE '%MergeTree' AND name LIKE '%log'"
+
+
+def disk_full(stage: Stage) -> int:
+    """The archive's disk takes no byte more, and then does."""
+    pid = stage.endpoint.process.pid
+    no_limit = resource.RLIM_INFINITY
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (100, no_limit))
+    stage.until(lambda: stage.archiver.health().get("last_error"), "the archiver says why it waits")
+    stage.until_runs_end(2)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (no_limit, no_limit))
+    stage.until(lambda: not stage.archiver.health().get("last_error", "?"), "the archiver goes on")
+    return 1
+
+
+def zombie(stage: Stage) -> int:
+    """A governor stands still, just behind a command, for longer than its session; another takes over; it wakes up."""
+    other = stage.another_governor("1")
+    stage.until(lambda: stopped(stage), "the governor stands still")
+    stage.until(lambda: len(other.health().get("last_offset", ())) == 4, "the other has all partitions")
+    stage.until_runs_end(3)
+    stage.wake(stage.governor)
+    stage.until_runs_end(5)
+    return 1
+
+
+def stopped(stage: Stage) -> bool:
+    assert stage.governor.process is not None
+    with open(f"/proc/{stage.governor.process.pid}/stat") as stat:
+        return stat.read().rpartition(")")[2].split()[0] == "T"
+
+
+def rebalance_in_flight(stage: Stage) -> int:
+    """A second governor joins when a command is out and not answered, and is killed when the next one is."""
+    for _ in range(2):
+        stage.until_command()
+        other = stage.another_governor("1")
+        stage.until(lambda other=other: stage.runs(other), "the second governor runs")
+        stage.until_command()
+        stage.dismiss(other)
+    stage.until_runs_end(3)
+    return 4
+
+
+def two_by_mistake(stage: Stage) -> int:
+    """Somebody starts a second governor of the same slot, on a data directory of its own."""
+    other = stage.another_governor("0", folder="other")
+    stage.until_runs_end(4)
+    stage.dismiss(other)
+    stage.until_runs_end(3)
+    return 1
+
+
+def clock_jumps(stage: Stage) -> int:
+    for seconds in (AN_HOUR, -AN_HOUR, 0.0):
+        clock.jump(stage.clock, seconds)
+        stage.until_runs_end(2)
+    return 3
+
+
+def disorder(stage: Stage) -> int:
+    """Records come twice, late, in another order, cut off and spoilt."""
+    feed = stage.trainers.feed
+    assert isinstance(feed, DisorderlyFeed)
+    stage.until_runs_end(8)
+    assert len(feed.done) == 6, feed.done
+    return feed.done.total()
+
+
+def poison(stage: Stage) -> int:
+    """What no worker can read, and a decision that the archive can never take, in the middle of everything."""
+    for number in range(3):
+        stage.until_runs_end(1)
+        for topic in ("pilothouse.telemetry", "pilothouse.control"):
+            send_strange(stage.trainers.feed, topic, number)
+        send_impossible(stage.trainers.feed, number)
+    stage.until_runs_end(2)
+    return 9
+
+
+def broker_killed(stage: Stage) -> int:
+    """A broker that keeps its log dies and comes back; its workers with it."""
+    for number in range(2):
+        stage.until_archived_more()
+        if number:
+            stage.broker.kill()
+        else:
+            stage.broker.stop()
+        stage.broker.start()
+        stage.until_runs_end(3)
+    return 2
+
+
+def all_workers_killed(stage: Stage) -> int:
+    for _ in range(2):
+        stage.until_command()
+        for worker in (stage.governor, stage.archiver):
+            assert worker.process is not None
+            os.kill(worker.process.pid, signal.SIGKILL)
+            worker.until_killed()
+            worker.start()
+        stage.until_runs_end(2)
+    return 4
+
+
+SCENARIOS = (
+    Scenario("endpoint SIGKILL", endpoint_killed),
+    Scenario("archive read-only", archive_read_only, ("embedded",)),
+    Scenario("archive's disk full", disk_full, ("embedded",)),
+    Scenario("governor SIGSTOP longer than its session", zombie, faults="sigstop@after_command/2"),
+    Scenario("rebalance with an intervention in flight", rebalance_in_flight),
+    Scenario("two governors by mistake", two_by_mistake),
+    Scenario("clock jumps forwards and back", clock_jumps, ("embedded",)),
+    Scenario("records twice, late, cut and spoilt", disorder, disorderly=True),
+    Scenario("poison in a busy run", poison),
+    Scenario("broker restarted and SIGKILL", broker_killed, ("kafka",)),
+    Scenario("governor and archiver SIGKILL at once", all_workers_killed),
+)

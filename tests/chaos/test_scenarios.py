@@ -1,0 +1,63 @@
+"""Every scenario ends as if nothing had happened: the log, the archive and the decisions are whole, each thing once.
+
+The rows go to `build/chaos.json`. What an undisturbed governor would have decided is what `replay` makes of the log.
+"""
+
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from pilothouse.cli.brokers import LocalBroker
+from pilothouse.tests.broker_fixture import NewBroker
+from pilothouse.tests.dying_worker import feeding
+from pilothouse.tests.endpoint_fixture import NewEndpoint
+
+from .ledger import Row, record
+from .scenarios import SCENARIOS, Scenario
+from .stage import Stage
+
+PACE = 100.0
+"""Steps a second, of all runs together."""
+QUICK = {("poison in a busy run", "embedded")}
+"""Those that `make test` plays too."""
+
+
+def play(scenario: Scenario, broker: LocalBroker, new_endpoint: NewEndpoint, folder: Path) -> Row:
+    with closing(Stage(broker, new_endpoint, folder, disorderly=scenario.disorderly)) as stage:
+        stage.start(scenario.faults)
+        with feeding(stage.trainers.sends(), per_second=PACE) as stage.sent:
+            injected = scenario.strike(stage)
+        stage.settle()
+        return stage.judge(scenario.name, injected)
+
+
+def recorded(scenario: str, broker: str, played: Callable[[], Row]) -> Row:
+    """Its row, in the file whatever becomes of it."""
+    row = Row(scenario, broker, injected=0, events=0)
+    try:
+        row = played()
+    finally:
+        record(row)
+    return row
+
+
+@pytest.mark.parametrize(
+    "scenario, new_broker",
+    [
+        pytest.param(
+            scenario, kind, id=f"{scenario.name}, {kind}",
+            marks=() if (scenario.name, kind) in QUICK else pytest.mark.chaos_long,
+        )
+        for scenario in SCENARIOS
+        for kind in scenario.brokers
+    ],
+    indirect=["new_broker"],
+)  # fmt: skip
+def test_nothing_is_lost_doubled_or_out_of_bounds_and_decisions_are_those_of_an_undisturbed_run(
+    scenario: Scenario, new_broker: NewBroker, new_endpoint: NewEndpoint, tmp_path: Path
+) -> None:
+    broker = new_broker()
+    row = recorded(scenario.name, broker.name, lambda: play(scenario, broker, new_endpoint, tmp_path))
+    assert row.passed, row
