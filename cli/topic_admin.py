@@ -50,7 +50,11 @@ def create_topics(
     from kafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
     wanted = {
-        topic.name: {"num_partitions": partitions, "replication_factor": replication, "configs": _config(topic)}
+        topic.name: {
+            "num_partitions": partitions,
+            "replication_factor": replication,
+            "configs": _config(topic, replication),
+        }
         for topic in TOPICS
     }
     with admin_client(address, seconds) as client:
@@ -122,8 +126,10 @@ def _refuse_silence(address: str, seconds: float) -> None:
     raise BrokerUnavailable(f"no broker answers at {address} ({last}): {how}") from last
 
 
-def _config(topic: Topic) -> dict[str, str]:
-    return {"retention.ms": str(topic.retention_ms), "max.message.bytes": str(topic.max_record_bytes)}
+def _config(topic: Topic, replication: int) -> dict[str, str]:
+    """With three replicas or more a write counts when all but one have it: any one may die, and nothing is lost."""
+    durable = {"min.insync.replicas": str(replication - 1)} if replication > 2 else {}
+    return {"retention.ms": str(topic.retention_ms), "max.message.bytes": str(topic.max_record_bytes), **durable}
 
 
 def _describe(client: Any, partitions: int, replication: int) -> list[TopicState]:

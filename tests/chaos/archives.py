@@ -13,6 +13,8 @@ from pilothouse.tests.dying_worker import DyingWorker
 from pilothouse.tests.endpoint_fixture import EndpointProcess
 from pilothouse.tests.log_reader import Read
 
+from .three_brokers import ThreeBrokers
+
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
 
@@ -28,7 +30,7 @@ CLOCKS = ("archived_at", "behind_s", "took_s")
 """When the archive took something in, and how long that took: the columns that may differ."""
 
 
-def archiver_on(broker: LocalBroker, archive: EndpointProcess, data_dir: Path) -> DyingWorker:
+def archiver_on(broker: LocalBroker | ThreeBrokers, archive: EndpointProcess, data_dir: Path) -> DyingWorker:
     environ = {
         "PILOTHOUSE_KAFKA": broker.address,
         "PILOTHOUSE_EMBEDDED_BROKER": str(not broker.keeps_log).lower(),

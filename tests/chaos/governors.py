@@ -16,10 +16,14 @@ from pilothouse.stream_processors.replay import replay
 from pilothouse.tests.dying_worker import DyingWorker
 from pilothouse.tests.log_reader import Read
 
+from .three_brokers import ThreeBrokers
+
 DEFAULT_POLICY = with_mode(default_policy_text(), "enforce")
 
 
-def governor_on(broker: LocalBroker, data_dir: Path, *, slot: str = "0", policy: str = DEFAULT_POLICY) -> DyingWorker:
+def governor_on(
+    broker: LocalBroker | ThreeBrokers, data_dir: Path, *, slot: str = "0", policy: str = DEFAULT_POLICY
+) -> DyingWorker:
     policy_file = data_dir / "policy.yaml"
     data_dir.mkdir(parents=True, exist_ok=True)
     policy_file.write_text(policy)

@@ -7,10 +7,11 @@ A scenario strikes (`scenarios`); what ended with a status that asks for it is s
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 
 from pilothouse.cli.brokers import LocalBroker
 from pilothouse.events.codec import Malformed, to_json
@@ -29,6 +30,7 @@ from .governors import as_readers_see, governor_on, undisturbed
 from .ledger import Row, applied_twice, differences, out_of_bounds
 from .live_trainers import STORIES, LiveTrainers
 from .strange_records import IMPOSSIBLE, due_letters, letters
+from .three_brokers import ThreeBrokers
 
 DEADLINE = 150.0
 """Seconds. Most waits take five on two idle cores; what is promised is that they end, not when."""
@@ -42,7 +44,13 @@ class Stage:
     """Everything of one scenario. Workers are named by role and slot; `governor` and `archiver` are those of slot 0."""
 
     def __init__(
-        self, broker: LocalBroker, new_endpoint: NewEndpointAt, folder: Path, *, disorderly: bool = False
+        self,
+        broker: LocalBroker | ThreeBrokers,
+        new_endpoint: NewEndpointAt,
+        folder: Path,
+        *,
+        disorderly: bool = False,
+        environ: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.broker = broker
         self.folder = folder
@@ -58,7 +66,7 @@ class Stage:
         self.clock = folder / "clock"
         """What is written here moves the clock of every worker: see `clock.jump`."""
         for worker in self._workers:
-            worker.environ[clock.VARIABLE] = str(self.clock)
+            worker.environ |= {clock.VARIABLE: str(self.clock), **environ}
 
     def start(self, governor_faults: str = "") -> None:
         self.governor.start(governor_faults)
@@ -172,7 +180,7 @@ class Stage:
         lost_decisions, other_decisions = differences(undisturbed(judged), seen)
         return Row(
             scenario,
-            type(self.broker).name,
+            self.broker.name,
             injected,
             len(events),
             lost=len(never_came) + not_archived + lost_decisions,
