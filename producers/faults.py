@@ -39,7 +39,7 @@ WorkerPoint = Literal[
     "after_insert",
 ]
 Point = TrainerPoint | WorkerPoint
-What = Literal["corrupt_data", "scale_lr", "nan_grad", "raise", "sigkill", "sigstop", "hang", "slow"]
+What = Literal["corrupt_data", "scale_lr", "nan_grad", "raise", "sigkill", "sigterm", "sigstop", "hang", "slow"]
 
 _PARAMETERS: Mapping[What, Mapping[str, float | None]] = {
     "corrupt_data": {"first": None, "last": None, "scale": 100.0},
@@ -47,6 +47,7 @@ _PARAMETERS: Mapping[What, Mapping[str, float | None]] = {
     "nan_grad": {},
     "raise": {},
     "sigkill": {},
+    "sigterm": {},
     "sigstop": {},
     "hang": {"seconds": 60.0},
     "slow": {"seconds": 1.0},
@@ -196,6 +197,8 @@ def _do(fault: Fault, target: Any, scheduler: Any) -> None:
             raise InjectedFault(f"planned: {fault.text()}")
         case "sigkill":
             os.kill(os.getpid(), signal.SIGKILL)
+        case "sigterm":
+            os.kill(os.getpid(), signal.SIGTERM)
         case "sigstop":
             os.kill(os.getpid(), signal.SIGSTOP)
         case "hang" | "slow":

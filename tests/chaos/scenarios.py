@@ -8,7 +8,9 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pilothouse.cli.brokers import LocalBroker
 from pilothouse.tests.broker_fixture import BROKERS
+from pilothouse.tests.slow_network import SlowNetwork
 
 from . import clock
 from .disorder import DisorderlyFeed
@@ -138,13 +140,12 @@ def poison(stage: Stage) -> int:
 
 def broker_killed(stage: Stage) -> int:
     """A broker that keeps its log dies and comes back; its workers with it."""
-    for number in range(2):
+    broker = stage.broker
+    assert isinstance(broker, LocalBroker)
+    for end in (broker.stop, broker.kill):
         stage.until_archived_more()
-        if number:
-            stage.broker.kill()
-        else:
-            stage.broker.stop()
-        stage.broker.start()
+        end()
+        broker.start()
         stage.until_runs_end(3)
     return 2
 
@@ -161,6 +162,64 @@ def all_workers_killed(stage: Stage) -> int:
     return 4
 
 
+def rank_killed(faults: str) -> Callable[[Stage], int]:
+    """A real job of two ranks loses some, is launched again, and goes on from its last checkpoint."""
+
+    def strike(stage: Stage) -> int:
+        job = stage.job("job", faults=faults, needs=2)
+        stage.until(job.tended, "the job has come to its end")
+        assert job.launched == 2, job.said()
+        died = [status for status in job.statuses[0] if status == -signal.SIGKILL]
+        assert len(died) == (2 if faults.count("/") == 1 else 1), job.statuses
+        return len(died)
+
+    return strike
+
+
+def preempted(stage: Stage) -> int:
+    """Spot preemption: SIGTERM between the files of a checkpoint. It unwinds, says so, and goes on elsewhere."""
+    job = stage.job("job", faults="sigterm@checkpoint/60/0", needs=2)
+    stage.until(job.tended, "the job has come to its end")
+    assert job.launched == 2, job.said()
+    halves = list((job.folder / "checkpoints").glob("step-*.tmp-*"))
+    assert not halves, "what was half written is gone, or was never whole"
+    return 1
+
+
+def broken_inside(faults: str, damage: int = -1) -> Callable[[Stage], int]:
+    """A real job goes wrong and is rolled back by the governor."""
+
+    def strike(stage: Stage) -> int:
+        job = stage.job("job", faults=faults, damage=damage, needs=2)
+        stage.until(job.tended, "the job was rolled back and has come to its end")
+        assert job.launched == 1, job.said()
+        return 1 + (damage >= 0)
+
+    return strike
+
+
+def cut_off(stage: Stage) -> int:
+    """The network between a real job and its broker passes nothing for longer than any time-out, then is cut."""
+    port = int(stage.broker.address.rpartition(":")[2])
+    network = SlowNetwork(port)
+    try:
+        job = stage.job("job", redirect=f"{port}:{network.port}", least=900)
+        stage.until(lambda: job.step() > 100 or job.tended(), "the job trains")
+        network.hold()
+        before = job.step()
+        stage.until(lambda: job.step() > before + 400 or job.tended(), "the job trains on while nothing passes")
+        network.let_pass()
+        stage.until(lambda: job.step() > before + 550 or job.tended(), "the job trains on when it passes again")
+        network.cut()
+        stage.until(lambda: job.step() > before + 700 or job.tended(), "the job trains on while it is cut")
+        network.restore()
+        stage.until(job.tended, "the job has come to its end")
+        assert job.launched == 1, job.said()
+    finally:
+        network.close()
+    return 2
+
+
 SCENARIOS = (
     Scenario("endpoint SIGKILL", endpoint_killed),
     Scenario("archive read-only", archive_read_only, ("embedded",)),
@@ -173,4 +232,11 @@ SCENARIOS = (
     Scenario("poison in a busy run", poison),
     Scenario("broker restarted and SIGKILL", broker_killed, ("kafka",)),
     Scenario("governor and archiver SIGKILL at once", all_workers_killed),
+    Scenario("a rank SIGKILL", rank_killed("sigkill@safe_point/70/1")),
+    Scenario("rank 0 SIGKILL", rank_killed("sigkill@safe_point/70/0"), ("kafka",)),
+    Scenario("all ranks SIGKILL", rank_killed("sigkill@safe_point/70"), ("kafka",)),
+    Scenario("SIGTERM in the middle of a checkpoint", preempted),
+    Scenario("corrupted checkpoint", broken_inside("nan_grad@grad/110", damage=80), ("kafka",)),
+    Scenario("corrupted data", broken_inside("corrupt_data@batch/0?first=90&last=99"), ("kafka",)),
+    Scenario("network held and cut between trainer and broker", cut_off),
 )

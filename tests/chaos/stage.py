@@ -12,6 +12,7 @@ from contextlib import closing
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from pilothouse.cli.brokers import LocalBroker
 from pilothouse.events.codec import Malformed, to_json
@@ -27,6 +28,7 @@ from . import clock
 from .archives import archiver_on, contents, filled_once, new_archive
 from .disorder import DisorderlyFeed
 from .governors import as_readers_see, governor_on, undisturbed
+from .job import Job
 from .ledger import Row, applied_twice, differences, out_of_bounds
 from .live_trainers import STORIES, LiveTrainers
 from .strange_records import IMPOSSIBLE, due_letters, letters
@@ -63,6 +65,7 @@ class Stage:
         self._workers = [governor_on(broker, folder), archiver_on(broker, self.endpoint, folder)]
         self.governor, self.archiver = self._workers
         self.trainers = LiveTrainers(broker.address, DisorderlyFeed(broker.address) if disorderly else None)
+        self.jobs: list[Job] = []
         self.clock = folder / "clock"
         """What is written here moves the clock of every worker: see `clock.jump`."""
         for worker in self._workers:
@@ -138,14 +141,20 @@ class Stage:
         self.client = self.endpoint.client()
         self.client.database = "pilothouse"
 
+    def job(self, name: str, **wanted: Any) -> Job:
+        """A real training beside the others; it has been launched."""
+        self.jobs.append(Job(name, self.broker.address, self.folder / name, **wanted))
+        self.jobs[-1].start()
+        return self.jobs[-1]
+
     def settle(self) -> None:
         """The trainers have fallen silent: what is still on its way arrives."""
         if isinstance(self.trainers.feed, DisorderlyFeed):
             self.trainers.feed.settle()
 
     def close(self) -> None:
-        for worker in self._workers:
-            worker.kill()
+        for running in (*self.jobs, *self._workers):
+            running.kill()
         self.trainers.close()
 
     def _tend(self) -> None:
@@ -183,7 +192,7 @@ class Stage:
             self.broker.name,
             injected,
             len(events),
-            lost=len(never_came) + not_archived + lost_decisions,
+            lost=len(never_came) + not_archived + lost_decisions + sum(job.lost(events) for job in self.jobs),
             duplicated=archived_twice + other_decisions,
             applied_twice=applied_twice(events),
             out_of_bounds=out_of_bounds(events),
