@@ -172,6 +172,7 @@ class Stage:
         ends = self.trainers.feed.ends()
         self._until_done(self.governor, {place: end for place, end in ends.items() if place.startswith(TELEMETRY.name)})
         judged_to = _stopped(governors)
+        self._workers = [self.archiver]  # the others have ended as they were told to
         self.trainers.feed.end(TELEMETRY.name, CONTROL.name)
         self._until_done(self.archiver, self.trainers.feed.ends())
         assert self.archiver.stop() == 0, self.archiver.said()
