@@ -52,6 +52,8 @@ class DisorderlyFeed(Feed):
                 super().send_bytes(topic, partition, body[: len(body) // 2], **more)
             case "spoilt":
                 super().send_bytes(topic, partition, NEVER_MSGPACK + body[1:], **more)
+            case _:
+                pass
         if what not in ("overtaken", "cut_for_good"):
             send()
 

@@ -8,7 +8,7 @@ a rank applied twice, or that nobody issued (`applied_twice`); values that were 
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from fcntl import LOCK_EX, flock
 from pathlib import Path
@@ -59,6 +59,16 @@ def record(row: Row) -> None:
         draft.replace(CHAOS_JSON)
 
 
+def recorded(scenario: str, broker: str, played: Callable[[], Row]) -> Row:
+    """Its row, in the file whatever becomes of it."""
+    row = Row(scenario, broker, injected=0, events=0)
+    try:
+        row = played()
+    finally:
+        record(row)
+    return row
+
+
 def differences(expected: Mapping[str, Sequence[str]], found: Mapping[str, Sequence[str]]) -> tuple[int, int]:
     """By name, lines that should be there: how many are missing, and how many are there that should not be."""
     missing = extra = 0
@@ -70,10 +80,10 @@ def differences(expected: Mapping[str, Sequence[str]], found: Mapping[str, Seque
 
 
 def applied_twice(events: Iterable[AnyEvent]) -> int:
-    """Receipts that say `applied` of what was applied before, or was never issued. Each event once, commands first."""
+    """Receipts that say `applied` of what was applied before, or was never issued. Each event once."""
     known = list(events)
     issued = {event.intervention_id for event in known if isinstance(event, InterventionIssued)}
-    receipts = Counter((event.run_id, event.intervention_id, event.rank) for event in known if _is_applied(event))
+    receipts = Counter((receipt.run_id, receipt.intervention_id, receipt.rank) for receipt in _applied(known))
     return sum(count - 1 if intervention in issued else count for (_, intervention, _), count in receipts.items())
 
 
@@ -82,11 +92,12 @@ def out_of_bounds(events: Iterable[AnyEvent]) -> int:
     known = list(events)
     bounds = {event.intervention_id: event.bounds for event in known if isinstance(event, InterventionIssued)}
     return sum(
-        beyond(bounds.get(event.intervention_id, {}), event.before, event.after) is not None
-        for event in known
-        if isinstance(event, InterventionReceipt) and event.outcome == "applied"
+        beyond(bounds.get(receipt.intervention_id, {}), receipt.before, receipt.after) is not None
+        for receipt in _applied(known)
     )
 
 
-def _is_applied(event: AnyEvent) -> bool:
-    return isinstance(event, InterventionReceipt) and event.outcome == "applied"
+def _applied(events: Iterable[AnyEvent]) -> Iterator[InterventionReceipt]:
+    for event in events:
+        if isinstance(event, InterventionReceipt) and event.outcome == "applied":
+            yield event

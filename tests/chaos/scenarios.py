@@ -7,6 +7,7 @@ import resource
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from pilothouse.cli.brokers import LocalBroker
 from pilothouse.tests.broker_fixture import BROKERS
@@ -95,7 +96,7 @@ def rebalance_in_flight(stage: Stage) -> int:
     for _ in range(2):
         stage.until_command()
         other = stage.another_governor("1")
-        stage.until(lambda other=other: stage.runs(other), "the second governor runs")
+        stage.until(partial(stage.runs, other), "the second governor runs")
         stage.until_command()
         stage.dismiss(other)
     stage.until_runs_end(3)

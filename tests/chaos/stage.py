@@ -7,7 +7,7 @@ A scenario strikes (`scenarios`); what ended with a status that asks for it is s
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from itertools import chain
 from pathlib import Path
@@ -153,8 +153,10 @@ class Stage:
             self.trainers.feed.settle()
 
     def close(self) -> None:
-        for running in (*self.jobs, *self._workers):
-            running.kill()
+        for job in self.jobs:
+            job.kill()
+        for worker in self._workers:
+            worker.kill()
         self.trainers.close()
 
     def _tend(self) -> None:
@@ -220,7 +222,7 @@ def _stopped(governors: list[DyingWorker]) -> dict[int, int]:
     return judged_to
 
 
-def distinct(reads: "chain[Read]") -> list[AnyEvent]:
+def distinct(reads: Iterable[Read]) -> list[AnyEvent]:
     """Each event once."""
     events = [read.event for read in reads if not isinstance(read.event, Malformed)]
     return list({(event.event_id, to_json(event)): event for event in events}.values())

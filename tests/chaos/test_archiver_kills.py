@@ -38,6 +38,8 @@ from pilothouse.tests.log_reader import Read, read_all
 from pilothouse.tests.run_builder import quiet_loss
 
 from .archives import archiver_on, contents, filled_once, new_archive
+from .ledger import Row, recorded
+from .stage import distinct
 from .strange_records import due_letters, letters, send_impossible, send_strange
 
 if TYPE_CHECKING:
@@ -116,7 +118,7 @@ def sends(feed: Feed) -> Iterator[Callable[[], None]]:
                 yield partial(send_impossible, feed, generation)
 
 
-def kill_again_and_again(broker: LocalBroker, endpoint: EndpointProcess, folder: Path, kills: int) -> None:
+def kill_again_and_again(broker: LocalBroker, endpoint: EndpointProcess, folder: Path, kills: int) -> Row:
     archive = new_archive(endpoint, "pilothouse")
     worker = archiver_on(broker, endpoint, folder / "archiver")
     with closing(Feed(broker.address)) as feed:
@@ -127,11 +129,14 @@ def kill_again_and_again(broker: LocalBroker, endpoint: EndpointProcess, folder:
         finally:
             worker.kill()
         feed.end(TELEMETRY.name, CONTROL.name, DEADLETTER.name)
-    judge(broker, endpoint, archive)
+    events = judge(broker, endpoint, archive)
+    return Row(f"archiver SIGKILL, {kills} times", broker.name, kills, events).concluded()
 
 
-def judge(broker: LocalBroker, endpoint: EndpointProcess, archive: "Client") -> None:
-    """Compare with an archive that was filled once, with the topics themselves, and with the dead letters due."""
+def judge(broker: LocalBroker, endpoint: EndpointProcess, archive: "Client") -> int:
+    """Compare with an archive that was filled once, with the topics themselves, and with the dead letters due. How many
+    events were looked at.
+    """
     told, decided, dead = (
         read_all(broker.address, topic, PARTITIONS) for topic in (TELEMETRY.name, CONTROL.name, DEADLETTER.name)
     )
@@ -151,6 +156,7 @@ def judge(broker: LocalBroker, endpoint: EndpointProcess, archive: "Client") -> 
         assert list(map(to_json, log)) == facts[run_id], run_id
         assert list(map(to_json, read_decisions(archive, run_id))) == decisions[run_id], run_id
     assert len(archived["ticks"]) == len(facts[""])
+    return len(distinct([*told, *decided]))
 
 
 def die_and_come_back(worker: DyingWorker, feed: Feed, kills: int) -> None:
@@ -174,10 +180,15 @@ def first_of_each(reads: list[Read]) -> dict[str, list[str]]:
     return {run_id: list(lines.values()) for run_id, lines in events.items()}
 
 
+def killed(broker: LocalBroker, endpoint: EndpointProcess, folder: Path, kills: int) -> None:
+    scenario = f"archiver SIGKILL, {kills} times"
+    assert recorded(scenario, broker.name, lambda: kill_again_and_again(broker, endpoint, folder, kills)).passed
+
+
 def test_two_kills_archive_everything_once(new_broker: NewBroker, new_endpoint: NewEndpoint, tmp_path: Path) -> None:
-    kill_again_and_again(new_broker(), new_endpoint(), tmp_path, kills=2)
+    killed(new_broker(), new_endpoint(), tmp_path, kills=2)
 
 
 @pytest.mark.chaos_long
 def test_ten_kills_archive_everything_once(new_broker: NewBroker, new_endpoint: NewEndpoint, tmp_path: Path) -> None:
-    kill_again_and_again(new_broker(), new_endpoint(), tmp_path, kills=10)
+    killed(new_broker(), new_endpoint(), tmp_path, kills=10)

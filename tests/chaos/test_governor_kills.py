@@ -20,7 +20,9 @@ from pilothouse.tests.dying_worker import DyingWorker, feeding
 from pilothouse.tests.log_reader import read_all
 
 from .governors import as_readers_see, governor_on, undisturbed
+from .ledger import Row, applied_twice, out_of_bounds, recorded
 from .live_trainers import STORIES, LiveTrainers
+from .stage import distinct
 from .strange_records import due_letters, letters
 
 FAULTS = (
@@ -37,7 +39,7 @@ PACE = 100.0
 """Steps a second, of all runs together."""
 
 
-def kill_again_and_again(broker: LocalBroker, folder: Path, kills: int) -> None:
+def kill_again_and_again(broker: LocalBroker, folder: Path, kills: int) -> Row:
     worker = governor_on(broker, folder)
     with closing(LiveTrainers(broker.address)) as trainers:
         try:
@@ -49,13 +51,16 @@ def kill_again_and_again(broker: LocalBroker, folder: Path, kills: int) -> None:
                 worker.until_running()
                 ended = trainers.ended
                 worker.until(lambda: sent() > 0 and trainers.ended >= ended + len(STORIES), "runs end")
-            judge(broker, trainers, worker)
+            events = judge(broker, trainers, worker)
         finally:
             worker.kill()
+    return Row(f"governor SIGKILL, {kills} times", broker.name, kills, events).concluded()
 
 
-def judge(broker: LocalBroker, trainers: LiveTrainers, worker: DyingWorker) -> None:
-    """Stop the last worker when it has read everything; what all of them decided is what one would have decided."""
+def judge(broker: LocalBroker, trainers: LiveTrainers, worker: DyingWorker) -> int:
+    """Stop the last worker when it has read everything; what all of them decided is what one would have decided. How
+    many events were looked at.
+    """
     worker.until_done(trainers.feed.ends())
     assert worker.stop() == 0
     last_read = worker.health()["last_offset"]
@@ -66,7 +71,8 @@ def judge(broker: LocalBroker, trainers: LiveTrainers, worker: DyingWorker) -> N
         if read.place.offset <= last_read[f"{TELEMETRY.name}/{read.place.partition}"]
     ]
     expected = undisturbed(told)
-    decided = as_readers_see(read_all(broker.address, CONTROL.name, PARTITIONS))
+    decisions = read_all(broker.address, CONTROL.name, PARTITIONS)
+    decided = as_readers_see(decisions)
     assert decided.keys() == expected.keys()
     for run_id in expected:
         assert decided[run_id] == expected[run_id], run_id
@@ -74,15 +80,23 @@ def judge(broker: LocalBroker, trainers: LiveTrainers, worker: DyingWorker) -> N
     for kind in ("intervention_issued", "intervention_verified", "incident_resolved"):
         assert kinds[f'{{"kind":"{kind}"'] > 1, kinds
     assert letters(read_all(broker.address, DEADLETTER.name, PARTITIONS)) == due_letters(TELEMETRY.name, told)
+    events = distinct([*decisions, *told])
+    assert applied_twice(events) == out_of_bounds(events) == 0
+    return len(events)
+
+
+def killed(broker: LocalBroker, folder: Path, kills: int) -> None:
+    scenario = f"governor SIGKILL, {kills} times"
+    assert recorded(scenario, broker.name, lambda: kill_again_and_again(broker, folder, kills)).passed
 
 
 def test_two_kills_change_no_decision(new_broker: NewBroker, tmp_path: Path) -> None:
-    kill_again_and_again(new_broker(), tmp_path, kills=2)
+    killed(new_broker(), tmp_path, kills=2)
 
 
 @pytest.mark.chaos_long
 def test_ten_kills_change_no_decision(new_broker: NewBroker, tmp_path: Path) -> None:
-    kill_again_and_again(new_broker(), tmp_path, kills=10)
+    killed(new_broker(), tmp_path, kills=10)
 
 
 @pytest.mark.chaos_long

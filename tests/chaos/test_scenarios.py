@@ -3,7 +3,6 @@
 The rows go to `build/chaos.json`. What an undisturbed governor would have decided is what `replay` makes of the log.
 """
 
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from pilothouse.tests.broker_fixture import NewBroker
 from pilothouse.tests.dying_worker import feeding
 from pilothouse.tests.endpoint_fixture import NewEndpoint
 
-from .ledger import Row, record
+from .ledger import Row, recorded
 from .scenarios import SCENARIOS, Scenario
 from .stage import Stage
 
@@ -31,16 +30,6 @@ def play(scenario: Scenario, broker: LocalBroker, new_endpoint: NewEndpoint, fol
             injected = scenario.strike(stage)
         stage.settle()
         return stage.judge(scenario.name, injected)
-
-
-def recorded(scenario: str, broker: str, played: Callable[[], Row]) -> Row:
-    """Its row, in the file whatever becomes of it."""
-    row = Row(scenario, broker, injected=0, events=0)
-    try:
-        row = played()
-    finally:
-        record(row)
-    return row
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from pilothouse.events.topics import TELEMETRY
 from pilothouse.tests.dying_worker import feeding
 from pilothouse.tests.endpoint_fixture import NewEndpoint
 
-from .ledger import Row
+from .ledger import Row, recorded
 from .stage import Stage
-from .test_scenarios import PACE, recorded
+from .test_scenarios import PACE
 from .three_brokers import IDS, ThreeBrokers
 
 LEADERS = 3

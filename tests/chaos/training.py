@@ -91,7 +91,7 @@ def train(folder: Path, launch: int) -> None:
             inputs, targets = faults.batch(rank, step, pilot.data_position - 1, drawn)
             optimizer.zero_grad()
             loss = ((model(inputs) - targets) ** 2).mean()
-            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            loss.backward()
             faults.at("grad", rank, step, model)
             optimizer.step()
             tape.write(f"{run.identity.attempt} {step}\n")
