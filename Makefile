@@ -18,7 +18,7 @@ SPREAD := -n 3 --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-clients check chaos bench-quiet bench-idle bench-core bench-control bench-detection bench-detection-choice bench-sdk bench-sdk-failures bench-storage format setup clean
+.PHONY: help demo test test-clients check chaos gameday bench-quiet bench-idle bench-core bench-control bench-detection bench-detection-choice bench-sdk bench-sdk-failures bench-storage format setup clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*##  *(.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name what; do \
@@ -44,8 +44,12 @@ test-clients: $(STAMP)  ## other languages' clients against the embedded archive
 	PILOTHOUSE_TEST_JS="$$(test -d build/clients/node_modules/@clickhouse/client && echo build/clients)" \
 	  $(BIN)/pytest tests/integration/test_foreign_clients.py $(ARGS)
 
-chaos: $(STAMP)  ## the long kills: ten SIGKILLs each of governor and archiver
+chaos: $(STAMP)  ## every part of a stack dies, freezes, lies or is cut off: a row each in build/chaos.json
+	@rm -f build/chaos.json
 	$(BIN)/pytest -m chaos_long $(ARGS)
+
+gameday: $(STAMP)  ## an exercise for people: it breaks something, says nothing, and scores what you see and do
+	@$(BIN)/python -P -m pilothouse.cli.gameday $(ARGS)
 
 bench-quiet: $(STAMP)  ## twelve seeds of fault-free training: no intervention in any
 	$(BIN)/python -m benchmarks.quiet $(ARGS)

@@ -30,6 +30,11 @@ class Ranks:
         self._environ = environ
         self._children = [Child(f"rank {rank}", logs / f"rank-{rank}.log") for rank in range(world_size)]
 
+    @property
+    def pids(self) -> list[int]:
+        """By rank."""
+        return [child.pid for child in self._children]
+
     def __enter__(self) -> Self:
         meeting = {"MASTER_ADDR": HOST, "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
         # -P: the folder that the demo is started in may hold a file named like a module.
