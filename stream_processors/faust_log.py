@@ -1,9 +1,13 @@
 """The `Log` port over a Faust app: its producer, its table and its consumer. Composed by `app`."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from aiokafka.errors import KafkaError
+
+from ..events.errors import BrokerUnavailable
 from .log import Kept, Outgoing, Source
 
 if TYPE_CHECKING:
@@ -18,27 +22,36 @@ class FaustLog:
         self._table = table
 
     async def publish(self, records: Sequence[Outgoing]) -> list[int]:
-        """Send in this order; returns when the broker has all of them."""
-        sent = [
-            await self._app.producer.send(
-                record.topic, record.key, record.body, record.partition, None, list(record.headers)
-            )
-            for record in records
-        ]
-        return [metadata.offset for metadata in await asyncio.gather(*sent)]
+        """Send in this order; returns when the broker has all of them.
+
+        Raises:
+            BrokerUnavailable: it went away before it had them.
+        """
+        with _away():
+            sent = [
+                await self._app.producer.send(
+                    record.topic, record.key, record.body, record.partition, None, list(record.headers)
+                )
+                for record in records
+            ]
+            return [metadata.offset for metadata in await asyncio.gather(*sent)]
 
     async def keep(self, partition: int, entries: Kept) -> None:
         """Write to the changelog, delivered, then to the table itself.
 
         The table's own `[]=` would choose a partition by hashing the key; a state must follow its run's partition, so
         that whoever is assigned the one recovers the other.
+
+        Raises:
+            BrokerUnavailable: it went away before it had them.
         """
         topic = self._table.changelog_topic
-        sent = [
-            await self._app.producer.send(topic.get_topic_name(), key, value, partition, None, None)
-            for key, value in entries.items()
-        ]
-        await asyncio.gather(*sent)
+        with _away():
+            sent = [
+                await self._app.producer.send(topic.get_topic_name(), key, value, partition, None, None)
+                for key, value in entries.items()
+            ]
+            await asyncio.gather(*sent)
         for key, value in entries.items():
             if value is None:
                 self._table.data.pop(key, None)
@@ -48,3 +61,14 @@ class FaustLog:
     def acknowledge(self, positions: Mapping[Source, int]) -> None:
         """Faust's consumer commits these, a moment later."""
         self._app.consumer.acknowledge(positions)  # type: ignore[attr-defined]  # ours: transport.Consumer
+
+
+@contextmanager
+def _away() -> Iterator[None]:
+    """A broker that is away is no bug of ours; a record that it refuses would be."""
+    try:
+        yield
+    except KafkaError as error:
+        if not error.retriable:
+            raise
+        raise BrokerUnavailable(f"the broker did not take a record: {type(error).__name__}: {error}") from error

@@ -34,7 +34,7 @@ from .live_trainers import STORIES, LiveTrainers
 from .strange_records import IMPOSSIBLE, due_letters, letters
 from .three_brokers import ThreeBrokers
 
-DEADLINE = 150.0
+DEADLINE = 600.0
 """Seconds. Most waits take five on two idle cores; what is promised is that they end, not when."""
 COMES_BACK = frozenset({69, 75})
 """Exit statuses of a worker that a supervisor answers by starting it again."""

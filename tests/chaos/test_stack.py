@@ -51,10 +51,10 @@ class Scene:
             yield self
 
     def until_steps(self, count: int) -> None:
-        self.stack.until(lambda: self.job.tended() or self.job.step() >= count, f"the job is at step {count}", WAIT)
+        self.stack.until(lambda: self.job.ended() or self.job.step() >= count, f"the job is at step {count}", WAIT)
 
     def until_over(self) -> None:
-        self.stack.until(self.job.tended, "the job has come to its end", WAIT)
+        self.stack.until(self.job.ended, "the job has come to its end", WAIT)
         self.stack.until(lambda: self.stack.archived(RUN, "run_ended"), "its end is archived", WAIT)
 
     def judged(self, scenario: str, broker: str) -> Row:
@@ -104,10 +104,25 @@ def broker_killed(scene: Scene, scenario: str, broker: str) -> Row:
         return scene.judged(scenario, broker)
 
 
+def governor_frozen(scene: Scene, scenario: str, broker: str) -> Row:
+    """It is alive and does nothing: its supervisor ends it, and starts another."""
+    with scene.up():
+        scene.job.start()
+        scene.until_steps(100)
+        os.kill(scene.stack.pids["governor"], signal.SIGSTOP)
+        scene.stack.until_printed("the governor is back after", timeout=WAIT)
+        scene.until_over()
+        return scene.judged(scenario, broker)
+
+
 @pytest.mark.parametrize(
     "scenario, played",
-    [("supervisor SIGKILL", supervisor_killed), ("broker SIGKILL under its supervisor", broker_killed)],
-    ids=["supervisor", "broker"],
+    [
+        ("supervisor SIGKILL", supervisor_killed),
+        ("broker SIGKILL under its supervisor", broker_killed),
+        ("governor SIGSTOP under its supervisor", governor_frozen),
+    ],
+    ids=["supervisor", "broker", "governor"],
 )
 def test_a_stack_comes_back_and_what_is_lost_is_nothing_or_told(
     scenario: str, played: Callable[[Scene, str, str], Row], scene: Scene, request: pytest.FixtureRequest

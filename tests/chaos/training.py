@@ -1,29 +1,41 @@
-"""One rank of a real, governed training that breaks at named points: `python -m pilothouse.tests.chaos.training DIR`.
+"""A real, governed training of some ranks that breaks at named points: `python -m pilothouse.tests.chaos.training DIR`.
 
-`job` starts the ranks as torchrun would. Faults are those of `producers.faults` (`FAULTS`; of the first launch alone),
-and one more: `DAMAGE` names a step whose checkpoint is spoilt on the disk as soon as it is there. `REDIRECT`
-(`PORT:OTHER`) leads connections to the broker elsewhere, as a router would. It trains until all that was to happen has
-happened (`NEEDS` attempts or launches), and `LEAST` steps. What it logs stands on its tape first, a line a step.
+When a rank fails all are launched again, as torchrun would; they are forked when torch is imported, which is most of
+the time that they take. Each launch leaves `statuses-N.json`. Faults are those of `producers.faults` (`FAULTS`; of the
+first launch alone), and one more: `DAMAGE` names a step whose checkpoint is spoilt on the disk as soon as it is there.
+`REDIRECT` (`PORT:OTHER`) leads connections to the broker elsewhere, as a router would. It trains until all that was to
+happen has happened (`NEEDS` attempts or launches), and `LEAST` steps. What it logs stands on its tape first, a line a
+step.
 """
 
+import json
+import math
 import os
+import signal
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import kafka  # noqa: F401  # before the forks, as torch is
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import pilothouse
+from pilothouse.cli.brokers import HOST, free_port
 from pilothouse.producers.checkpoints.manifest import Part, Standing
 from pilothouse.producers.checkpoints.store import Checkpoints, Saved
 from pilothouse.producers.faults import Injector, read_faults
 
+WORLD = 2
+LAUNCHES = 3
+GRACE_SECONDS = 20.0
+"""After one rank's death the others have so long to end by themselves: gloo tells them in a second."""
 MOST_STEPS = 4_000
 STEP_SECONDS = 0.03
 EVERY = 20
@@ -103,13 +115,61 @@ def train(folder: Path, launch: int) -> None:
             time.sleep(max(0.0, began + STEP_SECONDS - time.monotonic()))
 
 
-def main(folder: Path) -> None:
+def launched(folder: Path, launch: int) -> list[int]:
+    """Fork the ranks, wait for all; when one fails, the others have a while to end by themselves. Their statuses."""
+    os.environ |= {"MASTER_ADDR": HOST, "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(WORLD)}
+    ranks = {_forked(folder, launch, rank): rank for rank in range(WORLD)}
+    statuses: dict[int, int] = {}
+    ends = [(GRACE_SECONDS, signal.SIGTERM), (3 * GRACE_SECONDS, signal.SIGKILL)]
+    failed_at = math.inf
+    while len(statuses) < WORLD:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid:
+            statuses[ranks[pid]] = code = os.waitstatus_to_exitcode(status)
+            failed_at = min(failed_at, time.monotonic()) if code else failed_at
+        while ends and time.monotonic() > failed_at + ends[0][0]:
+            _, number = ends.pop(0)
+            for one in (pid for pid, rank in ranks.items() if rank not in statuses):
+                os.kill(one, number)
+        time.sleep(0.02)
+    return [statuses[rank] for rank in range(WORLD)]
+
+
+def _forked(folder: Path, launch: int, rank: int) -> int:
+    if pid := os.fork():
+        return pid
+    status = 1
+    try:
+        with (folder / f"rank-{launch}-{rank}.log").open("wb") as log:
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        dist.init_process_group("gloo")
+        train(folder, launch)
+        dist.destroy_process_group()
+        status = 0
+    except SystemExit as told:
+        status = int(told.code or 0)
+    except BaseException:  # noqa: BLE001  # what the interpreter would do of a process that was not forked
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def main(folder: Path) -> int:
     redirect(os.environ.get("REDIRECT", ""))
     torch.set_num_threads(1)
-    dist.init_process_group("gloo")
-    train(folder, int(os.environ["LAUNCH"]))
-    dist.destroy_process_group()
+    torch.optim.SGD([nn.Parameter(torch.zeros(1))])  # imports the compiler, once for all
+    for launch in range(1, LAUNCHES + 1):
+        statuses = launched(folder, launch)
+        draft = folder / "draft"
+        draft.write_text(json.dumps(statuses))
+        draft.rename(folder / f"statuses-{launch}.json")
+        if not any(statuses):
+            return 0
+    return 1
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    sys.exit(main(Path(sys.argv[1])))
