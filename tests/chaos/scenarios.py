@@ -19,7 +19,8 @@ from .stage import Stage
 from .strange_records import send_impossible, send_strange
 
 AN_HOUR = 3_600.0
-SESSION_SECONDS = 6.0
+PACE = 100.0
+"""Steps a second, of all simulated runs together."""
 
 
 @dataclass(frozen=True)

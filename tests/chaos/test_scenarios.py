@@ -14,13 +14,10 @@ from pilothouse.tests.dying_worker import feeding
 from pilothouse.tests.endpoint_fixture import NewEndpoint
 
 from .ledger import Row, recorded
-from .scenarios import SCENARIOS, Scenario
+from .scenarios import PACE, SCENARIOS, Scenario
 from .stage import Stage
 
-PACE = 100.0
-"""Steps a second, of all runs together."""
-QUICK = {("poison in a busy run", "embedded")}
-"""Those that `make test` plays too."""
+pytestmark = pytest.mark.chaos_long
 
 
 def play(scenario: Scenario, broker: LocalBroker, new_endpoint: NewEndpoint, folder: Path) -> Row:
@@ -34,16 +31,9 @@ def play(scenario: Scenario, broker: LocalBroker, new_endpoint: NewEndpoint, fol
 
 @pytest.mark.parametrize(
     "scenario, new_broker",
-    [
-        pytest.param(
-            scenario, kind, id=f"{scenario.name}, {kind}",
-            marks=() if (scenario.name, kind) in QUICK else pytest.mark.chaos_long,
-        )
-        for scenario in SCENARIOS
-        for kind in scenario.brokers
-    ],
+    [pytest.param(one, kind, id=f"{one.name}, {kind}") for one in SCENARIOS for kind in one.brokers],
     indirect=["new_broker"],
-)  # fmt: skip
+)
 def test_nothing_is_lost_doubled_or_out_of_bounds_and_decisions_are_those_of_an_undisturbed_run(
     scenario: Scenario, new_broker: NewBroker, new_endpoint: NewEndpoint, tmp_path: Path
 ) -> None:

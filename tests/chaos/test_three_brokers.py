@@ -11,8 +11,8 @@ from pilothouse.tests.dying_worker import feeding
 from pilothouse.tests.endpoint_fixture import NewEndpoint
 
 from .ledger import Row, recorded
+from .scenarios import PACE
 from .stage import Stage
-from .test_scenarios import PACE
 from .three_brokers import IDS, ThreeBrokers
 
 LEADERS = 3
