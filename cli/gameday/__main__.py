@@ -26,12 +26,12 @@ def main(
 ) -> None:
     """Break something on a live stack, say nothing, and score what people saw and did."""
     require((*LOCAL, "torch"), "`make gameday`")
-    harms = {one.harm: one.harm for one in CARDS}
-    if card is not None and card not in harms:
-        raise UserMistake(f"no card is called {card!r}; there are: {', '.join(harms)}")
+    harm = next((one.harm for one in CARDS if one.harm == card), None)
+    if card is not None and harm is None:
+        raise UserMistake(f"no card is called {card!r}; there are: {', '.join(one.harm for one in CARDS)}")
     seed = random.randrange(10_000) if seed is None else seed
     with tempfile.TemporaryDirectory(prefix="pilothouse-gameday-", ignore_cleanup_errors=True) as folder:
-        account = play(Wishes(Path(folder), seed, minutes, harms.get(card or ""), kafka_home), out())
+        account = play(Wishes(Path(folder), seed, minutes, harm, kafka_home), out())
     _show(account, seed)
     report.parent.mkdir(parents=True, exist_ok=True)
     report.write_text(json.dumps({"seed": seed, **asdict(account)}, indent=1) + "\n")

@@ -229,8 +229,7 @@ def _typed() -> "Iterator[str | None]":
     """Lines as they are typed; None where there is none for a moment. Never ends."""
     open_input = True
     while True:
-        ready = select.select([sys.stdin], [], [], LOOK_EVERY)[0] if open_input else time.sleep(LOOK_EVERY)
-        if not ready:
+        if not select.select([sys.stdin] if open_input else [], [], [], LOOK_EVERY)[0]:
             yield None
             continue
         line = sys.stdin.readline()
