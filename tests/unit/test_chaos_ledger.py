@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pilothouse.events.actions import ScaleLr
-from pilothouse.events.bounds import Bound
+from pilothouse.events.bounds import Bound, Quantity
 from pilothouse.events.decisions import InterventionIssued
 from pilothouse.events.envelope import LogPlace
 from pilothouse.events.telemetry import InterventionReceipt
@@ -18,9 +18,10 @@ from pilothouse.tests.chaos.ledger import Row, applied_twice, differences, out_o
 
 
 def issued(name: str = "i-1", bound: Bound | None = None) -> InterventionIssued:
+    bounds: dict[Quantity, Bound] = {"lr_multiplier": bound} if bound else {}
     return InterventionIssued(
         at=1, run_id="r", attempt_id="a", attempt=1, decision_id=f"d-{name}", basis=LogPlace(0, 0, 1), step=3,
-        policy_hash="", intervention_id=name, rule="halve", action=ScaleLr(factor=0.5), expires_step=9, bounds={"lr_multiplier": bound} if bound else {},
+        policy_hash="", intervention_id=name, rule="halve", action=ScaleLr(factor=0.5), expires_step=9, bounds=bounds,
     )  # fmt: skip
 
 
