@@ -99,12 +99,15 @@ def _assemble() -> None:
     commands.command(rich_help_panel=operate)(stack_commands.migrate)
     commands.command(rich_help_panel=operate)(status.status)
     commands.add_typer(policy.policy, name="policy", rich_help_panel=act)
-    commands.add_typer(stack_commands.topics, name="topics", rich_help_panel=operate)
-    commands.add_typer(audit.audit, name="audit", rich_help_panel=operate)
-    commands.add_typer(keys.keys, name="keys", rich_help_panel=operate)
-    commands.add_typer(deadletter_command.deadletter, name="deadletter", rich_help_panel=operate)
-    commands.add_typer(spool_commands.spool, name="spool", rich_help_panel=operate)
-    commands.add_typer(storage_command.storage, name="storage", rich_help_panel=operate)
+    for name, group in {
+        "topics": stack_commands.topics,
+        "audit": audit.audit,
+        "keys": keys.keys,
+        "deadletter": deadletter_command.deadletter,
+        "spool": spool_commands.spool,
+        "storage": storage_command.storage,
+    }.items():
+        commands.add_typer(group, name=name, rich_help_panel=operate)
 
 
 # The demo has options of its own, and is imported only when it is asked for.

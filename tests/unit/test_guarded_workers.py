@@ -13,6 +13,7 @@ from pilothouse.events.union import AnyEvent
 from pilothouse.keyring import Signer
 from pilothouse.stream_processors import archiver as shell
 from pilothouse.stream_processors.archiver import Archiver
+from pilothouse.stream_processors.dead_letter_office import DeadLetterOffice
 from pilothouse.stream_processors.governor import Governor, Judge
 from pilothouse.stream_processors.log import Delivered, Guard, Layout, Source
 from pilothouse.stream_processors.ticker import Ticker
@@ -29,7 +30,8 @@ GUARD = Guard(lambda: TRUST, Signer(lambda: (GOVERNOR,)))
 class GuardedBench(Bench):
     def _governor(self) -> Governor:
         troubles = Troubles(self.folder / "troubles.json")
-        judge = Judge(TINY, self.policies, Layout(4, 4, 4), troubles, self.history, GUARD)
+        office = DeadLetterOffice(4, 0, self.folder / "unreadable.json")
+        judge = Judge(TINY, self.policies, Layout(4, 4, 4), troubles, office, self.history, GUARD)
         return Governor(self.log, judge, self.epoch)
 
     def wires(self) -> list[Encoded]:
@@ -139,7 +141,8 @@ def test_an_archiver_remembers_what_was_signed_and_reports_a_command_that_was_no
     store, log = Store(), MemoryLog()
     retired = Trust(tuple(key._replace(retired=True) for key in TRUST.keys))
     guard = Guard(lambda: retired, past=True)
-    archiver = Archiver(log, store.insert, Layout(4, 4, 4), 0, Troubles(tmp_path / "troubles.json"), guard)
+    office = DeadLetterOffice(4, 0, tmp_path / "unreadable.json")
+    archiver = Archiver(log, store.insert, office, 0, Troubles(tmp_path / "troubles.json"), guard)
     genuine = signed(linked(encode(COMMAND), GENESIS), [GOVERNOR])
     order = signed(encode(policy(2)), [OPERATOR])
 
