@@ -5,7 +5,6 @@ in the next `TelemetryGap` (`delivery.outbox`).
 """
 
 import contextlib
-import logging
 import os
 import sys
 import threading
@@ -13,8 +12,7 @@ from collections import Counter, deque
 from pathlib import Path
 
 from .plain import on_one_line
-
-logger = logging.getLogger("pilothouse")
+from .voice import logger
 
 LOSSES = frozenset({"queue_full", "device_limit", "device_value"})
 """Reasons for which telemetry was lost; with any other a call said nothing that could be kept."""

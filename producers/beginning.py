@@ -4,7 +4,6 @@ Called by `producers.start`, once. Rank 0 decides and the other ranks hear it (`
 several ranks have no store to meet in yet, each derives the same from what the launcher told all of them.
 """
 
-import logging
 import uuid
 from collections import Counter
 from collections.abc import Mapping
@@ -17,8 +16,7 @@ from ..settings import Settings, usable_settings
 from .plain import why
 from .ranks.context import JOB_KEYS, LAUNCH_KEY, RUN_ID_KEY, Identity, Lineage, Place, checked_run_id, restarts
 from .ranks.meeting import Host, Meeting, shared_store
-
-logger = logging.getLogger("pilothouse")
+from .voice import logger
 
 _calls: Counter[str] = Counter()
 """How often this process began a run of a name: the n-th of one rank belongs to the n-th of every other."""

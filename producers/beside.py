@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -25,9 +26,8 @@ from .plain import shown, why
 from .ranks.context import Identity, Place, local_rank
 from .surroundings.environment import at_once, by_looking
 from .surroundings.resources import Sampler, describe_devices, sources_of
+from .voice import logger
 from .wake import Wake
-
-logger = logging.getLogger("pilothouse")
 
 FIND_SECONDS = 0.5
 """How long `start_run` waits for what is looked for; what comes later is announced later."""
@@ -57,7 +57,10 @@ class Finding:
     def __init__(self, config: object) -> None:
         self.environment = at_once(os.environ, config)
         self._done = threading.Event()
-        threading.Thread(target=self._look, name="pilothouse-find", daemon=True).start()
+        try:
+            threading.Thread(target=self._look, name="pilothouse-find", daemon=True).start()
+        except RuntimeError:  # this process may start no thread: what is known at once must do
+            self._done.set()
 
     @property
     def complete(self) -> bool:
@@ -201,7 +204,8 @@ class Beside:
     def _add(self, chore: Chore) -> None:
         self._chores.append(chore)
         if self._thread.ident is None and not self._run.inert and not self._closing:
-            self._thread.start()
+            with suppress(RuntimeError):  # as above: nothing is done beside
+                self._thread.start()
         self._news.set()
 
     def _who(self) -> Identity | None:
@@ -225,6 +229,6 @@ class Beside:
     def _do(self, chore: Chore, *, last: bool) -> None:
         try:
             chore.do(last)
-        except Exception:  # one chore that fails must not end the others
+        except Exception:  # noqa: BLE001  # one chore that fails must not end the others
             if self._bad_calls.first(f"chore {chore.do.__qualname__}"):
                 logger.exception("what is done beside the training failed; it goes on, but this is a bug of Pilothouse")

@@ -24,14 +24,15 @@ def itself(run: "Run", _memo: object = None) -> "Run":
 
 
 def pickled(run: "Run") -> tuple[Any, ...]:
-    """A run on its way to another process."""
-    return arrived, (run.identity, run.settings, run.last_step)
+    """A run on its way to another process, or into a checkpoint: without its settings, which hold passwords."""
+    return arrived, (run.identity, run.last_step)
 
 
-def arrived(identity: Identity, settings: Settings, step: int) -> "Run":
+def arrived(identity: Identity, step: int) -> "Run":
     """What a run is behind `pickle`. It says once, at the first `log`, that a process must start its own."""
     from .run import Run
 
+    settings = Settings()
     return Run(identity, settings, {}, outbox_of(identity, settings, Thinning(1, identity.rank))).left_behind(step)
 
 

@@ -1,11 +1,14 @@
 """How a run ended, from how its script did: asked by `producers.run` when the script leaves it, or at exit."""
 
+import time
 import traceback
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple, Protocol
 
 from ..events.redaction import redacted_text
 from ..events.telemetry import Outcome
 from .plain import safe_text
+from .voice import logger
 
 ERROR_CHARS = 16_000
 
@@ -36,6 +39,21 @@ def last_words(error: object) -> str:
     is cut in half before it is seen.
     """
     return redacted_text(safe_text(error)[-4 * ERROR_CHARS :])[-ERROR_CHARS:]
+
+
+class Closing(Protocol):
+    """What a run closes at its end, as far as that goes."""
+
+    def close(self, within: float) -> None: ...
+
+
+def close_pilots(pilots: Iterable[Closing], deadline: float) -> None:
+    """One after the other, until `deadline` (monotonic seconds)."""
+    for pilot in pilots:
+        try:
+            pilot.close(max(0.0, deadline - time.monotonic()))
+        except Exception:  # noqa: BLE001  # the run's telemetry must still go out
+            logger.exception("closing the pilot failed; the run ends all the same")
 
 
 def _is_out_of_memory(error: BaseException | None) -> bool:

@@ -12,7 +12,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import count
 from time import time_ns
 from types import TracebackType
@@ -24,6 +24,7 @@ from ..events.commands import PipelineFact, PipelineReported
 from ..events.envelope import TrainerFact, derived_attempt_id
 from ..events.telemetry import AttemptReason, EvalCompleted, Outcome, RunEnded, RunStarted, Stage, StageChanged
 from ..settings import Settings
+from .announcement import Announcement
 from .beginning import Beginning
 from .beside import FIND_SECONDS, Beside, Finding
 from .copies import itself, no_links, pickled
@@ -31,13 +32,12 @@ from .delivery.accounts import Counts
 from .delivery.batching import MAX_ROWS, Row, Told
 from .delivery.outbox import Outbox
 from .delivery.publisher import Publisher
-from .delivery.telling import OUTCOMES, REASONS, STAGES, Word, known_word, refusal, trimmed, without_secrets
-from .ending import Ending, ending_of, last_words
-from .harmless import harmless
+from .delivery.telling import OUTCOMES, REASONS, STAGES, known_word, refusal, trimmed, without_secrets
+from .ending import Ending, close_pilots, ending_of, last_words
+from .harmless import harmless, harmless_or
 from .metrics.profiles import WINDOW
 from .metrics.timings import StepTimings, TimedLoader
 from .person import person
-from .plain import shown
 from .ranks.context import Identity, Lineage
 from .signals import Preemption
 from .steering.departure import Followed
@@ -46,8 +46,6 @@ if TYPE_CHECKING:
     from .ranks.meeting import Host
     from .steering.pilot import Pilot
 
-logger = logging.getLogger("pilothouse")
-
 
 class Run:
     """One writer of one run: this process. Made by `start_run`; `identity` changes with `begin_attempt`."""
@@ -55,26 +53,24 @@ class Run:
     def __init__(self, identity: Identity, settings: Settings, description: Mapping[str, Any], outbox: Outbox) -> None:
         self.settings = settings
         self.identity = identity
-        self._description = dict(description)
         self._outbox = outbox
         self._queue = outbox.queue
         self._room = 0  # how long the queue may be for `log` to append to it without a look; 0: it must look
         self._step = 0
-        self._publisher = Publisher(outbox, self._forked)
+        self._publisher = Publisher(outbox, self._left_alone)
         self._admission = outbox.admission
         self._preemption = Preemption()
-        self._started: tuple[Identity, dict[str, Any]] = (identity, {})
+        self._announcement = Announcement(identity, description)
         self._timings = StepTimings()
         self._beside = Beside(self, outbox.bad_calls)
         self._outcome: Outcome = "completed"
+        self._error = ""
         self._closed = False
         self._closings = count()
         self._copied = False
         self._pilots: list[Pilot] = []
         self._host: Host | None = None
         self._followed: Followed | None = None
-
-    # ------------------------------------------------------------------------------------ what a training loop calls
 
     def log(self, step: SupportsIndex | None = None, /, *unexpected: object, **metrics: Any) -> None:
         """Publish the metrics of one step: `run.log(step, loss=loss, grad_norm=norm)`.
@@ -132,7 +128,7 @@ class Run:
     @harmless
     def stage(self, stage: Stage, step: int | None = None) -> None:
         """Say that the job does something else from here on, so that an evaluation is not taken for a hang."""
-        if (known := self._one_of(STAGES, stage, "stage")) is None:
+        if (known := known_word(STAGES, stage, "stage", self._outbox.bad_calls)) is None:
             return
         self._outbox.stage = known
         if known == "prepare":
@@ -141,6 +137,7 @@ class Run:
         self._timings.stage(known)
         self.tell(StageChanged, stage=known, step=self.last_step if whole is None else whole)
 
+    @harmless_or(lambda _: nullcontext())
     @contextmanager
     def evaluating(self, step: int | None = None) -> Iterator[None]:
         """`with run.evaluating(step): ...`: stage `evaluate`, and back to the stage before."""
@@ -177,8 +174,6 @@ class Run:
         if whole is not None and self.identity.rank == 0:
             self.tell(telemetry.RecipeChanged, step=whole, what=what, numbers=numbers, note=note)
 
-    # ------------------------------------------------------------------------------------- more that a script may say
-
     def timed(self, loader: Any, model: Any = None) -> Any:
         """`for batch in run.timed(loader)`: the loader, with `data_wait_s` and `compute_s` in the rows of `log`.
 
@@ -203,6 +198,7 @@ class Run:
         if whole is not None and self.identity.rank == 0:
             self._beside.profile(feature, values, whole, schema, window)
 
+    @harmless
     def capture_logs(
         self, level: int | str = logging.INFO, source: logging.Logger | str = ""
     ) -> logging.Handler | None:
@@ -225,8 +221,7 @@ class Run:
         fields = {"fact": fact, "who": who or person(), "subject": subject, "note": note, "numbers": numbers}
         self._append(PipelineReported, fields)  # type: ignore[arg-type]  # a fact that has a rank's identity where it knows it
 
-    # ------------------------------------------------------------------------------------------- attempts and the end
-
+    @harmless_or(lambda run: run.identity)
     def begin_attempt(
         self, reason: AttemptReason, first_step: int, parent: str | None = None, attempt_id: str | None = None
     ) -> Identity:
@@ -238,7 +233,7 @@ class Run:
         begins its attempts by itself. A wrong word is counted, changes nothing and never raises.
         """
         old = self.identity
-        known, whole = self._one_of(REASONS, reason, "reason"), self._admission.step(first_step)
+        known, whole = known_word(REASONS, reason, "reason", self._outbox.bad_calls), self._admission.step(first_step)
         if known is None or whole is None:
             return old
         derived = derived_attempt_id(old.attempt_id, f"attempt {old.attempt + 1}")
@@ -251,9 +246,8 @@ class Run:
     @harmless
     def steers(self, actions: tuple[ActionKind, ...]) -> None:
         """What this trainer can carry out; announced again, for the same attempt, if that is news."""
-        if self._description.get("steers", ()) != actions:
-            self._description["steers"] = actions
-            self._begin(**self._started[1])
+        if self._announcement.note("steers", actions):
+            self._announce_attempt()
 
     def pilot(self, model: Any, optimizer: Any, **steered: Any) -> "Pilot":
         """Let the governor steer: see `steering.pilot.Pilot` for what may be given."""
@@ -271,7 +265,7 @@ class Run:
     @harmless
     def ending(self, outcome: Outcome) -> None:
         """What to report if the script now ends without an error."""
-        self._outcome = self._one_of(OUTCOMES, outcome, "outcome") or self._outcome
+        self._outcome = known_word(OUTCOMES, outcome, "outcome", self._outbox.bad_calls) or self._outcome
 
     def counts(self) -> Counts:
         """The accounts of the outbox: accepted = sent + queued + spooled + dropped."""
@@ -290,27 +284,22 @@ class Run:
     @harmless
     def close(self, outcome: Outcome | None = None, error: str = "") -> None:
         """End the run: what waits is sent, for at most `settings.close_seconds`; the rest stays on disk. Takes a second
-        more at most, whatever hangs. Never raises.
+        more at most, whatever hangs. Never raises; Ctrl-C breaks it off, and at exit the rest goes to disk at once.
         """
         if self._publisher.inert or next(self._closings):
             return
-        deadline = time.monotonic() + self.settings.close_seconds
-        share = self.settings.close_seconds / 4  # neither other ranks nor a driver take the time to send
-        self._close_pilots(time.monotonic() + share)
-        self._beside.close(share)
-        if self._host is not None:
-            self._host.close()
-        if self._followed is not None:
-            self._followed.conclude(self, self._outbox, share)
-        known = self._one_of(OUTCOMES, outcome, "outcome") if outcome is not None else None
-        self._announce(
-            RunEnded, self.identity, outcome=known or self._outcome, step=self.last_step, error=last_words(error)
-        )
-        self._closed = True
-        self._room = 0
-        self._preemption.disarm()
+        known = known_word(OUTCOMES, outcome, "outcome", self._outbox.bad_calls) if outcome is not None else None
+        self._outcome, self._error = known or self._outcome, last_words(error)
+        self._preemption.hold()
+        try:
+            deadline = time.monotonic() + self.settings.close_seconds
+            share = self.settings.close_seconds / 4  # neither other ranks nor a driver take the time to send
+            self._let_go(share)
+            self._end()
+            self._publisher.close(max(0.0, deadline - time.monotonic()))
+        finally:
+            self._preemption.disarm()
         atexit.unregister(self._at_exit)
-        self._publisher.close(max(0.0, deadline - time.monotonic()))
 
     def follow(self, followed: Followed) -> None:
         """Do what was done to another run. Called by `start_run`, before the run starts."""
@@ -337,20 +326,20 @@ class Run:
         """Announce the first attempt and begin to publish. Called once, by `start_run`."""
         self._host = beginning.host
         if finding is not None:
-            self._description["environment"] = finding.within(FIND_SECONDS)
+            self._announcement.note("environment", finding.within(FIND_SECONDS))
         self._begin(reason=beginning.reason, first_step=0, parent_attempt_id=beginning.parent)
         self._publisher.start()
         self._beside.sample_resources()
         if finding is not None and not finding.complete:
             self._beside.await_finding(finding)
-        self._preemption.arm()
+        if not self.inert:
+            self._preemption.arm()
         atexit.register(self._at_exit)
         return self
 
     def found(self, environment: Mapping[str, Any]) -> None:
         """What was still being looked for at the start is found: the attempt is announced again if that is news."""
-        if self._description.get("environment") != environment:
-            self._description["environment"] = dict(environment)
+        if self._announcement.note("environment", dict(environment)):
             self._announce_attempt()
 
     def _timed_log(self, step: SupportsIndex | None = None, /, *unexpected: object, **metrics: Any) -> None:
@@ -359,26 +348,34 @@ class Run:
             self._timings.put(step, metrics)
         Run.log(self, step, *unexpected, **metrics)
 
-    def _close_pilots(self, deadline: float) -> None:
-        for pilot in self._pilots:
-            try:
-                pilot.close(max(0.0, deadline - time.monotonic()))
-            except Exception:  # the run's telemetry must still go out
-                logger.exception("closing the pilot failed; the run ends all the same")
+    def _let_go(self, share: float) -> None:
+        """End all that is done beside telling; each part of it in `share` seconds."""
+        close_pilots(self._pilots, time.monotonic() + share)
+        self._beside.close(share)
+        if self._host is not None:
+            self._host.close()
+        if self._followed is not None:
+            self._followed.conclude(self, self._outbox, share)
 
-    def _forked(self) -> None:
-        """In a child: nothing is kept for nobody."""
+    def _end(self) -> None:
+        if not self._closed:
+            self._announce(RunEnded, self.identity, outcome=self._outcome, step=self.last_step, error=self._error)
+        self._closed = True
         self._room = 0
 
+    def _left_alone(self) -> None:
+        """In a forked child, or without a thread: nothing is kept for nobody, and SIGTERM is not ours to hear."""
+        self._room = 0
+        self._preemption.disarm()
+
     def _begin(self, **attempt: Any) -> None:
-        self._started = (self.identity, attempt)
+        self._announcement.begin(self.identity, **attempt)
         self._announce_attempt()
 
     def _announce_attempt(self) -> None:
-        identity, attempt = self._started
+        identity = self._announcement.identity
         if identity.rank == 0:
-            fields = {"world_size": identity.world_size, **attempt, **self._description}
-            self._announce(RunStarted, identity, **fields)
+            self._announce(RunStarted, identity, **self._announcement.fields)
 
     def _announce(self, fact: type[TrainerFact], identity: Identity, **fields: Any) -> None:
         """Tell what must not be lost: without its beginning a run is ungoverned, without its end it hangs."""
@@ -390,15 +387,11 @@ class Run:
     def _append(self, fact: type[TrainerFact], fields: Mapping[str, Any], deferred: tuple[Any, ...] = ()) -> None:
         self.pass_on(Told(self.identity, time_ns() // 1_000, fact, fields, deferred))
 
-    def _one_of(self, words: tuple[Word, ...], said: object, what: str) -> Word | None:
-        word = known_word(words, said)
-        if word is None:
-            self._outbox.bad_calls.add(what, f"the {what} is one of {', '.join(words)}; got {shown(said)}")
-        return word
-
     def _ending(self, error: BaseException | None) -> Ending:
         return Ending("preempted") if self._preemption.seen else ending_of(error, self._outcome)
 
     def _at_exit(self) -> None:
-        """The script ended without `close`: the interpreter still knows whether by an error."""
+        """The script ended without `close`, or broke it off: the interpreter still knows whether by an error."""
         self.close(*self._ending(getattr(sys, "last_value", None)))
+        self._end()
+        self._publisher.close(0.0)

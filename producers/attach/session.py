@@ -8,7 +8,6 @@ nothing. Signals, exit status and standard output stay the script's.
 
 import atexit
 import functools
-import logging
 import os
 import sys
 import threading
@@ -20,6 +19,7 @@ from ...events.telemetry import Stage
 from ..ending import ending_of
 from ..integrations.observing import Changed, StepObserver
 from ..integrations.watching import Watch, unseen
+from ..voice import logger
 from .opening import STEPPED, Opening
 from .options import Options, read_options
 from .ranks import hear_of
@@ -32,8 +32,6 @@ OPEN_SECONDS = 3.0
 """How long a script that ends at once waits for its run to be opened."""
 
 LAUNCHERS = frozenset({"torchrun", "accelerate", "deepspeed"})
-
-log = logging.getLogger("pilothouse")
 
 
 class Session:
@@ -111,8 +109,8 @@ class Session:
                 _before_the_ranks_part(self._pilot.close)
             else:
                 self._pilot.add_optimizer(optimizer)
-        except Exception:  # whatever we stumble over, the script's step must be made
-            log.exception("pilothouse: this script cannot be steered; it is watched only")
+        except Exception:  # noqa: BLE001  # whatever we stumble over, the script's step must be made
+            logger.exception("pilothouse: this script cannot be steered; it is watched only")
 
     def _open(self) -> Opening | None:
         """Begin to open the run, once; from the training thread, or on rank 0 because another rank steps."""
@@ -139,7 +137,7 @@ class Session:
             if self._run is not None:  # a run that was opened just now has no end of its own yet
                 self._run.close(*ending_of(getattr(sys, "last_value", None), "completed"))
         if os.getpid() == self._pid and (said := self.account()):
-            log.warning("pilothouse: %s", said)
+            logger.warning("pilothouse: %s", said)
 
     def account(self) -> str:
         """For a person; empty where there is nothing to say."""

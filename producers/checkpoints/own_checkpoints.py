@@ -5,16 +5,14 @@ where a rule wants to go back, people are told which one to start from, and what
 """
 
 import hashlib
-import logging
 import os
 from pathlib import Path
 
 from ...events.telemetry import CheckpointSaved
 from ..teller import Teller
+from ..voice import logger
 
 ID_CHARS = 160
-
-log = logging.getLogger(__name__)
 
 
 def announce_checkpoint(run: Teller, step: int, path: str | os.PathLike[str], took_s: float = 0.0) -> None:
@@ -29,7 +27,7 @@ def announce_checkpoint(run: Teller, step: int, path: str | os.PathLike[str], to
         saved = Path(path).expanduser().absolute()
         files = sorted((str(file.relative_to(saved)), file.stat().st_size) for file in _files_of(saved))
     except (OSError, TypeError, ValueError) as error:
-        log.error("pilothouse: the checkpoint of step %s was not announced: %s", step, error)
+        logger.error("pilothouse: the checkpoint of step %s was not announced: %s", step, error)
         return
     run.tell(
         CheckpointSaved,

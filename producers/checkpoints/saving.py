@@ -6,7 +6,6 @@ at a restart). Joins `checkpoints.trainer_state` (what) and `checkpoints.store` 
 a letter with the state of their random generators, and do not wait, unless the model's state is spread over them.
 """
 
-import logging
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -16,14 +15,13 @@ from ...events.errors import CheckpointError, RestartRequired
 from ...events.telemetry import CheckpointSaved, CheckpointUnavailable, Unavailable
 from ..ranks.ballots import Ballots, BallotsLost
 from ..teller import Teller
+from ..voice import logger
 from .manifest import Manifest, Standing
 from .store import Checkpoints, name_of
 from .trainer_state import Loaded, TrainerState, rng_letter
 
 LETTER_SECONDS = 10.0
 REASON_CHARS = 4_000
-
-log = logging.getLogger(__name__)
 
 
 class Saving:
@@ -126,9 +124,9 @@ class Saving:
                 if letter is not None:
                     letters[rank] = letter
         except BallotsLost as error:
-            log.warning("pilothouse: this checkpoint is without the other ranks' random generators: %s", error)
+            logger.warning("pilothouse: this checkpoint is without the other ranks' random generators: %s", error)
         if len(letters) < self._ballots.voters:
-            log.warning(
+            logger.warning(
                 "pilothouse: only %d of %d ranks gave their generators' state", len(letters), self._ballots.voters
             )
         return letters

@@ -12,7 +12,6 @@ travels in `CheckpointSaved` and comes back in the governor's order.
 
 import hashlib
 import json
-import logging
 import os
 import re
 import shutil
@@ -26,6 +25,7 @@ from pydantic import ValidationError
 
 from ...events.actions import CheckpointRef
 from ...events.errors import CheckpointCorrupt, CheckpointError, CheckpointMissing, UserMistake
+from ..voice import logger
 from .manifest import MANIFEST, FileSum, Manifest, Part, Standing, sync_folder, write_file
 from .retention import Judgement, Kept, Retention
 
@@ -33,8 +33,6 @@ ABANDONED = "abandoned.json"
 _FOLDER = re.compile(r"step-\d{8,}-[0-9a-zA-Z]{1,16}")
 _NOT_PLAIN = re.compile(r"[^0-9a-zA-Z]")
 _TEMPORARY = re.compile(r"step-.+\.tmp-(?P<host>.+)-(?P<pid>\d+)")
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +183,7 @@ class Checkpoints:
         try:
             (self.directory / name).rename(doomed)
         except OSError as error:
-            log.warning("pilothouse: old checkpoint %s cannot be removed: %s", name, error)
+            logger.warning("pilothouse: old checkpoint %s cannot be removed: %s", name, error)
             return False
         shutil.rmtree(doomed, ignore_errors=True)
         return True
@@ -209,7 +207,7 @@ class Checkpoints:
                 try:
                     found.append((folder.name, *self.read_manifest(folder.name)))
                 except CheckpointError as error:
-                    log.warning("pilothouse: checkpoint %s is passed over: %s", folder.name, error)
+                    logger.warning("pilothouse: checkpoint %s is passed over: %s", folder.name, error)
         return sorted(found, key=lambda entry: entry[1].serial)
 
     def _verified(self, checkpoint_id: str, name: str, must: FileSum) -> bytes:

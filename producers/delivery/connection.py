@@ -11,7 +11,7 @@ from typing import Any
 from ...access import Address, access_of
 from ...events.errors import BrokerUnavailable
 from ...events.topics import MAX_RECORD_BYTES, TELEMETRY
-from .quiet import CLIENT_ID, quiet_clients
+from .quiet import CLIENT_ID, allow_import, quiet_clients
 
 BLOCK_SECONDS = 5.0
 REQUEST_SECONDS = 10.0
@@ -23,6 +23,7 @@ def connected_producer(bootstrap: Address, seconds: float) -> tuple[Any, int]:
     Raises:
         BrokerUnavailable: no broker answers, or it has no such topic.
     """
+    allow_import()
     from kafka import KafkaProducer
     from kafka.errors import KafkaError
 

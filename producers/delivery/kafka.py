@@ -10,7 +10,6 @@ recovery from a broker that forgot it fails what is in flight, and readers know 
 """
 
 import contextlib
-import logging
 import random
 import threading
 import time
@@ -28,10 +27,9 @@ from ...events.topics import TELEMETRY, partition_of
 from ...keyring import signer_of
 from ...settings import Settings
 from ..plain import why
+from ..voice import logger
 from .batching import Outgoing
 from .connection import abandon, connected_producer, disarm
-
-logger = logging.getLogger("pilothouse")
 
 BOOTSTRAP_SECONDS = 10.0
 STALL_SECONDS = 10.0

@@ -7,7 +7,6 @@ and, where something was lost, the `TelemetryGap`. A number (`seq`) is given onl
 are sent in their order.
 """
 
-import logging
 import math
 import threading
 import time
@@ -23,6 +22,7 @@ from ...events.telemetry import Heartbeat, RunEnded, Stage, TelemetryGap
 from ..bad_calls import BadCalls
 from ..metrics.values import Admission
 from ..ranks.context import Identity
+from ..voice import logger
 from ..wake import Wake
 from .accounts import Counts, Ledger
 from .arrivals import has_arrived, with_numbers
@@ -47,8 +47,6 @@ from .heartbeat import Pulse, heartbeat_fields
 from .kafka import Outcome, State
 from .spool import Lost, Spool
 from .telling import fault
-
-logger = logging.getLogger("pilothouse")
 
 CAPACITY = 20_000
 """Rows that wait unread; beyond it new ones are dropped. Told facts are few, and get through for longer."""

@@ -4,7 +4,7 @@ Started by `producers.start`. The training thread meets it only at the end, in `
 than its deadline: what the broker has not taken by then stays in the spool.
 """
 
-import logging
+import math
 import threading
 import time
 import weakref
@@ -12,9 +12,8 @@ from collections.abc import Callable
 from functools import cache
 from os import register_at_fork
 
+from ..voice import logger
 from .outbox import Outbox
-
-logger = logging.getLogger("pilothouse")
 
 GRACE_SECONDS = 0.9
 """How much longer than its deadline the end is waited for: files are written then. With what else ends, a second."""
@@ -28,25 +27,35 @@ _live: "weakref.WeakSet[Publisher]" = weakref.WeakSet()
 class Publisher:
     """Runs `outbox.pump` when it is due, and at once when the outbox asks for it."""
 
-    def __init__(self, outbox: Outbox, on_fork: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, outbox: Outbox, on_inert: Callable[[], None] = lambda: None) -> None:
         self.inert = False
-        self._on_fork = on_fork
+        self._on_inert = on_inert
         self._outbox = outbox
         self._closing = threading.Event()
-        self._deadline = 0.0
+        self._deadline = math.inf
         self._thread = threading.Thread(target=self._work, name="pilothouse-outbox", daemon=True)
 
     def start(self) -> None:
-        """Start the thread. A child that is forked from here on has an inert copy of the run."""
+        """Start the thread. A child that is forked from here on has an inert copy of the run, and so has a process that
+        may start no thread.
+        """
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            self.inert = True
+            self._on_inert()
+            logger.warning("this run publishes nothing: no thread of its own can be started (%s)", error)
+            return
         _watch_forks()
         _live.add(self)
-        self._thread.start()
 
     def close(self, seconds: float) -> None:
-        """Send what there is, for at most `seconds`; what is left stays on disk. Never raises."""
-        if self.inert or self._closing.is_set():
+        """Send what there is, for at most `seconds`; what is left stays on disk. Never raises. Called again, where a
+        first call was broken off, it takes the sooner deadline.
+        """
+        if self.inert:
             return
-        self._deadline = time.monotonic() + seconds
+        self._deadline = min(self._deadline, time.monotonic() + seconds)
         self._closing.set()
         self._outbox.wake.set()
         self._thread.join(seconds + GRACE_SECONDS)
@@ -56,7 +65,7 @@ class Publisher:
     def forked(self) -> None:
         """This is a child's copy: its thread is the parent's, and so is everything it would send."""
         self.inert = True
-        self._on_fork()
+        self._on_inert()
         self._outbox.sender.forget()
         self._outbox.backlog.spool.forget()
 
@@ -69,7 +78,7 @@ class Publisher:
     def _round(self, *, flush: bool = False) -> None:
         try:
             self._outbox.pump(flush=flush)
-        except Exception:  # one round that fails must not keep the next from sending
+        except Exception:  # noqa: BLE001  # one round that fails must not keep the next from sending
             if self._outbox.bad_calls.first("pump"):
                 logger.exception("publishing telemetry failed; it goes on, but this is a bug of Pilothouse")
 

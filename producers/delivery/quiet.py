@@ -6,10 +6,18 @@ say is known by the thread that says it: one of Pilothouse's, or the client's ow
 """
 
 import logging
+import warnings
 
 LIBRARY = "kafka"
 CLIENT_ID = "pilothouse"
 _OURS = ("pilothouse-", f"kafka-io-{CLIENT_ID}")
+
+
+def allow_import() -> None:
+    """Where a script makes errors of warnings (`python -W error`), the library must come in all the same: it reads its
+    message schemas by calls that Python 3.11 and 3.12 deprecate.
+    """
+    warnings.filterwarnings("ignore", "(open|read)_text is deprecated", DeprecationWarning, rf"({LIBRARY}|importlib)\.")
 
 
 def quiet_clients() -> None:

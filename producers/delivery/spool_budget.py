@@ -6,7 +6,6 @@ process gives way to a *stand-in*, one `TelemetryGap` under its last number that
 the spool takes nothing more.
 """
 
-import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,11 +17,10 @@ import msgspec
 
 from ...events.telemetry import TelemetryGap
 from ..ranks.context import Identity
+from ..voice import logger
 from .batching import Draft, Outgoing, Told, encoded
 from .spool import SUFFIX, frame_of, heads_in, read_folder, segment_files
 from .spool_lock import LOCK_FILE, SpoolLock
-
-logger = logging.getLogger("pilothouse")
 
 LOOK_BYTES = 4 * 1024 * 1024
 """So much more is written between two looks at the root."""

@@ -14,7 +14,8 @@ from ...events.codec import first_fault
 from ...events.commands import PipelineReported
 from ...events.redaction import redacted_text
 from ...events.telemetry import AttemptReason, InterventionReceipt, Outcome, RunEnded, Stage
-from ..plain import why
+from ..bad_calls import BadCalls
+from ..plain import shown, why
 from .batching import Draft, Told, encoded
 
 STAGES: tuple[Stage, ...] = ("prepare", "compile", "warmup", "train", "evaluate", "checkpoint", "paused", "stop")
@@ -38,9 +39,12 @@ class Trimmed(NamedTuple):
     faults: tuple[str, ...]
 
 
-def known_word(words: tuple[Word, ...], said: object) -> Word | None:
-    """The one of `words` that was said; None where it is none of them."""
-    return next((word for word in words if word == said), None) if isinstance(said, str) else None
+def known_word(words: tuple[Word, ...], said: object, what: str, bad_calls: BadCalls) -> Word | None:
+    """The one of `words` that was said; None where it is none of them, which is a bad call."""
+    word = next((word for word in words if word == said), None) if isinstance(said, str) else None
+    if word is None:
+        bad_calls.add(what, f"the {what} is one of {', '.join(words)}; got {shown(said)}")
+    return word
 
 
 def refusal(told: Told) -> str | None:

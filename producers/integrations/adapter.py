@@ -3,20 +3,18 @@
 `huggingface` and `lightning` turn their framework's callbacks into `begin`, `evaluated` and `finish`.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NotRequired, Protocol, TypedDict, Unpack
 
 from ...events.actions import ActionKind
 from ...events.errors import UserMistake
 from ...events.telemetry import AttemptReason, Outcome
+from ..voice import logger
 from .watching import Steered, Watch, Watched
 
 if TYPE_CHECKING:
     from ..run import Run
     from ..steering.pilot import Pilot
-
-log = logging.getLogger("pilothouse")
 
 NO_END = "the framework began to train again before it had said that this training was over"
 
@@ -81,10 +79,10 @@ class Adapter:
         try:
             self._begin(parts, drops, name, config)
         except UserMistake as mistake:
-            log.error("pilothouse: this training is not watched: %s", mistake)
+            logger.error("pilothouse: this training is not watched: %s", mistake)
             self.finish("crashed", str(mistake))
-        except Exception:  # a training that cannot be watched is made all the same
-            log.exception("pilothouse: this training is not watched, after a fault of ours")
+        except Exception:  # noqa: BLE001  # a training that cannot be watched is made all the same
+            logger.exception("pilothouse: this training is not watched, after a fault of ours")
             self.finish("crashed", "it could not be watched")
 
     def _begin(self, parts: Parts, drops: bool, name: str, config: object) -> None:
@@ -109,7 +107,7 @@ class Adapter:
             watch.steer(parts["model"], parts["optimizers"], only, **given, **_steered(parts))
             watch.obeys("stop", *(("skip_batches",) if drops else ()))
         except UserMistake as mistake:
-            log.error("pilothouse: this training cannot be steered, and is watched only: %s", mistake)
+            logger.error("pilothouse: this training cannot be steered, and is watched only: %s", mistake)
 
     def evaluated(self, metrics: Mapping[str, Any], prefix: str) -> None:
         """The framework has evaluated: what begins with `prefix`, without it."""

@@ -5,7 +5,6 @@ stands at a safe point right after: inside `optimizer.step()`, before the script
 loop can do (leave it, drop batches) it does by iterating over `batches`, or by asking `stopping`.
 """
 
-import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
@@ -18,6 +17,7 @@ from ..checkpoints.sharding import is_flat
 from ..checkpoints.store import Checkpoints
 from ..metrics.timings import TimedLoader
 from ..steering.knobs import CLIP, Knob
+from ..voice import logger
 from .loop_time import LoopTime
 from .observing import Changed, StepObserver
 
@@ -40,8 +40,6 @@ ANYWHERE: tuple[ActionKind, ...] = (
 BY_THE_LOOP: tuple[ActionKind, ...] = ("skip_batches", "stop")
 TAKES_OVER = 64
 """So many steps without one of the first optimizer: the steps of another are counted from here."""
-
-log = logging.getLogger(__name__)
 
 
 def unseen(losses: int) -> str:
@@ -154,7 +152,7 @@ class Watch:
     def close(self) -> None:
         """Take everything off again. The run goes on."""
         if self.observer.losses and not self._order and not self._broken and self._hooks:
-            log.warning("pilothouse: nothing was logged: %s", unseen(self.observer.losses))
+            logger.warning("pilothouse: nothing was logged: %s", unseen(self.observer.losses))
         self.observer.leave()
         self.time.leave()
         for hook in self._hooks:
@@ -196,7 +194,7 @@ class Watch:
 
     def _break(self, error: Exception) -> None:
         self._broken = True
-        log.error("pilothouse: watching is over after a fault of its own; training goes on", exc_info=error)
+        logger.error("pilothouse: watching is over after a fault of its own; training goes on", exc_info=error)
         self.observer.leave()
         self.time.leave()
 

@@ -12,18 +12,17 @@ of an all_reduce can be lost to one rank alone, so that ranks disagree on whethe
 the three.
 """
 
-import logging
 import threading
 import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
+from ..voice import logger
+
 COMMIT = "commit"
 _FAREWELL = "farewell"
 _SAID = "farewell/said"
-
-log = logging.getLogger(__name__)
 
 
 class BallotsLost(Exception):
@@ -253,7 +252,7 @@ class StoreBallots:
             self._lost = reason
             self._changed.notify_all()
         if not self._closed.is_set():
-            log.warning("pilothouse: the ranks can no longer agree (%s); steering is over, training goes on", reason)
+            logger.warning("pilothouse: the ranks can no longer agree (%s); steering is over, training goes on", reason)
 
 
 def find_ballots(run_key: str, rank: int, world_size: int) -> Ballots:

@@ -6,7 +6,6 @@ it has.
 """
 
 import json
-import logging
 import os
 import socket
 import sys
@@ -17,8 +16,7 @@ from typing import Any, NamedTuple
 
 from ...events.errors import UserMistake
 from ..plain import shown, why
-
-logger = logging.getLogger("pilothouse")
+from ..voice import logger
 
 RUN_ID_KEY = "PILOTHOUSE_RUN_ID"
 MAX_RUN_ID = 200

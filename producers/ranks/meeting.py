@@ -11,7 +11,6 @@ A store and no collective: a script that calls `start_run` on rank 0 alone, as m
 
 import atexit
 import json
-import logging
 import sys
 import threading
 import time
@@ -25,10 +24,9 @@ from typing import Any, NamedTuple
 
 from ...events.errors import UserMistake
 from ..plain import why
+from ..voice import logger
 from ..wake import Wake
 from .context import LAUNCH_KEY, Lineage, initialised_distributed
-
-logger = logging.getLogger("pilothouse")
 
 AGREE_SECONDS = 120.0
 CONNECT_SECONDS = 10.0

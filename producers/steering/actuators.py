@@ -5,7 +5,6 @@ and calls `carry_out` on every rank at the agreed step. The bounds of an action 
 here are those of this trainer.
 """
 
-import logging
 from collections.abc import Collection
 from typing import assert_never
 
@@ -33,6 +32,7 @@ from ...events.decisions import InterventionIssued
 from ...events.errors import CheckpointError
 from ..checkpoints.saving import Saving
 from ..ranks.transaction import all_or_none
+from ..voice import logger
 from .effects import Effect
 from .learning_rate import MULTIPLIER_MAX, MULTIPLIER_MIN
 from .rollback import Trainer, remembered, roll_back
@@ -46,8 +46,6 @@ TURNED_BY: tuple[tuple[str, ActionKind], ...] = tuple(
 )
 """By the knob that must be there."""
 UNDOABLE = frozenset(kind.model_fields["action"].default for kind in ACTIONS if kind.undoable)
-
-log = logging.getLogger(__name__)
 
 
 def is_risky(action: Action) -> bool:
@@ -294,6 +292,6 @@ class Actuators:
             saved = self._checkpoint(step)
         trainer.run.stage("stop", step)
         if saved.outcome == "failed":
-            log.error("pilothouse: the run stops without a last checkpoint: %s", saved.reason)
+            logger.error("pilothouse: the run stops without a last checkpoint: %s", saved.reason)
             return Effect("applied", f"no last checkpoint: {saved.reason}")
         return saved

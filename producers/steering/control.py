@@ -10,7 +10,6 @@ its end: there, and whenever the cluster's identity changed under us (a log that
 anew), it reads from the beginning. Reading again is harmless: what was heard before is known by its id and its place.
 """
 
-import logging
 import math
 import threading
 import time
@@ -29,8 +28,9 @@ from ...events.telemetry import ReceiptOutcome
 from ...events.topics import CONTROL, partition_of
 from ...events.union import AnyEvent
 from ..checkpoints.retention import Judgement
-from ..delivery.quiet import CLIENT_ID, quiet_clients
+from ..delivery.quiet import CLIENT_ID, allow_import, quiet_clients
 from ..ranks.context import Identity
+from ..voice import logger
 
 CLOCK_SLACK_SECONDS = 3_600.0
 REFRESH_MS = 3_000
@@ -41,8 +41,6 @@ MOST_DISTRUSTED = 16
 """So many commands that are not believed are answered with a receipt; more are only counted."""
 GOOD_KEPT = 2
 """Good checkpoints that are remembered: one, and the one before it, should the first turn out to be damaged."""
-
-log = logging.getLogger(__name__)
 
 
 class LogRecord(Protocol):
@@ -148,7 +146,7 @@ class Inbox:
     def _complain(self, record: Malformed, offset: int) -> None:
         self.malformed += 1
         if self.malformed == 1:
-            log.error(
+            logger.error(
                 "pilothouse: a command at offset %d cannot be read and is skipped (the next are only counted): %s, %s",
                 offset,
                 record.reason,
@@ -261,7 +259,7 @@ class Follower:
 
     def _say_once(self, error: Exception) -> None:
         if not self._silent:
-            log.warning(
+            logger.warning(
                 "pilothouse: commands cannot be heard from %s (%s: %s); trying on",
                 self._kafka,
                 type(error).__name__,
@@ -270,6 +268,7 @@ class Follower:
         self._silent = True
 
     def _follow(self) -> None:
+        allow_import()
         from kafka import KafkaConsumer, TopicPartition
 
         quiet_clients()
@@ -314,7 +313,7 @@ class Follower:
 
     def _begin(self, consumer: Any, partition: Any, *, again: bool) -> None:
         if again:
-            log.warning(
+            logger.warning(
                 "pilothouse: the log at %s is another one than before; reading its commands from the start", self._kafka
             )
         if self._log_in_memory or again:

@@ -5,7 +5,6 @@ Two runs of one seed on one machine may be alike to the last bit; on GPUs sums d
 `tolerance` is for: a relative one, 0 for bit by bit.
 """
 
-import logging
 import math
 import time
 from collections.abc import Mapping, Sized
@@ -15,12 +14,11 @@ from ...events.commands import PipelineFact
 from ...events.errors import UserMistake
 from ..delivery.batching import Rows
 from ..ranks.context import Identity
+from ..voice import logger
 from .following import Following
 from .plan import COMPARED, Plan, Stretch
 
 LAST_ROWS_SECONDS = 1.0
-
-log = logging.getLogger("pilothouse")
 
 
 class Left(NamedTuple):
@@ -71,7 +69,7 @@ class Departure:
             if not alike(was, float(now), self.tolerance):
                 self.left = Left(there.steps[index], name, was, float(now))
                 run = self._following.plan.run_id
-                log.warning("this run has left run %s %s", run, self.left.said(self.tolerance))
+                logger.warning("this run has left run %s %s", run, self.left.said(self.tolerance))
                 return True
         return False
 
@@ -120,9 +118,9 @@ class Followed(NamedTuple):
         reproduced, why = verdict(self.following, self.departure)
         other = self.following.plan.run_id
         if reproduced:
-            log.info("run %s is reproduced: %s", other, why)
+            logger.info("run %s is reproduced: %s", other, why)
         else:
-            log.warning("run %s is not reproduced: %s", other, why)
+            logger.warning("run %s is not reproduced: %s", other, why)
         run.report_fact("reproduction", subject=other, note=why, attempted=1.0, reproduced=float(reproduced))
 
 

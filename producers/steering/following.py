@@ -5,7 +5,6 @@ the agreement of all: what is recorded takes effect at its own step, not some st
 agreement, the bounds and the receipts are those of any command.
 """
 
-import logging
 from collections.abc import Sequence
 
 from ...events.actions import ActionKind, Rollback
@@ -14,12 +13,11 @@ from ...events.envelope import LogPlace, derived_id
 from ..checkpoints.retention import Judgement
 from ..ranks.context import Identity
 from ..teller import Teller
+from ..voice import logger
 from .plan import Plan, Planned
 
 LEFT_TO_PEOPLE: tuple[ActionKind, ...] = ("pause", "resume", "stop", "notify")
 """What a following run may be asked besides its plan: a person can always end it."""
-
-log = logging.getLogger(__name__)
 
 
 class Following:
@@ -92,7 +90,7 @@ class Following:
         """This run is not the other any more, as far as interventions go. Said once."""
         if not self.fault:
             self.fault = why
-            log.error("pilothouse: run %s is followed no more: %s", self.plan.run_id, why)
+            logger.error("pilothouse: run %s is followed no more: %s", self.plan.run_id, why)
 
     def judged(self) -> Judgement:
         """For the rotation of checkpoints: those that rollbacks will want must not be removed."""

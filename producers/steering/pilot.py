@@ -6,7 +6,6 @@ and `steering.safe_point`, which does the work at each safe point. Nothing here 
 steering fails, it says so and is gone.
 """
 
-import logging
 import os
 import time
 from collections import Counter
@@ -25,6 +24,7 @@ from ..checkpoints.store import Checkpoints
 from ..checkpoints.trainer_state import TrainerState
 from ..ranks.ballots import BallotsLost, LocalBallots, find_ballots
 from ..teller import Teller
+from ..voice import logger
 from .actuators import Actuators
 from .control import follow
 from .course import Course, Signal
@@ -43,8 +43,6 @@ REMIND_STEPS = 200
 
 _pilots: Counter[str] = Counter()
 """How many pilots this process made in an attempt: the n-th of one rank belongs to the n-th of every other."""
-
-log = logging.getLogger(__name__)
 
 
 def open_links(run: Teller, settings: Settings) -> Links:
@@ -117,7 +115,7 @@ class Pilot:
         optimizers, schedulers = _several(optimizer), _several(scheduler)
         saving = None
         if checkpoints is not None and (why := obstacle(model)):
-            log.error("pilothouse: no checkpoints and no rollback for this model: %s", why)
+            logger.error("pilothouse: no checkpoints and no rollback for this model: %s", why)
         elif checkpoints is not None:
             folder = checkpoints if isinstance(checkpoints, Checkpoints) else Checkpoints(checkpoints)
             if following is not None:
@@ -200,14 +198,14 @@ class Pilot:
         """Save a checkpoint of this step, on every rank. A disk that does not take it is reported, not raised."""
         saving = self._trainer.saving
         if saving is None:
-            log.error("pilothouse: nothing was saved at step %d: the pilot was made without checkpoints=...", step)
+            logger.error("pilothouse: nothing was saved at step %d: the pilot was made without checkpoints=...", step)
             return
         self._unsaved_steps = -1
         try:
             self._trainer.lr.settle()
             saving.save(step, self._trainer.course.position, remembered(self._trainer))
         except CheckpointError as error:
-            log.error("pilothouse: %s", error)
+            logger.error("pilothouse: %s", error)
 
     def restore_latest(self) -> int | None:
         """Before the loop, on every rank: go on from the newest checkpoint that all can read; its step, or None.
@@ -220,7 +218,7 @@ class Pilot:
         try:
             return restore_latest(self._trainer, self._trainer.saving)
         except BallotsLost as error:
-            log.error("pilothouse: no checkpoint was restored, for the ranks cannot agree on one: %s", error)
+            logger.error("pilothouse: no checkpoint was restored, for the ranks cannot agree on one: %s", error)
             return None
 
     def knob(self, name: str) -> float | None:
@@ -256,16 +254,16 @@ class Pilot:
             self._links.ballots.close(max(0.0, deadline - time.monotonic()))
             if self._links.commands is not None:
                 self._links.commands.close(max(0.0, deadline - time.monotonic()))
-        except Exception:  # the run is over either way, and its telemetry must still go out
-            log.exception("pilothouse: steering did not end in order")
+        except Exception:  # noqa: BLE001  # the run is over either way, and its telemetry must still go out
+            logger.exception("pilothouse: steering did not end in order")
 
     def _steer(self, step: int) -> None:
         try:
             self._steering.at(step)
         except RestartRequired:
             raise
-        except Exception as error:  # the training must go on as if we were absent, whatever we did wrong
-            log.exception("pilothouse: steering is over for this attempt after a fault of its own")
+        except Exception as error:  # noqa: BLE001  # the training must go on as if we were absent, whatever we did wrong
+            logger.exception("pilothouse: steering is over for this attempt after a fault of its own")
             self._steering.give_up(f"{type(error).__name__}: {error}")
 
     def _tell_the_rate_is_back(self, step: int) -> None:
@@ -278,7 +276,7 @@ class Pilot:
         self._unsaved_steps += 1
         if self._unsaved_steps == REMIND_STEPS:
             self._unsaved_steps = -1
-            log.warning(
+            logger.warning(
                 "pilothouse: no checkpoint after %d steps, so nothing can be rolled back: call pilot.checkpoint(step), "
                 "or give checkpoints=pilothouse.Checkpoints(folder, every=...)",
                 REMIND_STEPS,
@@ -293,7 +291,7 @@ def _linked(run: Teller, settings: Settings, links: Callable[[Teller, Settings],
     try:
         return links(run, settings), ""
     except BallotsLost as error:
-        log.error("pilothouse: this run is observed only: %s", error)
+        logger.error("pilothouse: this run is observed only: %s", error)
         return Links(LocalBallots()), str(error)
 
 

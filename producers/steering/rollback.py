@@ -5,7 +5,6 @@
 does (`ranks.transaction`).
 """
 
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -24,6 +23,7 @@ from ..checkpoints.work_clock import WorkClock
 from ..ranks.ballots import Ballots
 from ..ranks.transaction import all_or_none
 from ..teller import Teller
+from ..voice import logger
 from .course import Course
 from .effects import Effect, tell_receipt
 from .following import Following
@@ -32,8 +32,6 @@ from .learning_rate import LrMultiplier, Ramp
 
 RESTORE_SECONDS = 600.0
 _NOTHING = "nothing"
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +119,7 @@ def _give_up_what_came_after(trainer: Trainer, saving: Saving, ref: CheckpointRe
     try:
         saving.checkpoints.abandon_after(ref, trainer.run.identity.attempt_id)
     except (CheckpointError, OSError) as error:
-        log.warning(
+        logger.warning(
             "pilothouse: the checkpoints after %s could not be marked as given up: %s", ref.checkpoint_id, error
         )
 
@@ -154,7 +152,7 @@ def restore_latest(trainer: Trainer, saving: Saving) -> int | None:
         if verdict.commit:
             _continue(trainer, saving, ref, *prepared[0])
             return ref.step
-        log.warning("pilothouse: %s is passed over for an older one: %s", ref.checkpoint_id, verdict.reason)
+        logger.warning("pilothouse: %s is passed over for an older one: %s", ref.checkpoint_id, verdict.reason)
         if trainer.ballots.rank == 0 and verdict.kind == "refused":
             saving.tell_unavailable(ref.step, ref.checkpoint_id, "unusable", verdict.reason)
     return None

@@ -7,7 +7,6 @@ lasts: a pause.
 """
 
 import json
-import logging
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from ..ranks.agreement import Agreement, Outcome, Proposal
 from ..ranks.ballots import Ballots, BallotsLost
 from ..ranks.pace import StepPace
 from ..teller import Teller
+from ..voice import logger
 from .actuators import Actuators
 from .control import Commands, Distrusted, Orders, Refusal
 from .effects import Effect, tell_receipt
@@ -31,8 +31,6 @@ PATIENCE_SECONDS = 30.0
 PAUSE_LOOK_SECONDS = 0.05
 DISTRUSTED_PREFIX = "distrusted-"
 """Stands before the id in the receipt for a command that was not believed."""
-
-log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -249,7 +247,7 @@ class Steering:
     def give_up(self, reason: str) -> None:
         """No more interventions by this process, said loudly."""
         self._agreement.over = reason
-        log.error("pilothouse: steering is over for this attempt (%s); training goes on without it", reason)
+        logger.error("pilothouse: steering is over for this attempt (%s); training goes on without it", reason)
 
     def _tell(self, command: InterventionIssued, effect: Effect, step: int) -> None:
         if not effect.told:

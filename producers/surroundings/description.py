@@ -6,7 +6,6 @@ people read it later, so `producers.plain` makes it text, cuts what is too long,
 is said in one line of the log, and the run goes on. What looks like a secret is redacted (`events.redaction`).
 """
 
-import logging
 import math
 import os
 from collections.abc import Mapping
@@ -19,8 +18,7 @@ from ...events.redaction import redacted, redacted_text
 from ...settings import Settings
 from ..bad_calls import caller
 from ..plain import NAME_CHARS, Reading, shown
-
-logger = logging.getLogger("pilothouse")
+from ..voice import logger
 
 CONFIG_BYTES = 65_536
 LABELS = 97

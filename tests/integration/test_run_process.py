@@ -6,6 +6,10 @@ from pathlib import Path
 import pytest
 
 from pilothouse.cli.brokers import LocalBroker, free_port
+from pilothouse.events.codec import decode
+from pilothouse.events.envelope import TrainerFact
+from pilothouse.events.telemetry import RunEnded
+from pilothouse.producers.delivery.spool import read_folder
 from pilothouse.tests.training_script import Script, steps_of
 
 TRAIN = """
@@ -45,6 +49,73 @@ def test_sigterm_ends_a_run_as_preempted_with_everything_sent(script: Script) ->
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 143
     assert script.ended().outcome == "preempted"
+    assert steps_of(script.facts()) == list(range(50))
+
+
+# Whoever is in a hurry: from the midst of the end on, the signal comes again and again.
+AGAIN = """
+import os, signal, threading, time
+class Hurried:
+    def close(self, within):
+        threading.Thread(target=hurry, daemon=True).start()
+        time.sleep(0.2)
+def hurry():
+    while True:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+run._pilots.append(Hurried())
+try:
+    with run:
+        os.kill(os.getpid(), signal.SIGTERM)
+        while True: time.sleep(0.05)
+finally:
+    print("unwound", flush=True)
+    os._exit(9)
+"""
+
+
+def test_sigterm_again_and_again_breaks_off_neither_the_end_of_a_run_nor_the_script_behind_it(script: Script) -> None:
+    ended = script.run(TRAIN + AGAIN)
+    assert (ended.stdout, ended.returncode) == ("unwound\n", 9)
+    assert script.ended().outcome == "preempted"
+    assert steps_of(script.facts()) == list(range(50))
+
+
+BROKEN_OFF = """
+class Hurried:
+    def close(self, within):
+        raise KeyboardInterrupt
+run._pilots.append(Hurried())
+run.close("stopped", "by hand")
+"""
+
+
+def test_an_end_that_ctrl_c_broke_off_is_made_up_for_at_exit(script: Script, tmp_path: Path) -> None:
+    away = f"127.0.0.1:{free_port()}"
+    script.run(TRAIN + BROKEN_OFF, PILOTHOUSE_KAFKA=away)
+    (folder,) = (tmp_path / "spool" / script.run_id).iterdir()
+    facts = [decode(record.headers, record.body) for record in read_folder(folder)]
+    ended = facts[-1]
+    assert isinstance(ended, RunEnded)
+    assert (ended.outcome, ended.error) == ("stopped", "by hand")
+    assert steps_of([fact for fact in facts if isinstance(fact, TrainerFact)]) == list(range(50))
+
+
+FORKED = """
+if (child := os.fork()) == 0:
+    while True: time.sleep(0.05)
+os.kill(child, signal.SIGTERM)
+print(os.WTERMSIG(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+def test_a_forked_child_dies_of_sigterm_as_if_we_were_not_there(script: Script) -> None:
+    assert script.run(TRAIN + FORKED).stdout == f"{int(signal.SIGTERM)}\n"
+
+
+def test_where_warnings_are_errors_kafka_is_reached_all_the_same(script: Script) -> None:
+    ended = script.run("import warnings; warnings.simplefilter('error')\n" + TRAIN)
+    assert (ended.returncode, ended.stderr) == (0, "")
     assert steps_of(script.facts()) == list(range(50))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy
 import pytest
+from pydantic import SecretStr
 
 import pilothouse
 from pilothouse.cli.brokers import free_port
@@ -182,6 +183,10 @@ WRONG_CALLS: dict[str, Callable[[Any], object]] = {
     "stage's type": lambda run: run.stage(Silent()),
     "stage's step": lambda run: run.stage("train", -1),
     "evaluating": lambda run: enter(run.evaluating(step="seven")),
+    "evaluating's arguments": lambda run: enter(run.evaluating(1, 2)),
+    "attempt": lambda run: run.begin_attempt("again", 3),
+    "attempt's step": lambda run: run.begin_attempt("restart"),
+    "capture's arguments": lambda run: run.capture_logs("INFO", "", 3),
     "split": lambda run: run.evaluated(1, split="", loss=1.0),
     "split's type": lambda run: run.evaluated(1, split=Silent(), loss=1.0),
     "metrics in a dict": lambda run: run.evaluated(1, {"loss": 1.0}),
@@ -300,6 +305,51 @@ def test_what_arrives_by_pickle_knows_who_it_was_takes_every_call_and_publishes_
     assert len([line for line in said if "came here by pickle" in line]) == 1
     assert [fact.outcome for fact in log.of(RunEnded)] == ["completed"]
     assert {folder.name for folder in tmp_path.iterdir()} <= {"run"}
+
+
+def test_no_password_goes_into_a_pickle(log: MemoryLog, tmp_path: Path) -> None:
+    guarded = Settings(
+        data_dir=tmp_path, kafka_password=SecretStr("mellon"), clickhouse_url="http://u:mellon@127.0.0.1:1/x"
+    )
+    run = Run(WHO, guarded, {}, Bench(tmp_path).outbox)
+    assert b"mellon" not in pickle.dumps(run)
+
+
+def test_a_process_that_may_start_no_thread_trains_on_and_is_told_so(
+    run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.close()
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pilothouse.start_run("alone", settings=Settings(data_dir=tmp_path)) as alone:
+        for call in (*WRONG_CALLS.values(), *RIGHT_CALLS):
+            call(alone)
+    said = [record.getMessage() for record in caplog.records]
+    assert "this run publishes nothing: no thread of its own can be started (can't start new thread)" in said
+    assert not [line for line in said if "a bug of Pilothouse" in line]
+
+
+def test_a_handler_of_the_script_that_raises_ends_neither_its_loop_nor_what_sends(
+    run: Run, log: MemoryLog, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Refuses(logging.Handler):
+        def emit(self, _: logging.LogRecord) -> None:
+            raise OSError("the log server is gone")
+
+    handler = Refuses()
+    logging.getLogger("pilothouse").addHandler(handler)
+    try:
+        with run:
+            run.log(1, loss="no number")
+            run.tell(DataProfiled, step=1, feature="x", edges=(0.0,) * 200_000)
+            run.log(2, loss=1.0)
+    finally:
+        logging.getLogger("pilothouse").removeHandler(handler)
+    assert log.of(StepBatch)[0].steps == (2,)
+    assert f"pilothouse: {__file__}:" in capsys.readouterr().err
 
 
 def test_a_pilot_of_what_arrived_by_pickle_trains_on_and_listens_to_nobody(run: Run) -> None:

@@ -179,7 +179,7 @@ def test_what_is_found_late_is_announced_again_for_the_attempt_it_was_looked_for
 ) -> None:
     opened = open_run(tmp_path, log)
     finding = Finding({"seed": 3})
-    opened._description["environment"] = finding.within(0.01)
+    opened._announcement.note("environment", finding.within(0.01))
     opened._announce_attempt()
     opened._beside.await_finding(finding)
     with opened:
