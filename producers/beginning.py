@@ -7,7 +7,7 @@ several ranks have no store to meet in yet, each derives the same from what the 
 import uuid
 from collections import Counter
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from ..events.envelope import DECISION_NAMESPACE
 from ..events.errors import UserMistake
@@ -15,15 +15,25 @@ from ..events.telemetry import AttemptReason
 from ..settings import Settings, usable_settings
 from .plain import why
 from .ranks.context import JOB_KEYS, LAUNCH_KEY, RUN_ID_KEY, Identity, Lineage, Place, checked_run_id, restarts
-from .ranks.meeting import Host, Meeting, shared_store
+from .ranks.meeting import Meeting, shared_store
 from .voice import logger
 
 _calls: Counter[str] = Counter()
 """How often this process began a run of a name: the n-th of one rank belongs to the n-th of every other."""
 
 
+_lineages: dict[str, Lineage] = {}
+"""The last attempt that this process began by itself of each run whose id it was told."""
+
 _said: set[str] = set()
 """Faults of settings that this process has said."""
+
+
+class Keeper(Protocol):
+    """Who knows the run's last attempt when the next one begins: the ranks' store (`Host`), or this process."""
+
+    def note(self, lineage: Lineage) -> None: ...
+    def close(self) -> None: ...
 
 
 class Beginning(NamedTuple):
@@ -32,7 +42,7 @@ class Beginning(NamedTuple):
     identity: Identity
     reason: AttemptReason
     parent: str | None
-    host: Host | None = None
+    host: Keeper | None = None
 
 
 def begin(
@@ -85,8 +95,25 @@ def _alone(
             f"torch.distributed.init_process_group(), pass run_id=..., or set {RUN_ID_KEY}"
         )
     run_id = checked_run_id(known or _minted(name))
-    attempt_id = uuid.uuid4().hex if place.world_size == 1 else _attempt_id_of_the_launch(run_id, place, environ)
-    return _of(place, _next(run_id, attempt_id, environ, (resumed,)), resumed)
+    if place.world_size > 1:
+        attempt_id = _attempt_id_of_the_launch(run_id, place, environ)
+        return _of(place, _next(run_id, attempt_id, environ, (resumed,)), resumed)
+    before = _lineages.get(run_id)
+    lineage = _next(run_id, uuid.uuid4().hex, environ, (resumed, before))
+    if known is None:
+        return _of(place, lineage, resumed)
+    _Here().note(lineage)
+    return _of(place, lineage, resumed or before)._replace(host=_Here())
+
+
+class _Here:
+    """A process alone: a cell of a notebook that is run again, or a script that trains twice, goes on counting."""
+
+    def note(self, lineage: Lineage) -> None:
+        _lineages[lineage.run_id] = lineage
+
+    def close(self) -> None:
+        """Nobody asks it."""
 
 
 def _continued(known: str | None, meeting: Meeting) -> Lineage | None:

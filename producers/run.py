@@ -25,7 +25,7 @@ from ..events.envelope import TrainerFact, derived_attempt_id
 from ..events.telemetry import AttemptReason, EvalCompleted, Outcome, RunEnded, RunStarted, Stage, StageChanged
 from ..settings import Settings
 from .announcement import Announcement
-from .beginning import Beginning
+from .beginning import Beginning, Keeper
 from .beside import FIND_SECONDS, Beside, Finding
 from .copies import itself, no_links, pickled
 from .delivery.accounts import Counts
@@ -43,7 +43,6 @@ from .signals import Preemption
 from .steering.departure import Followed
 
 if TYPE_CHECKING:
-    from .ranks.meeting import Host
     from .steering.pilot import Pilot
 
 
@@ -69,7 +68,7 @@ class Run:
         self._closings = count()
         self._copied = False
         self._pilots: list[Pilot] = []
-        self._host: Host | None = None
+        self._host: Keeper | None = None
         self._followed: Followed | None = None
 
     def log(self, step: SupportsIndex | None = None, /, *unexpected: object, **metrics: Any) -> None:

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -91,6 +92,18 @@ def test_an_attempt_counts_on_from_its_checkpoint_and_from_what_the_launcher_res
     assert (resumed.identity.attempt, resumed.reason, resumed.parent) == (7, "restart", "before")
     alone = begin("gpt", None, Place(0, 1), {})
     assert (alone.identity.attempt, alone.reason, alone.parent) == (1, "start", None)
+
+
+def test_a_run_that_one_process_begins_again_counts_on_also_from_what_it_rolled_back_to() -> None:
+    run_id = f"job-{uuid4().hex}"
+    first = begin("gpt", run_id, Place(0, 1), {})
+    again = begin("gpt", run_id, Place(0, 1), {})
+    assert (first.identity.attempt, first.reason, first.parent) == (1, "start", None)
+    assert (again.identity.attempt, again.reason, again.parent) == (2, "restart", first.identity.attempt_id)
+    assert again.host is not None
+    again.host.note(Lineage(run_id, "rolled back", 3))
+    third = begin("gpt", run_id, Place(0, 1), {})
+    assert (third.identity.attempt, third.parent) == (4, "rolled back")
 
 
 def test_ranks_that_cannot_agree_on_a_run_id_are_told_what_to_do() -> None:
