@@ -21,6 +21,7 @@ import torch.distributed as dist
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 import pilothouse
+from pilothouse.producers.ranks.meeting import Host
 from pilothouse.producers.run import Run
 from pilothouse.settings import Settings
 
@@ -66,7 +67,7 @@ class Rank:
         late.begin_attempt("rollback", first_step=5)
         if self.rank == 0:
             host = late._host
-            assert host is not None
+            assert isinstance(host, Host)
             until(lambda: host._kept == host._lineage, "the new attempt was not kept")
         dist.barrier()
         if self.rank == 1:

@@ -124,7 +124,7 @@ def test_a_restart_of_a_run_that_nobody_named_is_the_same_run_only_in_the_launch
         here = shared._replace(of_launcher=of_launcher)
         monkeypatch.setattr(beginning, "shared_store", lambda _environ, here=here: here)
         began = begin("gpt", None, Place(0, WORLD), {})
-        assert began.host is not None
+        assert isinstance(began.host, Host)
         hosts.append(began.host)
         runs.append(began)
     first, again, other = (one.identity for one in runs)
