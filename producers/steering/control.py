@@ -121,7 +121,7 @@ class Inbox:
         if isinstance(event, InterventionIssued) and event.run_id == self._run_id and self.refused <= MOST_DISTRUSTED:
             self._waiting.append(Distrusted(event, why))
         if self.refused == 1:
-            log.error(
+            logger.error(
                 "pilothouse: %s at offset %d is not believed (the next are only counted): %s: %s",
                 event.kind,
                 offset,

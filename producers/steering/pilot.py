@@ -67,16 +67,16 @@ def trusted(settings: Settings) -> Callable[[], Trust]:
     try:
         trust = trust_of(settings)
     except SettingsInvalid as error:
-        log.error("pilothouse: no command will be obeyed: %s", error)
+        logger.error("pilothouse: no command will be obeyed: %s", error)
         return Trust
     if not trust().required:
-        log.warning(
+        logger.warning(
             "pilothouse: commands are not signed: whoever can write to Kafka at %s can steer this run "
             "(PILOTHOUSE_TRUSTED_KEYS names the keys to obey)",
             settings.kafka,
         )
     elif not trust().keys:
-        log.error(
+        logger.error(
             "pilothouse: no command will be obeyed: Kafka at %s is open to others, and no keys were given to obey; "
             "name them in PILOTHOUSE_TRUSTED_KEYS or PILOTHOUSE_TRUSTED_KEYS_FILE",
             settings.kafka,
