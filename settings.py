@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from stat import S_ISDIR
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
@@ -39,6 +39,8 @@ class Settings(BaseModel):
     `signing_key`, and `trusted_keys` are whom it obeys (`keyring`); each may be the text itself or a file of it.
     With an `encryption_key` what waits on disk, checkpoints and the embedded archive are encrypted. `clickhouse_url` is
     http(s)://user:password@host:port/database, `clickhouse_ca` a PEM file.
+    `log_format` is how a worker writes its log; at `probe_address`, HOST:PORT, it answers whether it lives and is ready
+    (`stream_processors.probes`).
     `log_epoch` counts how often the log was lost and begun anew. `slot` names this worker among its equals. A trainer
     samples its machine every `resources_seconds`; 0 is never. It keeps up to `spool_bytes` on disk; below one folder
     all of them, the dead too, keep `spool_total_bytes`. A worker ends when none of the last `dead_letter_limit` records
@@ -71,6 +73,8 @@ class Settings(BaseModel):
     partitions: Annotated[int, Field(ge=1, le=1_000)] = 4
     replication: Annotated[int, Field(ge=1, le=10)] = 1
     embedded_broker: bool = False
+    log_format: Literal["text", "json"] = "text"
+    probe_address: Annotated[str, Field(pattern=r"^$|^\S+:[0-9]{1,5}$")] = ""
     tick_seconds: Annotated[float, Field(gt=0)] = 1.0
     state_flush_seconds: Annotated[float, Field(gt=0, le=5)] = 0.5
     archive_batch: Annotated[int, Field(ge=1, le=100_000)] = 500

@@ -12,6 +12,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from ..events.plain_text import printable_lines
 from . import (
     advice_command,
     attach,
@@ -20,6 +21,7 @@ from . import (
     compare_command,
     deadletter_command,
     export_command,
+    health_command,
     import_command,
     keys,
     logs,
@@ -39,6 +41,7 @@ from . import (
     storage_command,
 )
 from . import spool as spool_commands
+from .doctor import command as doctor_command
 
 MISTAKE, BUG, RESTART = 2, 70, 75
 DEBUG = "PILOTHOUSE_DEBUG"
@@ -71,7 +74,7 @@ def _options(version: Version = False) -> None:
 
 
 def _assemble() -> None:
-    stack, look, act, operate = "Run a stack", "Look", "Act", "Operate"
+    stack, look, act = "Run a stack", "Look", "Act"
     commands.command(rich_help_panel=stack)(stack_commands.up)
     commands.command(rich_help_panel=look)(serve.serve)
     if importlib.util.find_spec(f"{__package__}.demo.command") is not None:
@@ -95,10 +98,15 @@ def _assemble() -> None:
     commands.command(rich_help_panel=act)(plan_command.plan)
     commands.command(rich_help_panel=act)(rate.rate)
     commands.command(rich_help_panel=act)(report_fact.report_fact)
-    commands.command(rich_help_panel=operate)(stack_commands.worker)
-    commands.command(rich_help_panel=operate)(stack_commands.migrate)
-    commands.command(rich_help_panel=operate)(status.status)
+    _assemble_operations("Operate")
     commands.add_typer(policy.policy, name="policy", rich_help_panel=act)
+
+
+def _assemble_operations(panel: str) -> None:
+    for command in (stack_commands.worker, stack_commands.migrate, status.status):
+        commands.command(rich_help_panel=panel)(command)
+    commands.command(rich_help_panel=panel)(health_command.health)
+    commands.command(rich_help_panel=panel)(doctor_command.doctor)
     for name, group in {
         "topics": stack_commands.topics,
         "audit": audit.audit,
@@ -107,7 +115,7 @@ def _assemble() -> None:
         "spool": spool_commands.spool,
         "storage": storage_command.storage,
     }.items():
-        commands.add_typer(group, name=name, rich_help_panel=operate)
+        commands.add_typer(group, name=name, rich_help_panel=panel)
 
 
 # The demo has options of its own, and is imported only when it is asked for.
@@ -146,12 +154,12 @@ def _end_with(error: Exception) -> NoReturn:
     if os.environ.get(DEBUG):
         raise error
     if isinstance(error, PilothouseError):
-        typer.echo(f"pilothouse: {error}", err=True)
+        typer.echo(f"pilothouse: {printable_lines(str(error))}", err=True)
         sys.exit(RESTART if isinstance(error, RestartRequired) else MISTAKE)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        typer.echo(f"pilothouse: the disk is full: {error}", err=True)
+        typer.echo(f"pilothouse: the disk is full: {printable_lines(str(error))}", err=True)
         sys.exit(MISTAKE)
-    what = f"{type(error).__name__}: {error}"
+    what = f"{type(error).__name__}: {printable_lines(str(error))}"
     typer.echo(f"pilothouse: this is a bug ({what}); run again with {DEBUG}=1 and report what it shows", err=True)
     sys.exit(BUG)
 
@@ -161,7 +169,7 @@ def _refuse_usage(error: Any) -> NoReturn:
     said = " ".join(error.format_message().split()).removesuffix(".")
     if said:
         command = error.ctx.command_path if error.ctx else "pilothouse"
-        typer.echo(f"pilothouse: {said} (`{command} --help` shows what there is)", err=True)
+        typer.echo(f"pilothouse: {printable_lines(said)} (`{command} --help` shows what there is)", err=True)
     sys.exit(MISTAKE)
 
 

@@ -5,7 +5,6 @@ when it makes progress: the broker and the archive answer, a worker's records gr
 """
 
 import http.client
-import json
 import os
 import socket
 import struct
@@ -13,9 +12,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from ..access import KafkaAccess
 from ..events.errors import Unavailable, UserMistake
+from ..stream_processors.health import health_file, read_health
 from .brokers import HOST, LocalBroker, refuse_taken_port
 from .children import Child
 from .stack_file import Stack
@@ -215,14 +216,7 @@ class ArchivePart(ChildPart):
         return self.alive and self._answers()
 
     def _answers(self) -> bool:
-        connection = http.client.HTTPConnection(HOST, self.port, timeout=PROBE_SECONDS)
-        try:
-            connection.request("GET", "/ping")
-            return connection.getresponse().status == http.client.OK
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
+        return answers_ping(f"http://{HOST}:{self.port}")
 
 
 class StreamPart(ChildPart):
@@ -230,7 +224,7 @@ class StreamPart(ChildPart):
 
     def __init__(self, part: Part, data_dir: Path, slot: str = "0") -> None:
         super().__init__(part, data_dir)
-        self._health = data_dir / "health" / f"{part}-{slot}.json"
+        self._health = health_file(data_dir, part, slot)
         self._told = Progress()
         self._records = Progress()
 
@@ -256,17 +250,28 @@ class StreamPart(ChildPart):
 
     def health(self) -> dict[str, Any]:
         """Its last words, if this process has said any."""
-        try:
-            told = json.loads(self._health.read_text())
-        except (OSError, ValueError):
-            return {}
-        return told if isinstance(told, dict) and told.get("pid") == self.pid else {}
+        told = read_health(self._health)
+        return told if told.get("pid") == self.pid else {}
 
 
 def _behind(health: dict[str, Any]) -> bool:
     """Whether there are records that a worker has not read."""
     lag = health.get("lag")
     return isinstance(lag, dict) and any(lag.values())
+
+
+def answers_ping(url: str, seconds: float = PROBE_SECONDS) -> bool:
+    """Whether a ClickHouse, embedded or a server, says at this address that it is there."""
+    parts = urlsplit(url)
+    made = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = made(parts.hostname or HOST, parts.port, timeout=seconds)
+    try:
+        connection.request("GET", "/ping")
+        return connection.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 def speaks_kafka(host: str, port: int, seconds: float = PROBE_SECONDS) -> bool:

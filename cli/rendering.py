@@ -11,11 +11,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from ..events import plain_json
+from ..events.plain_text import printable as printable  # noqa: PLC0414  # commands take it from here
+from ..events.plain_text import printable_lines
 
 Row = Mapping[str, Any]
 Column = tuple[str, Callable[[Row], str]]
@@ -35,9 +38,30 @@ WIDE = 100_000
 
 
 def out(*, stderr: bool = False) -> Console:
-    """Standard output, or the other: as wide as the terminal, or without end on a pipe."""
+    """Standard output, or the other: as wide as the terminal, or without end on a pipe. Whatever is printed, a terminal
+    obeys none of it but its style.
+    """
     console = Console(stderr=stderr, highlight=False)
-    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=WIDE, no_color=True)
+    if not console.is_terminal:
+        console = Console(stderr=stderr, highlight=False, width=WIDE, no_color=True)
+    console.push_render_hook(_Harmless())
+    return console
+
+
+class _Harmless(RenderHook):
+    """Spells out what strangers put into the text that a console draws."""
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        return [_Spelled(renderable) for renderable in renderables]
+
+
+class _Spelled:
+    def __init__(self, drawn: ConsoleRenderable) -> None:
+        self._drawn = drawn
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for segment in console.render(self._drawn, options):
+            yield segment if segment.control else Segment(printable_lines(segment.text), segment.style)
 
 
 def show_rows(rows: Iterable[Row], *, as_json: bool = False, columns: Sequence[Column] = (), empty: str = "") -> None:
@@ -69,7 +93,7 @@ def _plain(key: str) -> Column:
 
 
 def _styled(cell: str) -> Text:
-    return Text(cell, style=PHASE_STYLES.get(cell) or STATUS_STYLES.get(cell) or "")
+    return Text(printable(cell), style=PHASE_STYLES.get(cell) or STATUS_STYLES.get(cell) or "")
 
 
 def json_line(value: Any) -> str:
@@ -88,8 +112,8 @@ def csv_lines(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def print_line(line: str) -> None:
-    """A line for a program: exactly this, whatever the terminal."""
-    print(line, flush=True)  # noqa: T201  # the CLI's product
+    """A line for a program: exactly this, whatever the terminal; but for what a terminal would obey, spelled out."""
+    print(printable_lines(line), flush=True)  # noqa: T201  # the CLI's product
 
 
 def text_of(value: Any) -> str:
@@ -126,11 +150,6 @@ def clock(micros: int | None) -> str:
     moment = datetime.fromtimestamp(micros / 1e6, UTC).astimezone()
     today = datetime.now(UTC).astimezone().date()
     return moment.strftime("%H:%M:%S") if moment.date() == today else moment.strftime("%Y-%m-%d %H:%M:%S")
-
-
-def printable(text: str) -> str:
-    """Text of strangers, without what a terminal would obey or not show."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def short(identity: str | None) -> str:

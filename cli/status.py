@@ -3,7 +3,6 @@
 Registered by `main`. Workers are those of this machine's stack, by their health files.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,12 +33,10 @@ def status(data_dir: DataDir = None, as_json: AsJson = False) -> None:
 
 
 def _workers(data_dir: Path) -> Iterator[dict[str, Any]]:
+    from ..stream_processors.health import read_health
+
     for file in sorted((data_dir / "health").glob("*.json")):
-        try:
-            told = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # being written, or gone
-            continue
-        if isinstance(told, dict):
+        if told := read_health(file):
             yield {"worker": file.stem, **told}
 
 

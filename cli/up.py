@@ -14,6 +14,7 @@ from types import FrameType
 from typing import NoReturn
 
 from rich.console import Console
+from rich.markup import escape
 
 from ..events.errors import DirectoryInUse, UserMistake
 from ..settings import Settings, load_settings
@@ -72,7 +73,7 @@ def up(wanted: Wanted, console: Console) -> None:
             console.print("stopping…")
         finally:
             _end(supervisor, data_dir)
-    console.print("stopped; the archive is kept in " + str(data_dir), soft_wrap=True)
+    console.print(f"stopped; the archive is kept in {data_dir}", soft_wrap=True, markup=False)
 
 
 def _checked(wanted: Wanted) -> Wanted:
@@ -153,7 +154,7 @@ def _compose(wanted: Wanted, settings: Settings, data_dir: Path, console: Consol
         console.print(f"{time.strftime('%H:%M:%S')}  {what}", markup=False, highlight=False, soft_wrap=True)
 
     for line in missing_for(asked, settings, advisor_runs=Part.ADVISOR in parts):
-        console.print(f"[yellow]{line}[/]", highlight=False, soft_wrap=True)
+        console.print(f"[yellow]{escape(line)}[/]", highlight=False, soft_wrap=True)
     return Supervisor(stack, parts, tell, settings.replication)
 
 
@@ -186,17 +187,18 @@ def _end(supervisor: Supervisor, data_dir: Path) -> None:
 
 def _greet(console: Console, supervisor: Supervisor, seconds: float) -> None:
     stack = supervisor.stack
+    folder = escape(str(stack.data_dir))
     log = "embedded broker, in memory" if stack.embedded else "Kafka"
     reader = stack.access.reader
     client = {"host": HOST, "port": stack.http_port, "username": "reader", "password": reader}
     lines = [
         f"[bold green]Pilothouse is up[/] after {seconds:.1f} s",
         f"  log       {stack.kafka}  ({log}; epoch {stack.log_epoch})",
-        f"  archive   {stack.archive_address}  (history in {stack.data_dir})",
-        f"  keys      {_said_of_keys(stack)}",
-        f"  workers   {', '.join(supervisor.workers)}  (what they say: {stack.data_dir / 'logs'})",
+        f"  archive   {stack.archive_address}  (history in {folder})",
+        f"  keys      {escape(_said_of_keys(stack))}",
+        f"  workers   {', '.join(supervisor.workers)}  (what they say: {folder}/logs)",
         "[bold]In the shell of a training script[/]",
-        *(f"  export {line}" for line in _exports(stack)),
+        *(f"  export {escape(line)}" for line in _exports(stack)),
         "[bold]To look[/]",
         "  pilothouse runs",
         f"  curl -u reader:{reader} {stack.archive_address} -d 'SELECT * FROM pilothouse.runs FORMAT PrettyCompact'",

@@ -41,8 +41,9 @@ def run(role: str, settings: Settings, environ: Mapping[str, str]) -> int:
 def run_endpoint(settings: Settings, environ: Mapping[str, str]) -> int:
     """The embedded archive at the address in `settings.clickhouse_url`, which must be on loopback."""
     from ..storage.endpoint import run as run_to_the_end
+    from ..stream_processors.process_log import log_to_stderr
 
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s endpoint: %(message)s")
+    log_to_stderr("endpoint", settings.slot, settings.log_format)
     run_to_the_end(_endpoint_config(settings, environ), ready=lambda port: logging.info("listening on %d", port))
     return 0
 

@@ -17,8 +17,13 @@ def body_of(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def dumps(value: Any) -> str:
-    """One line of strict JSON."""
-    return json.dumps(_for_json(value), ensure_ascii=False, allow_nan=False)
+    """One line of strict JSON with nothing in it that a terminal obeys; JSON itself escapes ASCII's controls only."""
+    told = json.dumps(_for_json(value), ensure_ascii=False, allow_nan=False)
+    return told if told.isprintable() else "".join(each if each.isprintable() else _escaped(each) for each in told)
+
+
+def _escaped(character: str) -> str:
+    return json.dumps(character)[1:-1]
 
 
 def _for_json(value: Any) -> Any:

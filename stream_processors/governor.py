@@ -26,6 +26,7 @@ from .kept import Restored, encode, trouble_key
 from .live_runs import Core, Judged, LivePartition
 from .log import NO_GUARD, Delivered, Guard, Layout, Log, Outgoing, Source, outgoing
 from .policy_text import Policies
+from .process_log import tell_decision
 from .rebuilding import rebuild
 from .troubles import Troubles
 
@@ -246,6 +247,7 @@ class Governor:
             await _within(DELIVERY_SECONDS, self._log.publish(effects), f"{len(effects)} records were not delivered")
 
     def _decided(self, decision: AnyDecision, chained: Encoded) -> Outgoing:
+        tell_decision(decision)
         sealed = self._judge.guard.seal(chained)
         partition = partition_of(decision.run_id, self._judge.layout.control)
         return Outgoing(CONTROL.name, partition, partition_key(decision), sealed.headers, sealed.body)

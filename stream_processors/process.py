@@ -9,7 +9,6 @@ import asyncio
 import logging
 import os
 import signal
-import sys
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,8 @@ from ..settings import Settings
 from .broker_watch import BrokerWatch
 from .health import HealthFile
 from .parts import Parts, Role, production_parts
+from .probes import answer_probes
+from .process_log import log_to_stderr
 
 if TYPE_CHECKING:
     from .app import Worker
@@ -28,8 +29,6 @@ STOP_SECONDS = 10.0
 FLUSH_SECONDS = 5.0
 HEALTH_SECONDS = 1.0
 WATCH_SECONDS = 2.0
-DAM_SECONDS = 2.0
-LIBRARIES = ("faust", "mode", "aiokafka", "asyncio", "clickhouse_connect", "urllib3", "httpx", "httpx2", "openai")
 
 log = logging.getLogger(__name__)
 
@@ -46,43 +45,9 @@ def run_process(settings: Settings, role: Role, parts: Parts) -> int:
     process ends at once: that is what every restart must survive anyway, and with the broker gone the client's threads
     would keep it for a minute.
     """
-    log_to_stderr(role)
-    return asyncio.run(_serve(settings, role, parts))
-
-
-def log_to_stderr(role: str) -> None:
-    """One line per event, on stderr; of the libraries only what is wrong, and that not in a flood."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_OneLine(f"%(asctime)s %(levelname)s {role}: %(message)s"))
-    handler.addFilter(_Dam())
-    logging.root.handlers = [handler]
-    logging.root.setLevel(logging.INFO)
     # Faust's services log under the module of their class, and one of them is ours.
-    for library in (*LIBRARIES, f"{__package__}.transport"):
-        logging.getLogger(library).setLevel(logging.ERROR)
-
-
-class _OneLine(logging.Formatter):
-    """Faust logs tables of many lines, tracebacks have many lines: one record is one line here."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return " | ".join(line for line in super().format(record).splitlines() if line.strip())
-
-
-class _Dam(logging.Filter):
-    """With its broker gone a client says so a hundred times a second: of each module, one line in `DAM_SECONDS`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._said: dict[str, float] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if not record.name.startswith(LIBRARIES):
-            return True
-        passes = record.created - self._said.get(record.name, 0.0) >= DAM_SECONDS
-        if passes:
-            self._said[record.name] = record.created
-        return passes
+    log_to_stderr(role, settings.slot, settings.log_format, quiet=(f"{__package__}.transport",))
+    return asyncio.run(_serve(settings, role, parts))
 
 
 async def _serve(settings: Settings, role: Role, parts: Parts) -> int:
@@ -110,7 +75,7 @@ async def _run(settings: Settings, role: Role, parts: Parts, watch: BrokerWatch,
         return STOPPED
     worker = build_app(settings, role, arriving.result(), parts)
     health = HealthFile(settings.data_dir, role, settings.slot)
-    tasks = _start(worker, watch, health)
+    tasks = _start(worker, watch, health, settings.probe_address)
     log.info("starting on %s, slot %s, epoch %d", settings.kafka, settings.slot, settings.log_epoch)
     endings: set[asyncio.Future[Any]] = {telling, worker.failed}
     await asyncio.wait(endings, return_when=asyncio.FIRST_COMPLETED)
@@ -124,7 +89,7 @@ async def _run(settings: Settings, role: Role, parts: Parts, watch: BrokerWatch,
     return status
 
 
-def _start(worker: "Worker", watch: BrokerWatch, health: HealthFile) -> list["asyncio.Task[None]"]:
+def _start(worker: "Worker", watch: BrokerWatch, health: HealthFile, probe_address: str) -> list["asyncio.Task[None]"]:
     """Everything that runs beside the agent; whichever fails ends the process."""
 
     async def guarded(work: Coroutine[Any, Any, None]) -> None:
@@ -138,6 +103,7 @@ def _start(worker: "Worker", watch: BrokerWatch, health: HealthFile) -> list["as
         _watch_broker(watch),
         _watch_app(worker),
         _report(worker, health),
+        *([answer_probes(probe_address, lambda: health.last)] if probe_address else []),
         *(background() for background in worker.background),
     ]
     return [asyncio.ensure_future(guarded(work)) for work in works]

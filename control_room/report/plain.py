@@ -8,25 +8,22 @@ import html
 import re
 from itertools import count
 
+from ...events.plain_text import printable
+
 _MARKDOWN = re.compile(r"([\\`*_\[\]|~$])")
 _AT_START = re.compile(r"^(\s*)([#+\-=])(?=[\s#\-=]|$)")
 _ORDERED = re.compile(r"^(\s*\d+)([.)])(?=\s|$)")
 """What would begin a heading, a rule or a list."""
 
 
-def visible(text: str) -> str:
-    """One line, with what does not print spelled out: a newline is `\\n`, ESC `\\x1b`."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
-
-
 def visible_lines(text: str) -> str:
     """The same of a text whose lines are kept."""
-    return "\n".join(visible(line.expandtabs(4)) for line in text.replace("\r\n", "\n").split("\n"))
+    return "\n".join(printable(line.expandtabs(4)) for line in text.replace("\r\n", "\n").split("\n"))
 
 
 def escaped(text: str) -> str:
     """One line for HTML, between tags or in quotes."""
-    return html.escape(visible(text), quote=True)
+    return html.escape(printable(text), quote=True)
 
 
 def class_name(name: str) -> str:
@@ -41,7 +38,7 @@ def escaped_lines(text: str) -> str:
 
 def marked_down(text: str) -> str:
     """One line for Markdown, also in the cell of a table."""
-    told = _MARKDOWN.sub(r"\\\1", html.escape(visible(text), quote=False))
+    told = _MARKDOWN.sub(r"\\\1", html.escape(printable(text), quote=False))
     return _ORDERED.sub(r"\1\\\2", _AT_START.sub(r"\1\\\2", told))
 
 
