@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from ...events.topics import TELEMETRY
 from ...settings import Settings
 from .finding import Finding
 from .machine_checks import LEAST_FREE, LITTLE_FREE
@@ -36,10 +37,12 @@ def schema(settings: Settings) -> Iterator[Finding]:
 
 def lag(settings: Settings) -> Iterator[Finding]:
     """How far behind the log it is. A tick a second comes from the governor: none is a governor that is away."""
+    from ...storage.imports.telling import PARTITION
     from ...storage.queries import ingest_lag
 
     with _client(settings) as client:
-        rows = [row for row in ingest_lag(client) if not row["topic"].endswith("control")]
+        rows = [row for row in ingest_lag(client) if row["topic"] == TELEMETRY.name]
+    rows = [row for row in rows if row["log_partition"] != PARTITION]  # imported runs have no clock
     late = [row for row in rows if row["behind_s"] > LATE_SECONDS]
     for row in late:
         found = f"{row['topic']}/{row['log_partition']}: nothing newer than {row['behind_s']:.0f} s"

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from pilothouse.cli.event_text import action, line_of, summary
-from pilothouse.cli.rendering import csv_lines, json_line, number, text_of
+from pilothouse.cli.rendering import csv_lines, json_line, number, out, print_line, show_rows, table, text_of
 from pilothouse.events.actions import CheckpointRef, Rollback, ScaleLr
 from pilothouse.events.codec import to_json
 from pilothouse.events.decisions import InterventionIssued, PhaseChanged
@@ -76,3 +76,31 @@ def test_an_issued_intervention_is_one_line() -> None:
         decided(intervention_id="0123456789", rule="spike", action=ScaleLr(factor=0.5), expires_step=60)
     )
     assert summary(event.kind, json.loads(to_json(event))) == "01234567 spike: scale_lr factor=0.5"
+
+
+HOSTILE = "run\x1b]0;owned\x07\x1b[2J\n\x9b31m<b>\u202eevil"
+
+
+def test_what_strangers_wrote_does_nothing_in_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    show_rows([{"run": HOSTILE}])
+    show_rows([{"run": HOSTILE}], as_json=True)
+    show_rows([], empty=HOSTILE.replace("[", "("))
+    out().print(HOSTILE, markup=False)
+    print_line(HOSTILE)
+    print_line(f"{HOSTILE}: {'x' * 9}")
+    printed = capsys.readouterr().out
+    assert all(line.isprintable() for line in printed.splitlines())
+    assert "\\x1b]0;owned\\x07\\x1b[2J" in printed
+    assert json.loads(next(line for line in printed.splitlines() if line.startswith("{"))) == {"run": HOSTILE}
+
+
+def test_a_terminal_gets_its_colours_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    console = out()
+    with console.capture() as drawn:
+        console.print(table([{"phase": "Diverged", "run": HOSTILE}], [("phase", lambda row: row["phase"]),
+                                                                      ("run", lambda row: row["run"])]))  # fmt: skip
+    assert "\x1b[1;31mDiverged\x1b[0m" in drawn.get()
+    assert "\x1b]0" not in drawn.get()
+    assert "\x9b" not in drawn.get()
