@@ -28,7 +28,7 @@ def tell(home: Path, worker: str = "governor-0", **words: Any) -> None:
     (home / "health" / f"{worker}.json").write_text(json.dumps({**told, "version": version("pilothouse")} | words))
 
 
-WORKERS = {
+WORKERS: dict[str, tuple[dict[str, Any], str, str]] = {
     "hangs": ({"at": 1}, "fault", "has said nothing for"),
     "was stopped": ({"state": "stopped"}, "fault", "was stopped"),
     "waits": ({"state": "waiting"}, "fault", "waits for its partitions"),
