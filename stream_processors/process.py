@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 def run_worker(settings: Settings, role: Role) -> int:
     """Run this worker until it is told to stop; the exit status for the process."""
+    _begin_log(settings, role)  # what the parts have to say is a line of it
     return run_process(settings, role, production_parts(settings, role))
 
 
@@ -45,9 +46,13 @@ def run_process(settings: Settings, role: Role, parts: Parts) -> int:
     process ends at once: that is what every restart must survive anyway, and with the broker gone the client's threads
     would keep it for a minute.
     """
+    _begin_log(settings, role)
+    return asyncio.run(_serve(settings, role, parts))
+
+
+def _begin_log(settings: Settings, role: Role) -> None:
     # Faust's services log under the module of their class, and one of them is ours.
     log_to_stderr(role, settings.slot, settings.log_format, quiet=(f"{__package__}.transport",))
-    return asyncio.run(_serve(settings, role, parts))
 
 
 async def _serve(settings: Settings, role: Role, parts: Parts) -> int:

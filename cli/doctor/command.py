@@ -72,6 +72,7 @@ def _checks() -> "Iterator[tuple[str, Check]]":
     yield "broker", Check("dead letters", log.dead_letters)
     yield "machine", Check("workers", machine.workers)
     yield "machine", Check("policies", machine.policies)
+    yield "machine", Check("keys", machine.keys)
     yield "machine", Check("disk", machine.disks)
     yield "machine", Check("spool", machine.spool)
     yield "machine", Check("leftovers", machine.leftovers)

@@ -75,6 +75,21 @@ def policies(settings: Settings) -> Iterator[Finding]:
     yield Finding("policies", "well", f"new runs are given {named}")
 
 
+def keys(settings: Settings) -> Iterator[Finding]:
+    """Whether what is signed here is believed here, and the keys can be read."""
+    from ...keyring import refuse_unbelieved, sealing_key, signer_of, trust_of
+
+    sealing_key(settings)
+    held, trust = signer_of(settings).held(), trust_of(settings)()
+    for role in sorted({key.role for key in held}):
+        refuse_unbelieved(held, trust, role)
+    if not held and not trust.keys:
+        found = "nothing is signed: whoever can write to the log can steer every run"
+        yield Finding("keys", "warning", found, "pilothouse keys new governor, and the same for operator")
+    else:
+        yield Finding("keys", "well", f"{len(held)} to sign with, {len(trust.keys)} trusted")
+
+
 def disks(settings: Settings) -> Iterator[Finding]:
     """The room where the archive, the spool and the logs are kept."""
     for folder in {_existing(settings.data_dir), _existing(settings.spool)}:

@@ -2,13 +2,14 @@
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pilothouse.cli.brokers import EmbeddedBroker, LocalBroker
+from pilothouse.cli.key_files import TRUSTED_FILE
 from pilothouse.events.commands import PolicyActivated, Tick
 from pilothouse.events.envelope import LogPlace
 from pilothouse.events.telemetry import Heartbeat, InterventionReceipt
@@ -33,9 +34,14 @@ class Patient:
 
     kafka: str
     settings: Settings
+    keys: Path
 
     def see(self, home: Path, *, status: int | None = None, **settings: str) -> list[Row]:
         given = {"KAFKA": self.kafka, "CLICKHOUSE_URL": self.settings.clickhouse_url, "EMBEDDED_BROKER": "true"}
+        given |= {
+            "SIGNING_KEY_FILE": str(self.keys / "governor.key"),
+            "TRUSTED_KEYS_FILE": str(self.keys / TRUSTED_FILE),
+        }
         more = {f"PILOTHOUSE_{name}": each for name, each in (given | settings).items()}
         answer = typed("doctor", "--json", data_dir=home, more=more)
         assert status in (answer.returncode, None), answer.stdout + answer.stderr
@@ -49,12 +55,16 @@ class Patient:
 
 
 @pytest.fixture(scope="module")
-def patient(embedded_broker: LocalBroker, endpoint: EndpointProcess) -> Patient:
+def patient(
+    embedded_broker: LocalBroker, endpoint: EndpointProcess, tmp_path_factory: pytest.TempPathFactory
+) -> Patient:
+    keys = tmp_path_factory.mktemp("keys")
+    assert typed("keys", "new", "governor", "--keys", str(keys), data_dir=keys).returncode == 0
     settings = Settings(clickhouse_url=endpoint.clickhouse_url)
     client = connect(settings)
     bring_up_to_date(client, settings)
     client.close()
-    return Patient(embedded_broker.address, settings)
+    return Patient(embedded_broker.address, settings, keys)
 
 
 def now() -> int:
@@ -74,7 +84,7 @@ def test_a_well_stack_is_status_0_and_a_sick_one_is_told_of_every_fault(patient:
     patient.archive(Tick(at=now(), partition=0, writer_id="ticker", seq=1))
     rows = patient.see(tmp_path, status=0)
     assert {row["status"] for row in rows} == {"well"}
-    looked = {"settings", "broker", "topics", "dead letters", "workers", "policies", "disk", "spool", "schema"}
+    looked = {"settings", "broker", "topics", "dead letters", "workers", "policies", "keys", "disk", "spool", "schema"}
     assert {row["check"] for row in rows} == looked | {"archive", "clocks"}
 
     producer, _ = connected_producer(patient.kafka, seconds=10.0)
@@ -115,7 +125,7 @@ def test_missing_topics_are_named_with_the_command_that_makes_them(patient: Pati
     bare = EmbeddedBroker(tmp_path / "bare")
     bare.start()
     try:
-        missing = about(Patient(bare.address, patient.settings).see(tmp_path, status=1), "topics", "fault")
+        missing = about(replace(patient, kafka=bare.address).see(tmp_path, status=1), "topics", "fault")
     finally:
         bare.stop()
     assert missing[0]["found"] == "pilothouse.telemetry is missing"
@@ -124,7 +134,7 @@ def test_missing_topics_are_named_with_the_command_that_makes_them(patient: Pati
 
 def test_a_schema_that_is_absent_behind_or_ahead_is_found(patient: Patient, tmp_path: Path) -> None:
     server = patient.settings.clickhouse_url.rpartition("/")[0]
-    empty = Patient("127.0.0.1:1", Settings(clickhouse_url=f"{server}/of_this_test"))
+    empty = replace(patient, kafka="127.0.0.1:1", settings=Settings(clickhouse_url=f"{server}/of_this_test"))
     assert "pilothouse migrate" in about(empty.see(tmp_path, status=1), "schema", "fault")[0]["found"]
     client = connect(patient.settings)
     client.command("CREATE DATABASE of_this_test")

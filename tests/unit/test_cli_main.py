@@ -141,7 +141,8 @@ def test_a_worker_without_a_broker_says_what_to_do_and_ends_within_its_time() ->
     nowhere = f"import os; os.environ['PILOTHOUSE_KAFKA'] = '127.0.0.1:9'; {patience}"
     answer = typed("worker", "governor", before=nowhere)
     assert answer.returncode == 2
-    waiting, ended = answer.stderr.splitlines()
+    unsigned, waiting, ended = answer.stderr.splitlines()
+    assert "WARNING governor: NOTHING IS SIGNED" in unsigned
     for line in (waiting, ended):
         assert "no broker answers at 127.0.0.1:9: start one with `pilothouse up`, or name one" in line
     assert ended.endswith("(waited 2 s)")

@@ -12,6 +12,7 @@ import pytest
 
 from pilothouse.cli.doctor import machine_checks as machine
 from pilothouse.cli.doctor.finding import Check, Finding, findings
+from pilothouse.cli.key_files import TRUSTED_FILE
 from pilothouse.settings import Settings
 from pilothouse.tests.stack_fixture import typed
 
@@ -110,3 +111,24 @@ def test_what_is_away_is_said_once_and_the_rest_is_looked_at(tmp_path: Path) -> 
     assert [row["check"] for row in faults] == ["broker", "schema"]
     assert all("pilothouse up" in row["found"] for row in faults)
     assert "disk" in {row["check"] for row in rows}
+
+
+def test_a_key_that_nobody_here_trusts_is_a_fault_and_none_at_all_a_warning(tmp_path: Path) -> None:
+    assert [row.status for row in seen(machine.keys, tmp_path)] == ["warning"]
+    for folder in ("mine", "theirs"):
+        assert typed("keys", "new", "governor", "--keys", str(tmp_path / folder), data_dir=tmp_path).returncode == 0
+    signing, trusted = keys_in(tmp_path / "mine")
+    assert [
+        row.status for row in seen(machine.keys, tmp_path, signing_key_file=signing, trusted_keys_file=trusted)
+    ] == ["well"]
+    _, others = keys_in(tmp_path / "theirs")
+    [row] = seen(machine.keys, tmp_path, signing_key_file=signing, trusted_keys_file=others)
+    assert (row.status, "is not trusted here" in row.found) == ("fault", True)
+    (tmp_path / "short").write_text("AAAA")
+    [row] = seen(machine.keys, tmp_path, encryption_key_file=tmp_path / "short")
+    assert (row.status, "no key of encryption" in row.found) == ("fault", True)
+
+
+def keys_in(folder: Path) -> tuple[Path, Path]:
+    """The file to sign with as governor, and the trusted keys."""
+    return folder / "governor.key", folder / TRUSTED_FILE
