@@ -20,17 +20,17 @@ from .dead_letter_office import DeadLetterOffice
 from .faust_log import FaustLog
 from .foreign_batches import read_foreign_batches
 from .governor import Governor, Judge
+from .intake import Intake
 from .kept import restore
 from .log import Delivered, Layout, Source
 from .parts import Parts, Role
 from .policy_text import read_policies
 from .ticker import Ticker
-from .transport import IDLE_FETCH_MS, PROMPT_FETCH_MS, Consumer, Transport
+from .transport import IDLE_FETCH_MS, IDLE_PAUSE, PROMPT_FETCH_MS, PROMPT_PAUSE, Consumer, Transport
 from .troubles import Troubles
 
 TAKE_RECORDS = 500
-GOVERNOR_WITHIN = 0.02
-"""How often the governor looks whether records came: half of it is added to every decision's latency."""
+"""What is judged at once, and what a fetch may bring: what is decided of the first goes out with the last."""
 SESSION_SECONDS = 6.0
 """The least that Apache Kafka accepts; a dead worker's partitions are free after it. A shorter one does not shorten the
 six seconds that the embedded broker lets a static member wait at every join."""
@@ -68,11 +68,13 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class _Feed:
-    """What an agent takes: so many records, after so many seconds; `assign` comes before the first of an assignment."""
+    """What an agent takes: so many records at once, or what came within `linger` seconds of the first; `assign` comes
+    before the first of an assignment.
+    """
 
     topics: tuple[str, ...]
-    within: float
     most: int
+    linger: float
     assign: Callable[[dict[Source, int | None]], Awaitable[None]]
 
 
@@ -112,6 +114,7 @@ def _faust_app(settings: Settings, role: Role, layout: Layout) -> faust.App:
         broker_request_timeout=15.0,
         broker_commit_interval=0.5,
         broker_max_poll_interval=A_DAY,
+        broker_max_poll_records=TAKE_RECORDS,
         producer_request_timeout=10.0,
         producer_max_batch_size=EMBEDDED_BATCH if settings.embedded_broker else KAFKA_BATCH,
         producer_max_request_size=DEADLETTER.max_record_bytes,
@@ -124,6 +127,7 @@ def _faust_app(settings: Settings, role: Role, layout: Layout) -> faust.App:
     transport = Transport(app.conf.broker_consumer, app)
     is_prompt = role == "governor" and settings.embedded_broker  # an archiver gathers, an advisor takes its time
     transport.fetch_wait_ms = PROMPT_FETCH_MS if is_prompt else IDLE_FETCH_MS
+    transport.pause = PROMPT_PAUSE if role == "governor" else IDLE_PAUSE
     app.transport = transport
     return app
 
@@ -155,7 +159,7 @@ def _governor(app: faust.App, settings: Settings, layout: Layout, parts: Parts) 
     worker = Worker(app, governor, asyncio.get_running_loop().create_future())
     worker.finish = governor.finish
     worker.background = [ticker.run, lambda: _flush(governor, settings.state_flush_seconds)]
-    _attach(worker, _Feed((TELEMETRY.name,), GOVERNOR_WITHIN, TAKE_RECORDS, assign))
+    _attach(worker, _Feed((TELEMETRY.name,), TAKE_RECORDS, 0.0, assign))
     return worker
 
 
@@ -168,7 +172,7 @@ def _archiver(app: faust.App, settings: Settings, layout: Layout, parts: Parts) 
     archiver = Archiver(log, parts.insert, office, settings.log_epoch, troubles, parts.guard)
     worker = Worker(app, archiver, asyncio.get_running_loop().create_future())
     topics = (TELEMETRY.name, CONTROL.name)
-    _attach(worker, _Feed(topics, settings.archive_linger_seconds, settings.archive_batch, archiver.assign))
+    _attach(worker, _Feed(topics, settings.archive_batch, settings.archive_linger_seconds, archiver.assign))
     return worker
 
 
@@ -182,46 +186,64 @@ def _advisor(app: faust.App, layout: Layout, parts: Parts) -> Worker:
     advisor = Advisor(log, parts.advisors, layout, guard=parts.guard)
     worker = Worker(app, advisor, asyncio.get_running_loop().create_future())
     worker.background = [advisor.run]
-    _attach(worker, _Feed((CONTROL.name,), GOVERNOR_WITHIN, TAKE_RECORDS, advisor.assign))
+    _attach(worker, _Feed((CONTROL.name,), TAKE_RECORDS, 0.0, advisor.assign))
     return worker
 
 
-def _attach(worker: Worker, feed: _Feed) -> None:
-    """One agent over these topics. It never raises: Faust would start it again in silence and commit past its batch."""
-    app, shell = worker.app, worker.shell
-    assigning = asyncio.Lock()
-    sought = 0
+class _Agent:
+    """What stands between Faust and a shell: an agent that only holds what comes, and a task that gives it to the
+    shell. Where that fails, the process ends: an agent that raised would be started again in silence, and Faust commit
+    past its batch.
+    """
 
-    async def assigned() -> None:
-        """Take over what the last seek gave us, before its first record."""
-        nonlocal sought
-        async with assigning:
-            if sought != worker.consumer.sought:
-                sought = worker.consumer.sought
-                await feed.assign(dict(worker.consumer.committed))
+    def __init__(self, worker: Worker, feed: _Feed) -> None:
+        self._worker = worker
+        self._feed = feed
+        self._intake = Intake(feed.most, feed.linger)
+        self._assigning = asyncio.Lock()
+        self._sought = 0
 
-    async def follow_seeks() -> None:  # an idle log brings no record, and its clock must start all the same
+    async def receive(self, stream: Any) -> None:
+        stream.enable_acks = False  # what is done, the shell says
+        async for event in stream.events():
+            fetched = event.message
+            await self._intake.put(fetched.generation_id, _delivered(fetched.records))
+
+    async def give(self) -> None:
         while True:
-            await worker.consumer.seeks.wait()
-            worker.consumer.seeks.clear()
-            await assigned()
+            await self._intake.ready()
+            await self._assigned()
+            await self._worker.shell.take(self._intake.take(self._worker.app.consumer_generation_id))
 
-    async def consume(stream: Any) -> None:
-        try:
-            async for events in stream.noack_take(feed.most, within=feed.within):
-                await assigned()
-                await shell.take(_delivered(events, app.consumer_generation_id))
-        except Exception as error:  # noqa: BLE001  # whatever it is, it must end the process
-            worker.fail(error)
-            await asyncio.Event().wait()
+    async def follow_seeks(self) -> None:
+        """An idle log brings no record, and its clock must start all the same."""
+        while True:
+            await self._worker.consumer.seeks.wait()
+            self._worker.consumer.seeks.clear()
+            await self._assigned()
+
+    async def _assigned(self) -> None:
+        """Take over what the last seek gave us, before its first record."""
+        async with self._assigning:
+            if self._sought != self._worker.consumer.sought:
+                self._sought = self._worker.consumer.sought
+                await self._feed.assign(dict(self._worker.consumer.committed))
+
+
+def _attach(worker: Worker, feed: _Feed) -> None:
+    """One agent over these topics."""
+    app, agent = worker.app, _Agent(worker, feed)
+
+    async def receive(stream: Any) -> None:  # Faust wants a function
+        await agent.receive(stream)
 
     async def on_revoked(*_: Any, **__: Any) -> None:
-        shell.revoke()
+        worker.shell.revoke()
 
-    worker.background.append(follow_seeks)
+    worker.background += [agent.follow_seeks, agent.give]
     app.on_partitions_revoked.connect(on_revoked, weak=False)
     topic = app.topic(*feed.topics, key_type=bytes, value_type=bytes)
-    app.agent(topic, name=f"{app.conf.id}.agent")(consume)
+    app.agent(topic, name=f"{app.conf.id}.agent")(receive)
 
 
 async def _flush(governor: Governor, seconds: float) -> None:
@@ -230,12 +252,16 @@ async def _flush(governor: Governor, seconds: float) -> None:
         await governor.flush()
 
 
-def _delivered(events: Sequence[Any], generation: int) -> list[Delivered]:
-    """The events' records; those fetched before a rebalance are left out, they are fetched again after it."""
-    messages = [event.message for event in events if event.message.generation_id == generation]
+def _delivered(records: Sequence[Any]) -> list[Delivered]:
     return [
         Delivered(
-            one.topic, one.partition, one.offset, one.key, tuple(one.headers or ()), one.value, one.timestamp or 0.0
+            one.topic,
+            one.partition,
+            one.offset,
+            one.key,
+            tuple(one.headers or ()),
+            one.value,
+            (one.timestamp or 0) / 1_000,
         )
-        for one in messages
+        for one in records
     ]

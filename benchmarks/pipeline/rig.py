@@ -19,7 +19,7 @@ import psutil
 from pilothouse.cli.brokers import EmbeddedBroker, KafkaBroker, LocalBroker
 from pilothouse.cli.children import Child
 from pilothouse.cli.demo.stack import without_our_settings
-from pilothouse.cli.topic_admin import create_topics
+from pilothouse.cli.topic_admin import admin_client, create_topics
 from pilothouse.settings import Settings
 
 PARTITIONS = 4
@@ -48,10 +48,18 @@ class Rig:
             child.kill()
         self.broker.kill()
 
+    def make_topics(self, *names: str) -> None:
+        """Others than ours, of one partition each."""
+        with admin_client(self.broker.address, PATIENCE_SECONDS) as client:
+            client.create_topics({name: {"num_partitions": 1, "replication_factor": 1} for name in names})
+
     @property
     def settings(self) -> Settings:
         return Settings(
-            kafka=self.broker.address, embedded_broker=not self.broker.keeps_log, data_dir=self.folder, resources_seconds=0
+            kafka=self.broker.address,
+            embedded_broker=not self.broker.keeps_log,
+            data_dir=self.folder,
+            resources_seconds=0,
         )
 
     def run(self, name: str, module: str, *arguments: str, environ: Mapping[str, str] | None = None) -> Child:

@@ -95,9 +95,7 @@ class Trainings:
             yield from self._flushed(rank, due)
             heapq.heappush(queue, (due + rank.flush, number, rank))
 
-    def _begin(
-        self, queue: list[tuple[float, int, _Rank]], slot: int, generation: int, now: float
-    ) -> Iterator[Sent]:
+    def _begin(self, queue: list[tuple[float, int, _Rank]], slot: int, generation: int, now: float) -> Iterator[Sent]:
         run_id = f"{self.load.name}-{slot}-{generation}"
         for number in range(self.load.ranks):
             flush = interval_at_scale(FLUSH_SECONDS, number, self.load.ranks)

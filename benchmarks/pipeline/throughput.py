@@ -5,7 +5,6 @@ time. `steady` lets ranks send at the pace of a load, with everything that a sta
 """
 
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
