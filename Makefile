@@ -18,7 +18,7 @@ SPREAD := -n 3 --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-clients check chaos gameday bench-quiet bench-idle bench-core bench-control bench-detection bench-detection-choice bench-sdk bench-sdk-failures bench-storage format setup clean
+.PHONY: help demo test test-clients check chaos gameday bench-quiet bench-idle bench-core bench-control bench-detection bench-detection-choice bench-pipeline bench-sdk bench-sdk-failures bench-storage format setup clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*##  *(.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name what; do \
@@ -68,6 +68,9 @@ bench-detection: $(BENCH_DETECTION)/.installed  ## which failures are seen and w
 
 bench-detection-choice: $(BENCH_DETECTION)/.installed  ## what the bounds of the loss detector cost and find, cross-validated
 	$(BENCH_DETECTION)/bin/python -m benchmarks.detection.choose --drift --curve docs/detection_curve.svg $(ARGS)
+
+bench-pipeline: $(STAMP)  ## many ranks through the brokers to decisions and archive: how much, how fast, what a death costs
+	$(BIN)/python -m benchmarks.pipeline --json build/bench/pipeline.json --document docs/pipeline.md $(ARGS)
 
 bench-sdk: $(BENCH)/.installed  ## what a logged step costs: ours, four trackers, two Kafka clients, two floors
 	$(BENCH)/bin/python -m benchmarks.sdk --json build/bench/sdk.json $(ARGS)

@@ -34,6 +34,10 @@ from ..voice import logger
 
 CLOCK_SLACK_SECONDS = 3_600.0
 REFRESH_MS = 3_000
+FETCH_MS, PROMPT_FETCH_MS = 200, 50
+"""How long the broker may hold a fetch that finds nothing. Apache Kafka answers as soon as there is something, the
+embedded broker only after this time, half of which a command waits there.
+"""
 RETRY_SECONDS = 1.0
 CLOSE_SECONDS = 2.0
 HEARD = (b"intervention_issued", b"incident_opened", b"incident_resolved", b"run_assessed")
@@ -281,7 +285,7 @@ class Follower:
             metadata_max_age_ms=REFRESH_MS,
             bootstrap_timeout_ms=5_000,
             reconnect_backoff_max_ms=1_000,
-            fetch_max_wait_ms=200,
+            fetch_max_wait_ms=PROMPT_FETCH_MS if self._log_in_memory else FETCH_MS,
         )
         try:
             partitions = self._partitions(consumer)
