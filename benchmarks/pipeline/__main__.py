@@ -26,10 +26,11 @@ LOAD = {"runs": 16.0, "ranks": 64.0, "steps_per_second": 10.0}
 """10,240 rank-steps a second of 1,024 ranks."""
 WIDE = {"runs": 10.0, "ranks": 1_000.0, "steps_per_second": 1.0}
 """10,000 ranks: of such runs the SDK sends a record a second and rank for its steps, and its heart beats as often."""
-BACKLOG_SECONDS = {"embedded": 20.0, "kafka": 60.0}
+BACKLOG_SECONDS = {"embedded": 15.0, "kafka": 30.0}
 """Of the load; the embedded broker keeps its log in memory."""
-FLOOD_SECONDS = 60.0
+FLOOD_SECONDS = 30.0
 CHURN = {"runs": 8.0, "ranks": 8.0, "steps_per_second": 10.0, "life_seconds": 20.0}
+LITTLE = {"runs": 4.0, "ranks": 4.0, "steps_per_second": 10.0}
 GOVERNORS = (1, 2, 4)
 BROKERS = ("kafka", "embedded")
 
@@ -42,7 +43,7 @@ def _latency(broker: str, home: Path | None, options: argparse.Namespace) -> lis
 
 
 def _backlog(broker: str, home: Path | None, options: argparse.Namespace) -> list[Any]:
-    load = {**LOAD, "seconds": 4.0 if options.quick else BACKLOG_SECONDS[broker]}
+    load = {**LITTLE, "seconds": 10.0} if options.quick else {**LOAD, "seconds": BACKLOG_SECONDS[broker]}
     return [drain(broker, home, count, load) for count in options.governors]
 
 

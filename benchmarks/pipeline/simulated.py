@@ -88,6 +88,7 @@ class Trainings:
             due, number, rank = heapq.heappop(queue)
             life = self.load.life_seconds
             if life and due - rank.began >= life:
+                yield from self._flushed(rank, due)
                 if rank.rank == 0:
                     yield self._told(rank, due, RunEnded, {"outcome": "completed", "step": rank.step, "error": ""})
                     yield from self._begin(queue, rank.slot, number + self.load.runs * self.load.ranks, due)
@@ -108,7 +109,8 @@ class Trainings:
             heapq.heappush(queue, (now + flush * (0.5 + share), generation + slot * self.load.ranks + number, rank))
 
     def _flushed(self, rank: _Rank, now: float) -> Iterator[Sent]:
-        reached = int((now - rank.began) * self.load.steps_per_second)
+        lived = min(now - rank.began, self.load.life_seconds or math.inf)  # all ranks end with the same step
+        reached = int(lived * self.load.steps_per_second)
         if reached > rank.step:
             steps = range(rank.step, reached)
             rank.step = reached
