@@ -200,6 +200,7 @@ class _Agent:
         self._worker = worker
         self._feed = feed
         self._intake = Intake(feed.most, feed.linger)
+        cast(Transport, worker.app.transport).room = self._intake.room
         self._assigning = asyncio.Lock()
         self._sought = 0
 
@@ -207,7 +208,7 @@ class _Agent:
         stream.enable_acks = False  # what is done, the shell says
         async for event in stream.events():
             fetched = event.message
-            await self._intake.put(fetched.generation_id, _delivered(fetched.records))
+            self._intake.put(fetched.generation_id, _delivered(fetched.records))
 
     async def give(self) -> None:
         while True:

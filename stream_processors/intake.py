@@ -14,7 +14,7 @@ from .log import Delivered
 
 
 class Intake:
-    """One agent puts, one task takes. `most` records are given at once; twice as many may wait.
+    """One agent puts, one task takes. `most` records are given at once; while twice as many wait, nothing is fetched.
 
     `generation` counts assignments: what was fetched before a rebalance is fetched again after it, by its owner.
     """
@@ -26,9 +26,12 @@ class Intake:
         self._some, self._enough, self._room = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._room.set()
 
-    async def put(self, generation: int, records: Sequence[Delivered]) -> None:
-        """Hold these, once there is room; nothing is held of an empty fetch."""
+    async def room(self) -> None:
+        """Wait until more may be fetched."""
         await self._room.wait()
+
+    def put(self, generation: int, records: Sequence[Delivered]) -> None:
+        """Hold these; they are fetched already."""
         self._held.extend((generation, record) for record in records)
         self._signal()
 

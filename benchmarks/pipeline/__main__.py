@@ -18,6 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ..detection.table import written_into
 from . import endurance, faults, table
 from .latency import latency
 from .throughput import drain
@@ -84,7 +85,7 @@ PARTS: dict[str, Part] = {
 def main(arguments: list[str]) -> int:
     """Measure and print; 0 where every target that was measured is reached."""
     options = _options(arguments)
-    told: dict[str, Any] = {"machine": _machine(), "parts": []}
+    told: dict[str, Any] = {"machine": _machine(), "parts": _kept(options)}
     for broker in options.brokers:
         home = options.kafka_home if broker == "kafka" else None
         if broker == "kafka" and home is None:
@@ -92,12 +93,20 @@ def main(arguments: list[str]) -> int:
             continue
         for part in options.parts:
             told["parts"].append(_measured(part, broker, home, options))
-            _keep(told, options.json)
+            _write(told, options.json)
     text = table.text(told)
     print(text)
     if options.document is not None:
-        options.document.write_text(table.written_into(options.document.read_text(), text))
+        options.document.write_text(written_into(options.document.read_text(), [text]))
     return 0 if all(finding.held for finding in table.findings(told)) else 1
+
+
+def _kept(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """What was measured before and is not measured now."""
+    if not options.keep or options.json is None or not options.json.exists():
+        return []
+    anew = {(part, broker) for part in options.parts for broker in options.brokers}
+    return [one for one in json.loads(options.json.read_text())["parts"] if (one["part"], one["broker"]) not in anew]
 
 
 def _measured(part: str, broker: str, home: Path | None, options: argparse.Namespace) -> dict[str, Any]:
@@ -122,7 +131,7 @@ def _machine() -> dict[str, Any]:
     }
 
 
-def _keep(told: dict[str, Any], file: Path | None) -> None:
+def _write(told: dict[str, Any], file: Path | None) -> None:
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(told, indent=1) + "\n")
@@ -132,7 +141,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     named = os.environ.get("PILOTHOUSE_TEST_KAFKA")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--brokers", nargs="+", choices=BROKERS, default=BROKERS, help="which [both]")
-    parser.add_argument("--parts", nargs="+", choices=tuple(PARTS), default=tuple(PARTS), help="which [all]")
+    parser.add_argument("--parts", nargs="*", choices=tuple(PARTS), default=tuple(PARTS), help="which [all]")
     parser.add_argument(
         "--kafka-home", type=Path, default=Path(named) if named else None, help="as `pilothouse up` has it"
     )
@@ -142,6 +151,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--soak-minutes", type=float, default=5.0, help="60 for the whole hour [%(default)g]")
     parser.add_argument("--quick", action="store_true", help="less of each, to see that it works")
     parser.add_argument("--json", type=Path, help="write everything here")
+    parser.add_argument("--keep", action="store_true", help="keep what that file has and is not measured now")
     parser.add_argument("--document", type=Path, help="put the tables into this file, between its two marks")
     return parser.parse_args(arguments)
 

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 from .latency import CONTROL
 
-BEGIN, END = "<!-- bench-pipeline begins -->", "<!-- bench-pipeline ends -->"
 WANTED_PER_CORE = 20_000
 """10,000 rank-steps a second at half of one core."""
 WANTED_MS = {"kafka": (30.0, 150.0), "embedded": (100.0, float("inf"))}
@@ -55,19 +54,6 @@ def text(told: dict[str, Any]) -> str:
             lines += [*draw(rows), ""]
     found = [(one.what, "yes" if one.held else "no", one.figure) for one in findings(told)]
     return "\n".join([*lines, *_table(("wanted", "reached", "measured"), found)])
-
-
-def written_into(document: str, said: str) -> str:
-    """The document with these tables between its marks.
-
-    Raises:
-        ValueError: it has no such marks.
-    """
-    head, begin, rest = document.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"the document has no marks {BEGIN} and {END}")
-    return f"{head}{BEGIN}\n\n{said}\n{END}{tail}"
 
 
 def findings(told: dict[str, Any]) -> list[Finding]:

@@ -39,8 +39,8 @@ def test_what_has_come_is_given_at_once_and_in_its_order() -> None:
     async def work() -> None:
         intake = Intake(most=100, linger=0.0)
         waiting = await blocked(intake.ready())
-        await intake.put(1, records(0, 2))
-        await intake.put(1, records(2, 3))
+        intake.put(1, records(0, 2))
+        intake.put(1, records(2, 3))
         await waiting
         assert offsets(intake.take(1)) == [0, 1, 2, 3, 4]
         await blocked(intake.ready())
@@ -51,21 +51,20 @@ def test_what_has_come_is_given_at_once_and_in_its_order() -> None:
 def test_no_more_is_given_at_once_than_was_asked_for() -> None:
     async def work() -> None:
         intake = Intake(most=3, linger=NEVER)
-        await intake.put(1, records(0, 7))
+        intake.put(1, records(0, 7))
         assert [offsets(intake.take(1)) for _ in range(3)] == [[0, 1, 2], [3, 4, 5], [6]]
 
     run(work())
 
 
-def test_who_brings_more_than_can_wait_waits_for_room() -> None:
+def test_nothing_more_is_fetched_while_too_much_waits() -> None:
     async def work() -> None:
         intake = Intake(most=2, linger=0.0)
-        await intake.put(1, records(0, 4))
-        more = await blocked(intake.put(1, records(4, 1)))
+        await intake.room()
+        intake.put(1, records(0, 4))
+        fetching = await blocked(intake.room())
         assert offsets(intake.take(1)) == [0, 1]
-        await more
-        assert offsets(intake.take(1)) == [2, 3]
-        assert offsets(intake.take(1)) == [4]
+        await fetching
 
     run(work())
 
@@ -73,9 +72,9 @@ def test_who_brings_more_than_can_wait_waits_for_room() -> None:
 def test_one_that_lingers_waits_for_more_until_it_is_enough() -> None:
     async def work() -> None:
         intake = Intake(most=3, linger=NEVER)
-        await intake.put(1, records(0, 2))
+        intake.put(1, records(0, 2))
         waiting = await blocked(intake.ready())
-        await intake.put(1, records(2, 1))
+        intake.put(1, records(2, 1))
         await waiting
 
     run(work())
@@ -84,7 +83,7 @@ def test_one_that_lingers_waits_for_more_until_it_is_enough() -> None:
 def test_one_that_lingers_is_ready_with_less_when_its_time_is_over() -> None:
     async def work() -> None:
         intake = Intake(most=3, linger=0.01)
-        await intake.put(1, records(0, 1))
+        intake.put(1, records(0, 1))
         await intake.ready()
         assert offsets(intake.take(1)) == [0]
 
@@ -94,8 +93,8 @@ def test_one_that_lingers_is_ready_with_less_when_its_time_is_over() -> None:
 def test_what_was_fetched_before_a_rebalance_is_left_to_its_new_owner() -> None:
     async def work() -> None:
         intake = Intake(most=10, linger=0.0)
-        await intake.put(1, records(5, 3))
-        await intake.put(2, records(5, 1))
+        intake.put(1, records(5, 3))
+        intake.put(2, records(5, 1))
         assert offsets(intake.take(2)) == [5]
         await blocked(intake.ready())
 
@@ -105,7 +104,7 @@ def test_what_was_fetched_before_a_rebalance_is_left_to_its_new_owner() -> None:
 def test_a_fetch_that_brought_nothing_wakes_nobody() -> None:
     async def work() -> None:
         intake = Intake(most=10, linger=0.0)
-        await intake.put(1, [])
+        intake.put(1, [])
         await blocked(intake.ready())
 
     run(work())

@@ -1,14 +1,17 @@
 """The benchmark of the whole way: what it sends is what ranks send, and its tables say what was measured."""
 
+import json
 from itertools import takewhile
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pilothouse.benchmarks.pipeline.__main__ import main
 from pilothouse.benchmarks.pipeline.latency import CONTROL
 from pilothouse.benchmarks.pipeline.probes import POLICY
 from pilothouse.benchmarks.pipeline.simulated import Load, Sent, Trainings
-from pilothouse.benchmarks.pipeline.table import BEGIN, END, findings, text, written_into
+from pilothouse.benchmarks.pipeline.table import findings, text
 from pilothouse.events.codec import Malformed, decode
 from pilothouse.events.envelope import LogPlace
 from pilothouse.events.telemetry import RunEnded, StepBatch
@@ -103,10 +106,15 @@ def test_what_is_wanted_is_reached_or_not_by_the_figures() -> None:
         assert len(missed) == 1, change
 
 
-def test_the_tables_go_between_the_marks_of_a_document_and_nothing_else_changes() -> None:
+def test_the_tables_have_every_part_that_was_measured() -> None:
     said = text(told())
-    assert "| " + CONTROL + " | 12 / 40 |" in said
-    document = written_into(f"before\n{BEGIN}\nold\n{END}\nafter\n", said)
-    assert document == f"before\n{BEGIN}\n\n{said}\n{END}\nafter\n"
-    with pytest.raises(ValueError, match="no marks"):
-        written_into("no marks at all", said)
+    assert f"| {CONTROL} | 12 / 40 |" in said
+    assert "| Apache Kafka | 1 | 20,000 | 5,000 | 26,667 | 150 |" in said
+    assert "| Apache Kafka | 4.0 | 5.0 | 0 of 50 | 0 | 0 of 8 |" in said
+
+
+def test_what_was_measured_before_is_kept_beside_what_is_measured_now(tmp_path: Path) -> None:
+    file = tmp_path / "pipeline.json"
+    file.write_text(json.dumps(told()))
+    assert main(["--parts", "--keep", "--json", str(file)]) == 0
+    assert [part["part"] for part in json.loads(file.read_text())["parts"]] == ["latency", "killed", "backlog"]
