@@ -1,7 +1,7 @@
 """All of a stack under load: `pilothouse up` with a policy of ours, more governors beside its own, and what they say.
 
-`faults` and `endurance` run on it. Whether its decisions are right is asked of the stack itself: `pilothouse replay`
-folds the archived log of a run again and compares every decision.
+`faults` and `endurance` run on it. Whether its decisions are right is found as `pilothouse replay` finds it: the
+archived log of a run is folded again, and every decision compared.
 """
 
 import json
@@ -13,6 +13,7 @@ from typing import Any
 
 from pilothouse.cli.children import Child
 from pilothouse.cli.demo.stack import COMMAND, DemoStack
+from pilothouse.cli.replay_command import account_of, proved
 from pilothouse.cli.stack_file import told_by_stack
 
 from .probes import POLICY
@@ -93,17 +94,18 @@ class FullStack(DemoStack):
         until(is_quiet, "nothing is behind", seconds)
         return max(0.0, quiet_since - began)
 
-    def replayed(self, runs: Iterable[str]) -> "dict[str, str]":
-        """By run, what `pilothouse replay` says of it where that is not `the same decisions`."""
-        wrong = {}
-        for run in runs:
-            answer = self.command("replay", run)
-            if answer.returncode != 0:
-                wrong[run] = (answer.stdout + answer.stderr).strip()
-        return wrong
+    def replayed(self, runs: Iterable[str]) -> dict[str, str]:
+        """By run, what is said of it where a replay does not give the same decisions."""
+        client = self.connect()
+        proofs = {run: proved(client, run, _unseen) for run in runs}
+        return {run: "\n".join(account_of(proof)) for run, proof in proofs.items() if proof.difference is not None}
 
     def _run(self, name: str, words: list[str]) -> Child:
         child = Child(name, self.folder / f"{name}.log")
         self._beside.append(child)
         child.start([sys.executable, "-P", "-m", *words], self.environ)
         return child
+
+
+def _unseen(*_: object) -> None:
+    """Nobody watches the progress."""
