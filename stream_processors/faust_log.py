@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, KafkaTimeoutError
+from faust.exceptions import ProducerSendError
 
 from ..events.errors import BrokerUnavailable
 from .log import Kept, Outgoing, Source
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
 
 
 class FaustLog:
-    """`table` is absent in the archiver, which keeps nothing."""
+    """`table` is absent in the archiver, which keeps nothing. What the client gives up because the broker is away is
+    `BrokerUnavailable`; it may do so before anybody else has seen that.
+    """
 
     def __init__(self, app: "faust.App", table: Any = None) -> None:
         self._app = app
@@ -68,7 +71,8 @@ def _away() -> Iterator[None]:
     """A broker that is away is no bug of ours; a record that it refuses would be."""
     try:
         yield
-    except KafkaError as error:
-        if not error.retriable:
+    except (KafkaError, ProducerSendError) as error:
+        cause = error.__cause__ if isinstance(error, ProducerSendError) else error
+        if not (isinstance(cause, KafkaTimeoutError) or getattr(cause, "retriable", False)):
             raise
-        raise BrokerUnavailable(f"the broker did not take a record: {type(error).__name__}: {error}") from error
+        raise BrokerUnavailable(f"the broker did not take a record: {type(cause).__name__}: {cause}") from error
