@@ -9,7 +9,7 @@ records that nobody acknowledged; two tasks and a dozen callbacks for each recor
 import asyncio
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
@@ -29,7 +29,7 @@ less for each. What comes after a quiet moment waits for nothing.
 """
 
 
-class Fetched(ConsumerMessage):  # type: ignore[misc]  # Faust's base is untyped
+class Fetched(ConsumerMessage):
     """What one fetch brought of a partition, as one message of Faust's; its offset is that of the last record."""
 
     __slots__ = ("records",)
@@ -104,8 +104,9 @@ class Consumer(driver.Consumer):
         return {tp: records if self._is_changelog_tp(tp) else [records] for tp, records in found.items() if records}
 
     async def _wait_next_records(self, timeout: float) -> Any:  # noqa: ASYNC109  # Faust's
-        await self.transport.room()
-        pause = self._found_at + self.transport.pause - time.monotonic()
+        ours = cast("Transport", self.transport)
+        await ours.room()
+        pause = self._found_at + ours.pause - time.monotonic()
         if pause > 0:
             await asyncio.sleep(pause)
         records, active = await super()._wait_next_records(timeout)
