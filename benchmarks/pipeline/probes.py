@@ -49,8 +49,8 @@ STEP_SECONDS = 0.05
 PROBE_SECONDS = (0.5, 1.1)
 """Between two of one run, at random: a probe falls anywhere in the SDK's flush interval."""
 FLOOR_SECONDS = (0.05, 0.15)
-SETTLE_SECONDS = 3.0
-"""From the last probe to the end."""
+SETTLE_SECONDS = 20.0
+"""How long the last answers are waited for."""
 STAMP = struct.Struct("<q")
 
 
@@ -165,11 +165,16 @@ def probe(settings: Settings, runs: int, seconds: float, out: Path) -> None:
 def _train(trainers: list[Trainer], seconds: float) -> None:
     began = time.monotonic()
     due = [began + index * STEP_SECONDS / len(trainers) for index in range(len(trainers))]
-    while min(due) < began + seconds + SETTLE_SECONDS:
+    while min(due) < began + seconds or (min(due) < began + seconds + SETTLE_SECONDS and _waits(trainers)):
         index = due.index(min(due))
         time.sleep(max(0.0, due[index] - time.monotonic()))
         trainers[index].step(probing=due[index] < began + seconds)
         due[index] = max(due[index] + STEP_SECONDS, time.monotonic() - STEP_SECONDS)
+
+
+def _waits(trainers: list[Trainer]) -> bool:
+    """Whether any has not seen all its answers."""
+    return any(not one.seen for trainer in trainers for one in trainer.probes.values())
 
 
 @contextmanager
