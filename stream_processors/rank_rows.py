@@ -95,7 +95,11 @@ def compare(past: bytearray, batch: StepBatch, kept: Kept) -> None:
 
 def column(batch: StepBatch, names: tuple[str, ...]) -> Column | None:
     """The batch's values of a metric that has one of these names; None without any."""
-    return next((batch.metrics[name] for name in names if name in batch.metrics), None)
+    for name in names:
+        told = batch.metrics.get(name)
+        if told is not None:
+            return told
+    return None
 
 
 def _times(batch: StepBatch, computed: Column, kept: Kept, block: int, times: list[int]) -> int:
