@@ -27,7 +27,7 @@ from pilothouse.events.decisions import InterventionIssued
 from pilothouse.producers.checkpoints.retention import Judgement
 from pilothouse.producers.delivery.batching import Outgoing, Rows
 from pilothouse.producers.ranks.ballots import LocalBallots
-from pilothouse.producers.steering.control import CLOSE_SECONDS, Follower, Inbox
+from pilothouse.producers.steering.control import CLOSE_SECONDS, Distrusted, Follower, Inbox
 from pilothouse.producers.steering.safe_point import Links
 from pilothouse.producers.teller import Teller
 from pilothouse.settings import Settings
@@ -138,9 +138,9 @@ class _TimedCommands:
     follower: Follower
     probes: dict[int, Probe]
 
-    def take(self) -> InterventionIssued | None:
+    def take(self) -> InterventionIssued | Distrusted | None:
         command = self.follower.take()
-        probe = self.probes.get(command.step) if command is not None else None
+        probe = self.probes.get(command.step) if isinstance(command, InterventionIssued) else None
         if probe is not None:
             probe.seen = probe.seen or time.time_ns()
         return command
