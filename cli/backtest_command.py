@@ -9,7 +9,6 @@ import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -53,6 +52,7 @@ def backtest(  # noqa: PLR0913, PLR0917  # a command's options
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables")] = False,
 ) -> None:
     """Run another policy over archived runs: alarms, interventions, incidents caught earlier or later, false ones."""
+    from ..stream_processors.backtest_told import plain
     from ..stream_processors.policy_text import read_policies
     from .backtesting import Task, test_all, total_of
     from .progress_bar import progress_bar
@@ -67,7 +67,7 @@ def backtest(  # noqa: PLR0913, PLR0917  # a command's options
     total = total_of(tested)
     if as_json:
         names = [known.name for known in policies]
-        said = {"policies": names, "runs": [told_of(one) for one in tested], "total": _plain(total)}
+        said = {"policies": names, "runs": [told_of(one) for one in tested], "total": plain(total)}
         print_line(json_line(said))
     else:
         _show(tested, total, ", ".join(known.name for known in policies))
@@ -115,52 +115,19 @@ def seconds_of(duration: str) -> int:
 
 def told_of(tested: "Tested") -> dict[str, Any]:
     """One run for a program."""
+    from ..stream_processors.backtest_told import as_told
+
     if tested.result is None:
         return {"run_id": tested.run_id, "error": tested.error}
-    said: dict[str, Any] = _plain(tested.result)
-    return said | {"error": "", "cannot_know": cannot_know(tested.result)}
-
-
-def _plain(value: Any) -> Any:
-    """Counters in the order of their names, so that the same result is the same text. (`asdict` cannot copy them.)"""
-    if is_dataclass(value):
-        return {part.name: _plain(getattr(value, part.name)) for part in fields(value)}
-    match value:
-        case Counter():
-            return dict(sorted(value.items()))
-        case dict():
-            return {name: _plain(item) for name, item in value.items()}
-        case list() | tuple():
-            return [_plain(item) for item in value]
-        case _:
-            return value
-
-
-def cannot_know(found: "Backtest") -> list[str]:
-    """What this backtest cannot know, for a person."""
-    lines = []
-    if found.open_loop_from is not None:
-        lines.append(
-            f"open loop from step {found.open_loop_from}: there the new policy does what was not done, or does not do "
-            "what was; what the run would have told behind it nobody knows"
-        )
-    if waiting := found.candidate.sound.waiting:
-        lines.append(f"{waiting} proposals wait for a person, who is not asked again: their timeout answered")
-    if found.told != found.redecided:
-        lines.append(
-            f"{found.told - found.redecided} of {found.told} decisions that were told are not taken again by today's "
-            "core, which judged both policies: see `pilothouse replay`"
-        )
-    if found.faults:
-        lines.append(f"the core stumbled {found.faults} times and judged anew from there")
-    return lines
+    return as_told(tested.result) | {"error": ""}
 
 
 def _show(tested: "Sequence[Tested]", total: "Total", name: str) -> None:
+    from ..stream_processors.backtest_told import cannot_know, plain
     from .rendering import out, printable, table
 
     console = out()
-    rows = [_plain(one.result) | {"found": one.result} for one in tested if one.result is not None]
+    rows = [plain(one.result) | {"found": one.result} for one in tested if one.result is not None]
     if rows:
         console.print(table(rows, _columns()))
         console.print()

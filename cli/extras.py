@@ -20,6 +20,7 @@ EXTRA_OF = {
     "faust": "server",
     "lz4": "local",
     "mcp": "mcp",
+    "prometheus_client": "web",
     "pyarrow": "portable",
     "pydantic_ai": "llm",
     "torch": "torch",
@@ -30,7 +31,7 @@ EXTRA_OF = {
 
 SERVER = ("faust", "clickhouse_connect", "aiohttp")
 LOCAL = (*SERVER, "chdb")
-WEB = ("clickhouse_connect", "fastapi", "uvicorn")
+WEB = ("clickhouse_connect", "fastapi", "prometheus_client", "uvicorn")
 
 
 def require(modules: tuple[str, ...], what: str) -> None:

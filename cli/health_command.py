@@ -52,8 +52,8 @@ def health(
 def _endpoint(url: str) -> Any:
     """An archive that answers its ping is ready: it is pinged only when its tables can be asked."""
     from ..stream_processors.health import Fitness
-    from .parts import answers_ping
+    from .parts import answers
 
-    if answers_ping(url):
+    if answers(url, "/ping"):
         return Fitness(True, True, "it answers")
     return Fitness(False, False, "it does not answer")

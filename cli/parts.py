@@ -178,10 +178,10 @@ class ChildPart:
     def alive(self) -> bool:
         return self.child.alive
 
-    def _launch(self, role: str, stack: Stack) -> None:
+    def _launch(self, stack: Stack, *words: str) -> None:
         # -P: the folder `up` was typed in may hold a file named like a module.
-        command = [sys.executable, "-P", "-m", "pilothouse.cli.main", "worker", role]
-        self.child.start(command, os.environ | stack.environ_of(role))
+        command = [sys.executable, "-P", "-m", "pilothouse.cli.main", *words]
+        self.child.start(command, os.environ | stack.environ_of(str(self.part)))
 
     def ask_to_stop(self) -> None:
         self.child.ask_to_stop()
@@ -196,18 +196,24 @@ class ChildPart:
         self.child.bound_log()
 
 
-class ArchivePart(ChildPart):
-    """The embedded ClickHouse behind its HTTP interface."""
+class ServingPart(ChildPart):
+    """A process that answers HTTP at a port of this machine."""
+
+    role: Part
+    option, page = "", "/"
 
     def __init__(self, data_dir: Path, port: int) -> None:
-        super().__init__(Part.ARCHIVE, data_dir)
+        super().__init__(self.role, data_dir)
         self.port = port
         self._probe = Probe(self._answers)
 
     def start(self, stack: Stack, now: float) -> None:
-        refuse_taken_port(self.port, "--http-port")
-        self._launch("endpoint", stack)
+        refuse_taken_port(self.port, self.option)
+        self._serve(stack)
         self._probe.begin(now)
+
+    def _serve(self, stack: Stack) -> None:
+        raise NotImplementedError
 
     def sight(self, now: float) -> Sight:
         return _sight(self.alive, stuck=self.alive and self._probe.silent_for(now) > STUCK_SECONDS)
@@ -216,7 +222,25 @@ class ArchivePart(ChildPart):
         return self.alive and self._answers()
 
     def _answers(self) -> bool:
-        return answers_ping(f"http://{HOST}:{self.port}")
+        return answers(f"http://{HOST}:{self.port}", self.page)
+
+
+class ArchivePart(ServingPart):
+    """The embedded ClickHouse behind its HTTP interface."""
+
+    role, option, page = Part.ARCHIVE, "--http-port", "/ping"
+
+    def _serve(self, stack: Stack) -> None:
+        self._launch(stack, "worker", "endpoint")
+
+
+class ControlRoomPart(ServingPart):
+    """The control room in a browser."""
+
+    role, option = Part.CONTROL_ROOM, "--page-port"
+
+    def _serve(self, stack: Stack) -> None:
+        self._launch(stack, "serve", "--port", str(self.port), "--quiet")
 
 
 class StreamPart(ChildPart):
@@ -230,7 +254,7 @@ class StreamPart(ChildPart):
 
     def start(self, stack: Stack, now: float) -> None:
         self._health.unlink(missing_ok=True)
-        self._launch(str(self.part), stack)
+        self._launch(stack, "worker", str(self.part))
         self._told.begin(now)
         self._records.begin(now)
 
@@ -260,13 +284,13 @@ def _behind(health: dict[str, Any]) -> bool:
     return isinstance(lag, dict) and any(lag.values())
 
 
-def answers_ping(url: str, seconds: float = PROBE_SECONDS) -> bool:
-    """Whether a ClickHouse, embedded or a server, says at this address that it is there."""
+def answers(url: str, page: str, seconds: float = PROBE_SECONDS) -> bool:
+    """Whether what serves HTTP at this address says that it is there: ClickHouse at `/ping`, embedded or a server."""
     parts = urlsplit(url)
     made = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = made(parts.hostname or HOST, parts.port, timeout=seconds)
     try:
-        connection.request("GET", "/ping")
+        connection.request("GET", page)
         return connection.getresponse().status == http.client.OK
     except (OSError, http.client.HTTPException):
         return False

@@ -13,7 +13,7 @@ import typer
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
 
-    from ..events.union import AnyDecision, Record
+    from ..events.union import Record
     from ..stream_processors.replay import Account, Change, Difference, Proof
     from .progress_bar import Seen
 
@@ -59,7 +59,7 @@ def proved(client: "Client", run_id: str, seen: "Seen") -> "Proof":
 
     from ..events.codec import first_fault
     from ..events.errors import UserMistake
-    from ..storage.history import stream_log
+    from ..storage.history import decisions_in_order, stream_log
     from ..stream_processors.replay import prove
 
     try:
@@ -73,15 +73,6 @@ def proved(client: "Client", run_id: str, seen: "Seen") -> "Proof":
     if not proof.account.records:
         raise UserMistake(f"the archive holds no record of run {run_id} to decide on")
     return proof
-
-
-def decisions_in_order(client: "Client", run_id: str) -> "list[AnyDecision]":
-    """What was told of the run, by the records that it was decided on: what a governor that began anew had to say
-    again stands behind them on the control topic.
-    """
-    from ..storage.history import order_of, read_decisions
-
-    return sorted(read_decisions(client, run_id), key=lambda decision: order_of(decision.basis))
 
 
 def watched(client: "Client", run_id: str, records: "Iterable[Record]", seen: "Seen") -> "Iterator[Record]":

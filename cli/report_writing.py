@@ -3,15 +3,14 @@
 Used by `report`, `compare` and `similar`.
 """
 
-from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from ..control_room.report.document import Document
+    from ..control_room.report.making import Made
 
 AsHtml = Annotated[bool, typer.Option("--html", help="A page that needs nothing else, into a file")]
 AsMarkdown = Annotated[bool, typer.Option("--md", help="Markdown")]
@@ -49,7 +48,7 @@ def chosen_form(*, as_html: bool, as_markdown: bool, as_json: bool, otherwise: F
     return asked[0] if asked else otherwise
 
 
-def deliver(form: Form, data: Any, page: "Callable[[], Document]", name: str, output: Path | None) -> None:
+def deliver(form: Form, made: "Made", output: Path | None) -> None:
     """
     Raises:
         UserMistake: the file cannot be written.
@@ -60,17 +59,17 @@ def deliver(form: Form, data: Any, page: "Callable[[], Document]", name: str, ou
         case Form.TERMINAL if output is None:
             from .document_text import show
 
-            show(out(), page())
+            show(out(), made.page())
         case Form.JSON:
-            write(json_line(data) + "\n", output or STANDARD_OUTPUT)
+            write(json_line(made.data) + "\n", output or STANDARD_OUTPUT)
         case Form.MARKDOWN:
             from ..control_room.report.markdown import written as as_markdown
 
-            write(as_markdown(page()), output or STANDARD_OUTPUT)
+            write(as_markdown(made.page()), output or STANDARD_OUTPUT)
         case Form.HTML | Form.TERMINAL:
             from ..control_room.report.html import written as as_html
 
-            write(as_html(page()), output or Path(f"{file_name(name)}.html"))
+            write(as_html(made.page()), output or Path(f"{file_name(made.name)}.html"))
 
 
 def file_name(name: str) -> str:

@@ -5,8 +5,6 @@ account alone. Others are let in by a file of tokens with roles.
 """
 
 import json
-import os
-import secrets
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
@@ -16,13 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from ..events.errors import UserMistake
 from ..producers.person import person
 from .extras import WEB, require
+from .page_token import own_token, page_of
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from ..control_room.web.access import Access
 
-OWN_TOKEN = "control_room_token"
 LOCAL_ONLY = ("127.0.0.1", "localhost", "::1")
 EVERYWHERE = ("0.0.0.0", "::")
 
@@ -35,6 +33,7 @@ class Wanted(NamedTuple):
     tokens: Path | None
     called: tuple[str, ...]
     data_dir: Path | None
+    quiet: bool = False
 
 
 class Held(BaseModel):
@@ -68,23 +67,11 @@ def serve(wanted: Wanted) -> None:
     access = access_of(own, wanted.tokens, (wanted.host, *wanted.called))
     app = make_app(ArchivePool(lambda: open_archive(wanted.data_dir).client), access, archive.settings)
     listener = _listen(wanted.host, wanted.port)
-    shown = f"[{wanted.host}]" if ":" in wanted.host else wanted.host
-    where = f"http://{shown}:{listener.getsockname()[1]}/"
-    out().print(f"the control room: {where}#token={own}", soft_wrap=True, markup=False, highlight=False)
-    out().print("this address lets in whoever has it; Ctrl-C ends the page, not the stack", markup=False)
+    if not wanted.quiet:
+        where = page_of(archive.settings.data_dir, listener.getsockname()[1], wanted.host)
+        out().print(f"the control room: {where}", soft_wrap=True, markup=False, highlight=False)
+        out().print("this address lets in whoever has it; Ctrl-C ends the page, not the stack", markup=False)
     _run(app, listener)
-
-
-def own_token(data_dir: Path) -> str:
-    """The token of the account that owns the data directory, made at the first time."""
-    file = data_dir / OWN_TOKEN
-    try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return file.read_text().strip()
-    with os.fdopen(descriptor, "w") as made:
-        made.write(token := secrets.token_urlsafe(32))
-    return token
 
 
 def access_of(own: str, tokens: Path | None, names: tuple[str, ...]) -> "Access":

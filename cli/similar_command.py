@@ -1,6 +1,6 @@
 """`pilothouse similar RUN`: the past runs and incidents that are most like it, what was done then, and did it help.
 
-Thin: `control_room.report.likeness` measures; `report_writing` writes.
+Thin: `control_room.report.making` reads, measures and lays out; `report_writing` writes.
 """
 
 import time
@@ -26,23 +26,13 @@ def similar(  # noqa: PLR0913, PLR0917  # a command's options
     data_dir: DataDir = None,
 ) -> None:
     """Find the past runs and incidents that are most like a run's: what was done then, and did it help."""
-    from ..control_room.report.likeness import likeness
-    from ..control_room.report.similar_page import similar_page
-    from ..storage.report_queries import incidents_of_runs, run_descriptions
+    from ..control_room.report.making import of_likeness
     from .progress_bar import progress_bar
     from .reading import full_name, open_archive
     from .report_writing import chosen_form, deliver
 
     form = chosen_form(as_html=as_html, as_markdown=as_markdown, as_json=as_json, otherwise=Form.TERMINAL)
     client = open_archive(data_dir).client
-    run_id = full_name(client, run)
     with progress_bar() as seen:
-        seen("reading runs", 0, 2)
-        described = run_descriptions(client)
-        if all(row["run_id"] != run_id for row in described):
-            described += run_descriptions(client, run=run_id)
-        seen("reading incidents", 1, 2)
-        incidents = incidents_of_runs(client)
-    found = likeness(run_id, described, incidents, limit)
-    now = time.time_ns() // 1_000
-    deliver(form, found, lambda: similar_page(found, now), f"like-{run_id}", output)
+        made = of_likeness(client, full_name(client, run), limit, time.time_ns() // 1_000, seen)
+    deliver(form, made, output)

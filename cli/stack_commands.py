@@ -22,6 +22,10 @@ def up(  # noqa: PLR0913, PLR0917  # one argument for each option
     http_port: Annotated[
         int, typer.Option(min=0, max=65_535, help="Port of the archive's HTTP interface; 0 is any free one")
     ] = 18123,
+    page_port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="Port of the control room's page; 0 is any free one")
+    ] = 18080,
+    page: Annotated[bool, typer.Option("--page/--no-page", help="Serve the control room to browsers")] = True,
     kafka_home: Annotated[Path | None, typer.Option(help="Run the Apache Kafka unpacked here; its log is kept")] = None,
     kafka: Annotated[str | None, typer.Option(help="Use the Kafka that runs at HOST:PORT")] = None,
     policy: Annotated[
@@ -33,12 +37,13 @@ def up(  # noqa: PLR0913, PLR0917  # one argument for each option
         typer.Option(help="Run the advisor [default: where a rule of --policy asks one]", show_default=False),
     ] = None,
 ) -> None:
-    """Run a whole stack on this machine: log, archive, governor, archiver. Ctrl-C stops it; history stays."""
+    """Run a whole stack on this machine: log, archive, governor, archiver, control room. Ctrl-C ends it."""
     from .rendering import out
     from .up import Wanted
     from .up import up as run_up
 
-    run_up(Wanted(data_dir, kafka_port, http_port, kafka_home, kafka, policy, advisor), out())
+    served = page_port if page else None
+    run_up(Wanted(data_dir, kafka_port, http_port, served, kafka_home, kafka, policy, advisor), out())
 
 
 def worker(

@@ -38,7 +38,9 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """Where everything is. `policy_file` is absolute or None; `partitions` is what the broker says."""
+    """Where everything is. `policy_file` is absolute or None; `partitions` is what the broker says; `page_port` is 0
+    where no browser is served.
+    """
 
     data_dir: Path
     kafka: str
@@ -47,6 +49,7 @@ class Stack:
     embedded: bool
     partitions: int
     policy_file: Path | None = None
+    page_port: int = 0
     log_epoch: int = 0
     keys: Path | None = None
     """The folder of this stack's own keys; None where the settings name others."""
@@ -100,6 +103,7 @@ class Stack:
             "log_epoch": self.log_epoch,
             "embedded_broker": self.embedded,
             "partitions": self.partitions,
+            "page_port": self.page_port,
             "pids": pids,
         }
         if self.keys is not None:

@@ -26,10 +26,13 @@ class Part(StrEnum):
     GOVERNOR = auto()
     ARCHIVER = auto()
     ADVISOR = auto()
+    CONTROL_ROOM = auto()
 
 
 WORKERS = (Part.GOVERNOR, Part.ARCHIVER, Part.ADVISOR)
 """The advisor is there where a policy asks for it, or a person did."""
+READERS = (Part.ARCHIVE, Part.CONTROL_ROOM)
+"""What runs on without a log."""
 
 
 class Sight(StrEnum):
@@ -96,13 +99,17 @@ def plan(now: float, seen: Mapping[Part, Sight], past: Mapping[Part, Past]) -> t
     this stack.
     """
     if seen[Part.BROKER] is not Sight.RUNNING:
-        return (*_without_log(now, seen, past), *_alone(now, seen, past, (Part.ARCHIVE,)))
-    return _alone(now, seen, past, (Part.ARCHIVE, *workers_among(seen)))
+        return (*_without_log(now, seen, past), *_alone(now, seen, past, _among(seen, READERS)))
+    return _alone(now, seen, past, (*_among(seen, READERS), *workers_among(seen)))
 
 
 def workers_among(parts: Collection[Part]) -> tuple[Part, ...]:
     """The workers of this stack, in the order in which they start."""
-    return tuple(part for part in WORKERS if part in parts)
+    return _among(parts, WORKERS)
+
+
+def _among(parts: Collection[Part], wanted: tuple[Part, ...]) -> tuple[Part, ...]:
+    return tuple(part for part in wanted if part in parts)
 
 
 def _without_log(now: float, seen: Mapping[Part, Sight], past: Mapping[Part, Past]) -> tuple[Step, ...]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..events.errors import Unavailable, UserMistake
 from .children import Child
+from .page_token import page_of
 from .parts import BrokerPart, ForeignBroker, Running, start_failure
 from .stack_file import Epoch, Stack, read_epoch, write_epoch
 from .supervision import Deed, Part, Past, Sight, Step, ended, next_epoch, plan, started, workers_among
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 LOOK_EVERY = 0.2
 READY_SECONDS = 90.0
 BOUND_LOGS_EVERY = 20.0
-STOP_SECONDS = {Part.GOVERNOR: 6.0, Part.ARCHIVER: 6.0, Part.ADVISOR: 6.0, Part.ARCHIVE: 4.0, Part.BROKER: 4.0}
+STOP_SECONDS = {Part.GOVERNOR: 6.0, Part.ARCHIVER: 6.0, Part.ADVISOR: 6.0}
+STOP_SECONDS |= {Part.CONTROL_ROOM: 6.0, Part.ARCHIVE: 4.0, Part.BROKER: 4.0}
 """15 s in all; a part that takes longer is killed, and loses nothing by it."""
 
 MISTAKE = 2
@@ -52,6 +54,11 @@ class Supervisor:
         return self._workers
 
     @property
+    def page(self) -> str:
+        """The control room's address, with its token; empty where there is none."""
+        return page_of(self.stack.data_dir, self.stack.page_port) if self.stack.page_port else ""
+
+    @property
     def pids(self) -> dict[str, int]:
         return {str(part): running.pid for part, running in self._parts.items() if running.pid}
 
@@ -72,6 +79,9 @@ class Supervisor:
         self._start_workers()
         self._until_working()
         self.stack.announce(self.pids)
+        if Part.CONTROL_ROOM in self._parts:  # which asks what was announced, and nobody waits for
+            self._start(Part.CONTROL_ROOM)
+            self.stack.announce(self.pids)
 
     def watch(self) -> None:
         """Look and do, for ever."""
@@ -94,7 +104,8 @@ class Supervisor:
 
     def stop(self) -> None:
         """Stop everything: the workers while they still have a log and an archive, the broker last."""
-        for parts in (self._workers, (Part.ARCHIVE,), (Part.BROKER,)):
+        page = (Part.CONTROL_ROOM,) if Part.CONTROL_ROOM in self._parts else ()
+        for parts in ((*page, *self._workers), (Part.ARCHIVE,), (Part.BROKER,)):
             for part in parts:
                 self._parts[part].ask_to_stop()
             deadline = time.monotonic() + max(STOP_SECONDS[part] for part in parts)

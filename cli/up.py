@@ -20,10 +20,10 @@ from ..events.errors import DirectoryInUse, UserMistake
 from ..settings import Settings, load_settings
 from ..storage.ownership import LOCK_FILE, DirectoryLock
 from .asking import Asked, asked_in, missing_for
-from .brokers import HOST, EmbeddedBroker, KafkaBroker, LocalBroker, free_port
+from .brokers import HOST, EmbeddedBroker, KafkaBroker, LocalBroker, free_port, refuse_taken_port
 from .extras import LOCAL, require
 from .key_files import KEYS, TRUSTED_FILE, KeyFolder
-from .parts import ArchivePart, BrokerPart, ForeignBroker, Running, StreamPart
+from .parts import ArchivePart, BrokerPart, ControlRoomPart, ForeignBroker, Running, StreamPart
 from .stack_file import Stack, access_of, withdraw
 from .supervision import WORKERS, Part
 from .supervisor import Supervisor
@@ -31,16 +31,20 @@ from .topic_admin import servers
 
 KAFKA_PORT = 19092
 HTTP_PORT = 18123
+PAGE_PORT = 18080
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The options of `up`. A port of 0 is any free one. `advisor` is None where the policy is to say it."""
+    """The options of `up`. A port of 0 is any free one. `page_port` is None where nobody wants the control room in a
+    browser, `advisor` where the policy is to say it.
+    """
 
     data_dir: Path | None = None
     kafka_port: int = KAFKA_PORT
     http_port: int = HTTP_PORT
+    page_port: int | None = PAGE_PORT
     kafka_home: Path | None = None
     kafka: str | None = None
     policy: Path | None = None
@@ -132,6 +136,7 @@ def _ignore_signals() -> None:
 def _compose(wanted: Wanted, settings: Settings, data_dir: Path, console: Console) -> Supervisor:
     broker = _broker(wanted, settings, data_dir)
     http_port = wanted.http_port or free_port()
+    page_port = 0 if wanted.page_port is None else wanted.page_port or free_port()
     stack = Stack(
         data_dir=data_dir,
         kafka=broker.address,
@@ -139,6 +144,7 @@ def _compose(wanted: Wanted, settings: Settings, data_dir: Path, console: Consol
         access=access_of(data_dir),
         embedded=isinstance(broker, EmbeddedBroker),
         partitions=settings.partitions,
+        page_port=page_port,
         policy_file=settings.policy_file.absolute() if settings.policy_file else None,
         keys=_keys(settings, data_dir),
     )
@@ -149,6 +155,10 @@ def _compose(wanted: Wanted, settings: Settings, data_dir: Path, console: Consol
         Part.ARCHIVE: ArchivePart(data_dir, http_port),
         **{part: StreamPart(part, data_dir, settings.slot) for part in workers},
     }
+
+    if page_port:
+        refuse_taken_port(page_port, "--page-port")
+        parts[Part.CONTROL_ROOM] = ControlRoomPart(data_dir, page_port)
 
     def tell(what: str) -> None:
         console.print(f"{time.strftime('%H:%M:%S')}  {what}", markup=False, highlight=False, soft_wrap=True)
@@ -200,6 +210,7 @@ def _greet(console: Console, supervisor: Supervisor, seconds: float) -> None:
         "[bold]In the shell of a training script[/]",
         *(f"  export {escape(line)}" for line in _exports(stack)),
         "[bold]To look[/]",
+        *([f"  {page}  (this address lets in whoever has it)"] if (page := supervisor.page) else []),
         "  pilothouse runs",
         f"  curl -u reader:{reader} {stack.archive_address} -d 'SELECT * FROM pilothouse.runs FORMAT PrettyCompact'",
         f"  clickhouse_connect.get_client({', '.join(f'{name}={value!r}' for name, value in client.items())})",

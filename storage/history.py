@@ -91,6 +91,13 @@ def read_decisions(client: "Client", run_id: str) -> list[AnyDecision]:
     return [event for event in (from_json(row["body"]) for row in rows) if isinstance(event, Decision)]
 
 
+def decisions_in_order(client: "Client", run_id: str) -> list[AnyDecision]:
+    """What was decided about the run, by the records that it was decided on: what a governor that began anew had to say
+    again stands behind them on the control topic.
+    """
+    return sorted(read_decisions(client, run_id), key=lambda decision: order_of(decision.basis))
+
+
 def open_runs(client: "Client") -> list[str]:
     """The runs that are not known to have ended: those whose states a governor with an empty log must rebuild."""
     return [row["run_id"] for row in ask(client, "open_runs")]

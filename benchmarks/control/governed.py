@@ -213,9 +213,10 @@ class ThroughKafka:
     def conclude(self, row: Row, task: Task) -> None:
         """By what the archive knows, once it knows the run's end."""
         from pilothouse.cli.demo.account import is_complete
-        from pilothouse.cli.replay_command import decisions_in_order, proved
+        from pilothouse.cli.replay_command import proved
         from pilothouse.events.codec import from_json
         from pilothouse.storage.connect import connect
+        from pilothouse.storage.history import decisions_in_order
         from pilothouse.storage.queries import events_of
 
         client = connect(self._settings)

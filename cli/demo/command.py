@@ -94,6 +94,7 @@ def _run(setting: Setting, directory: Path, console: Console, wishes: Wishes) ->
         screen.busy("starting the stack…")
         with DemoStack(directory, wishes.kafka_home) as stack:
             screen.say(f"the stack is up: log {stack.settings.kafka}, everything in {directory}")
+            screen.say(f"watch it in a browser: {stack.page}")
             accounts = tell_story(stack, setting, screen, wishes.scope)
             screen.stop()
             found = findings(setting, accounts)

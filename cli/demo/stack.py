@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Self
 from ...events.errors import UserMistake
 from ...settings import PREFIX, Settings, load_settings
 from ..children import Child
+from ..page_token import page_of
 from ..stack_file import told_by_stack, withdraw
 
 if TYPE_CHECKING:
@@ -45,6 +46,11 @@ class DemoStack:
     def settings(self) -> Settings:
         return load_settings(self.environ)
 
+    @property
+    def page(self) -> str:
+        """The control room's address in a browser."""
+        return page_of(self.data_dir, told_by_stack(self.data_dir)["page_port"])
+
     def connect(self) -> "Client":
         """A client of the archive."""
         from ...storage.connect import connect
@@ -64,7 +70,17 @@ class DemoStack:
         """
         _refuse_in_use(self.data_dir)
         withdraw(self.data_dir)  # of a stack that was killed here
-        options = ("--data-dir", str(self.data_dir), "--kafka-port", "0", "--http-port", "0", *self._broker)
+        options = (
+            "--data-dir",
+            str(self.data_dir),
+            "--kafka-port",
+            "0",
+            "--http-port",
+            "0",
+            "--page-port",
+            "0",
+            *self._broker,
+        )
         self._child.start([*COMMAND, "up", *options], self.environ)
         try:
             self._until_up(time.monotonic() + START_SECONDS)

@@ -1,7 +1,7 @@
 """A report as one HTML page that needs nothing else: no script, no font, no address. Pure, but for its own style sheet.
 
 Its content policy forbids to load or to run anything, so that what strangers named a run cannot do it either. Called
-by the command line.
+by the command line and the control room in a browser.
 """
 
 from collections.abc import Iterator
@@ -37,6 +37,15 @@ def written(document: Document) -> str:
         f'<header><h1>{escaped(document.title)}</h1><p class="lead">{escaped(document.lead)}</p>'
         f"{_facts(document.facts)}</header><nav><ul>{contents}</ul></nav><main>{body}</main>"
         f"<footer>Made by pilothouse at {moment(document.made_at)} UTC. All times are UTC.</footer></body></html>\n"
+    )
+
+
+def fragment(document: Document) -> str:
+    """The same without a page around it, its style with it: for a page that keeps it apart from its own."""
+    body = "".join(f"<section>{_section(section, 2)}</section>" for section in document.sections)
+    return (
+        f"<style>{_style()}</style><h1>{escaped(document.title)}</h1>"
+        f'<p class="lead">{escaped(document.lead)}</p>{_facts(document.facts)}{body}'
     )
 
 

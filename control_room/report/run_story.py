@@ -39,7 +39,7 @@ def incident_sections(whole: Row) -> Iterator[Block]:
     unit = "GPU" if whole["effort"]["has_gpus"] else "rank"
     for row in incidents:
         yield Section(
-            f"Postmortem (draft) {incident_name(row['number'])}: {row['reason']}", tuple(_postmortem(row, unit))
+            f"Postmortem (draft) {incident_name(row['number'])}: {row['reason']}", tuple(postmortem(row, unit))
         )
 
 
@@ -57,7 +57,8 @@ def _means(incidents: Sequence[Row]) -> str:
     return ", ".join(told) + ". Recovery counts from the moment at which the incident was seen."
 
 
-def _postmortem(row: Row, unit: str) -> Iterator[Block]:
+def postmortem(row: Row, unit: str) -> Iterator[Block]:
+    """One incident: its times, what it may have come from, its timeline, and what a person must still say."""
     resolved = moment(row["resolved_at"]) if row["resolved_at"] is not None else "still open"
     pairs = [
         ("first evidence", f"{moment(row['onset_at'])}, step {number(row['onset_step'])}"),
@@ -89,9 +90,14 @@ def _postmortem(row: Row, unit: str) -> Iterator[Block]:
 
 def intervention_blocks(whole: Row) -> Iterator[Block]:
     """Each decision: why, what, who applied it with which values, and whether it helped."""
-    if not whole["interventions"]:
+    yield from intervention_sections(whole["interventions"])
+
+
+def intervention_sections(interventions: Sequence[Row]) -> Iterator[Block]:
+    """These decisions, numbered."""
+    if not interventions:
         yield Words("Nothing was proposed.", "good")
-    for order, one in enumerate(whole["interventions"], start=1):
+    for order, one in enumerate(interventions, start=1):
         effect = one["verification"] or one["state"]
         yield Section(f"{order}. {one['rule']}: {one['action']} ({effect})", tuple(_intervention(one)))
 

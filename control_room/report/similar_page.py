@@ -14,7 +14,7 @@ def similar_page(found: Row, made_at: int) -> Document:
     """The nearest runs, then, for each incident, what was done the last times."""
     sections = [Section("Nearest runs", tuple(_runs(found)))]
     sections += [
-        Section(f"{row['signature']} at step {number(row['onset_step'])}", tuple(_incident(row)))
+        Section(f"{row['signature']} at step {number(row['onset_step'])}", tuple(past_incidents(row)))
         for row in found["incidents"]
     ]
     if not found["incidents"]:
@@ -46,7 +46,8 @@ def _differs(row: Row) -> str:
     return ", ".join(told + ([f"and {more} more"] if more > 0 else [])) or "nothing"
 
 
-def _incident(row: Row) -> Iterator[Block]:
+def past_incidents(row: Row) -> Iterator[Block]:
+    """What was done in incidents like this one, and whether it helped."""
     yield Words(f"Here: {_tried(row)}; {row['outcome']}. Seen {number(row['seen_before'])} times in other runs.")
     for one in row["worked"]:
         told = f"{one['action']} was applied {one['applied']} times and helped {one['helped']} times."

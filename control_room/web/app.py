@@ -11,15 +11,18 @@ from fastapi import FastAPI, Request, Response
 from starlette.responses import FileResponse
 from starlette.staticfiles import StaticFiles
 
-from ...events.errors import PilothouseError, UnknownRun, UserMistake
+from ...events.errors import PilothouseError, StackNotRunning, UnknownRun, UserMistake
 from ...settings import Settings
 from ...storage.named import ask
 from .access import Access, called_by
 from .acting import router as acting
 from .answers import Answer
 from .archive import ArchivePool
+from .exposing import router as exposing
 from .live import Heart, Pulse
+from .policies import router as policies
 from .reading import router
+from .reports import router as reports
 from .session import router as session
 
 STATIC = Path(__file__).parent / "static"
@@ -41,7 +44,10 @@ def make_app(archive: ArchivePool, access: Access, settings: Settings) -> FastAP
     app.state.heart = Heart(lambda: _pulse(archive))
     app.include_router(session)
     app.include_router(router)
+    app.include_router(reports)
+    app.include_router(policies)
     app.include_router(acting)
+    app.include_router(exposing)
     app.add_exception_handler(PilothouseError, _refused)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.middleware("http")(_guarded)
@@ -65,7 +71,13 @@ async def _guarded(request: Request, call_next: Callable[[Request], Awaitable[Re
 
 
 def _refused(_: Request, error: Exception) -> Response:
-    status = 404 if isinstance(error, UnknownRun) else 400 if isinstance(error, UserMistake) else 503
+    match error:
+        case UnknownRun():
+            status = 404
+        case UserMistake() if not isinstance(error, StackNotRunning):
+            status = 400
+        case _:
+            status = 503
     return Answer({"detail": str(error)}, status_code=status)
 
 

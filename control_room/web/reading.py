@@ -6,7 +6,6 @@ from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from starlette.responses import StreamingResponse
 
 from ...governance.policy import load_policy
-from ...governance.policy_words import of_policy, of_rule
 from ...storage import queries
 from ...storage.named import ask
 from ...storage.people import waiting
@@ -14,6 +13,7 @@ from .access import Needs
 from .answers import Answer
 from .archive import ArchivePool
 from .fleet import as_they_need_attention
+from .policies_told import in_words
 
 MOST_RUNS, MOST_EVENTS, MOST_POINTS = 2_000, 2_000, 4_000
 
@@ -107,9 +107,4 @@ async def live(request: Request) -> Response:
 
 
 def _in_force(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
-    if not rows:
-        return None
-    [row] = rows
-    policy = load_policy(row["text"])
-    rules = [{"name": rule.name, **of_rule(rule, policy.mode)} for rule in policy.rules]
-    return row | {"mode": policy.mode, "words": of_policy(policy), "rules": rules}
+    return rows[0] | in_words(load_policy(rows[0]["text"])) if rows else None

@@ -17,6 +17,42 @@ WHERE run_id = {run:String} AND kind = 'policy_activated'
 ORDER BY log_epoch DESC, log_offset DESC
 LIMIT 1;
 
+-- Incidents that are open in runs that go on, with what the rules that answered them said of their gravity.
+-- name: open_incidents
+SELECT i.run_id AS run_id, i.condition AS condition, i.reason AS reason, toUnixTimestamp64Micro(assumeNotNull(i.opened_at)) AS opened_at,
+    arrayFilter(severity -> severity != '', groupUniqArray(v.severity)) AS severities
+FROM incidents AS i
+LEFT JOIN interventions AS v ON v.run_id = i.run_id AND v.incident_id = i.incident_id
+WHERE i.outcome = '' AND i.opened_at IS NOT NULL
+GROUP BY i.run_id, i.incident_id, i.condition, i.reason, i.opened_at;
+
+-- Every policy that ever governed a run, with how many runs it governs now, the latest first.
+-- name: policies
+SELECT policy_hash, name, text, who, first_at, last_at, runs, governs
+FROM
+(
+    SELECT JSONExtractString(body, 'policy_hash') AS policy_hash, argMax(JSONExtractString(body, 'name'), at) AS name,
+        any(JSONExtractString(body, 'text')) AS text, argMax(JSONExtractString(body, 'who'), at) AS who,
+        toUnixTimestamp64Micro(min(at)) AS first_at, toUnixTimestamp64Micro(max(at)) AS last_at, uniqExact(run_id) AS runs
+    FROM events
+    WHERE kind = 'policy_activated'
+    GROUP BY policy_hash
+) AS known
+LEFT JOIN
+(
+    SELECT policy_hash, groupArray(run_id) AS governs
+    FROM
+    (
+        SELECT run_id, argMax(JSONExtractString(body, 'policy_hash'), (log_epoch, log_offset)) AS policy_hash
+        FROM events
+        WHERE kind = 'policy_activated'
+        GROUP BY run_id
+    )
+    GROUP BY policy_hash
+) AS now USING (policy_hash)
+ORDER BY last_at DESC
+LIMIT {limit:UInt64};
+
 -- Times that ranks tell of their steps, the latest: a straggler shows.
 -- name: rank_times
 SELECT rank, metric, argMax(steps[-1], (log_epoch, log_offset)) AS step, argMax(values[-1], (log_epoch, log_offset)) AS value

@@ -71,7 +71,7 @@ OPTIONS = {
     "pause": ["--data-dir", "--for", *ORDERS[1:], "run"],
     "pending": ["--data-dir", "--json", "run"],
     "resume": [*ORDERS, "run"],
-    "serve": ["--called", "--data-dir", "--host", "--port", "--tokens"],
+    "serve": ["--called", "--data-dir", "--host", "--port", "--quiet", "--tokens"],
     "silence": ["--condition", "--data-dir", "--end", "--for", "--json", "--rule", *ORDERS[2:], "run"],
     "stop": ["--checkpoint", *ORDERS, "run"],
     "storage backup": ["--data-dir", "--json", "folder"],
@@ -79,7 +79,17 @@ OPTIONS = {
     "tail": ["--data-dir", "--json", "--kind", "--lines", "-k", "-n", "run"],
     "topics create": ["--data-dir", "--json"],
     "topics list": ["--data-dir", "--json"],
-    "up": ["--advisor", "--data-dir", "--http-port", "--kafka", "--kafka-home", "--kafka-port", "--policy"],
+    "up": [
+        "--advisor",
+        "--data-dir",
+        "--http-port",
+        "--kafka",
+        "--kafka-home",
+        "--kafka-port",
+        "--page",
+        "--page-port",
+        "--policy",
+    ],
     "worker": ["--slot", "role"],
 }
 """What people's scripts stand on. Adding is fine; whoever takes one away must say so in the changelog."""

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from pilothouse.cli.supervision import (
     LONGEST_PAUSE,
+    READERS,
     STEADY_SECONDS,
     Deed,
     Part,
@@ -37,7 +38,7 @@ def test_nothing_is_done_while_everything_runs() -> None:
     assert plan(NOW, WELL, FRESH) == ()
 
 
-@pytest.mark.parametrize("part", [ARCHIVE, GOVERNOR, ARCHIVER])
+@pytest.mark.parametrize("part", [ARCHIVE, Part.CONTROL_ROOM, GOVERNOR, ARCHIVER])
 def test_what_died_alone_is_started_again_alone(part: Part) -> None:
     assert plan(NOW, WELL | {part: Sight.DEAD}, FRESH) == steps((START, part))
 
@@ -120,7 +121,7 @@ def test_no_worker_is_ever_started_without_a_broker_before_it(seen: dict[Part, S
             assert part not in running, "a second one beside the first"
             running.add(part)
             there = there or part is BROKER
-            assert there or part in (BROKER, ARCHIVE)
+            assert there or part in (BROKER, *READERS)
 
 
 def test_a_log_that_is_the_same_keeps_its_epoch_and_any_other_gets_a_greater_one() -> None:

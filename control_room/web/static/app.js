@@ -3,6 +3,8 @@
 import { get, listen, post, Refused } from "./api.js";
 import { h, plain } from "./dom.js";
 import { fleet } from "./fleet.js";
+import { policies } from "./policies.js";
+import { compare, incident, review, similar, whole } from "./report.js";
 import { run } from "./run.js";
 import { signIn } from "./sign_in.js";
 import { waiting } from "./waiting.js";
@@ -11,21 +13,22 @@ const content = document.getElementById("content");
 const link = document.getElementById("link");
 let view = null, source = null, due = null, shown = 0;
 
-// Each view: `make(target, argument)` gives { title, renew(), wants(runs), end() }.
+// Each view: `make(target, ...arguments)` gives { title, renew(), wants(runs), end() }. Names are encoded in an address.
+const VIEWS = { run: [run, 1], report: [whole, 1], similar: [similar, 1], incident: [incident, 2], compare: [compare, 2], waiting: [waiting, 0], history: [review, 0], policies: [policies, 0] };
+
 function viewOf(address) {
   const [, name, ...rest] = address.split("/");
-  const argument = decodeURIComponent(rest.join("/"));
-  if (name === "run" && argument) return [run, argument];
-  if (name === "waiting") return [waiting, argument];
-  return [fleet, argument];
+  const [make, least] = VIEWS[name] ?? [fleet, 0];
+  const given = rest.filter(Boolean).map(decodeURIComponent);
+  return given.length < least ? [fleet] : [make, ...given];
 }
 
 async function show() {
   if (view) view.end();
-  const [make, argument] = viewOf(location.hash.slice(1));
+  const [make, ...given] = viewOf(location.hash.slice(1));
   const mine = ++shown;
   content.replaceChildren();
-  view = make(content, argument);
+  view = make(content, ...given);
   document.title = `${view.title} · Pilothouse`;
   for (const each of document.querySelectorAll("nav a")) {
     if (each.getAttribute("href") === (location.hash || "#/")) each.setAttribute("aria-current", "page");
@@ -83,6 +86,8 @@ document.addEventListener("keydown", (event) => {
   if (event.target.closest("input, textarea, select") || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === "f") location.hash = "#/";
   if (event.key === "w") location.hash = "#/waiting";
+  if (event.key === "h") location.hash = "#/history";
+  if (event.key === "p") location.hash = "#/policies";
   if (event.key === "/") { document.querySelector("input[type=search]")?.focus(); event.preventDefault(); }
 });
 begin();

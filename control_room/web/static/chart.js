@@ -1,5 +1,5 @@
 // A curve over steps with the phases behind it and what was done to the run marked. uPlot draws; zoom by dragging,
-// back by a double click.
+// back by a double click. `shades` and `marks` are asked anew at each drawing: both grow while a run goes on.
 
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const PHASES = ["warmup", "stressed", "unstable", "diverged", "stalled", "recovering", "unknown"];
@@ -21,7 +21,7 @@ export function shadesOf(phases, last) {
     .map((each) => ({ phase: each.phase.toLowerCase(), from: each.from_step, until: each.until_step ?? last }));
 }
 
-export function draw(target, title, rows, { shades = [], marks = [] } = {}) {
+export function draw(target, title, rows, shades, marks) {
   const data = columns(rows);
   const bad = rows.reduce((sum, row) => sum + row.non_finite, 0);
   const values = data[1].filter((value) => value !== null);
@@ -37,7 +37,7 @@ export function draw(target, title, rows, { shades = [], marks = [] } = {}) {
     series: [{ label: "step" }, { label: title, stroke: line, width: 1.5 },
       { label: "least", stroke: "transparent" }, { label: "greatest", stroke: "transparent" }],
     bands: [{ series: [3, 2], fill: `${line}33` }],
-    hooks: { drawClear: [(u) => shade(u, shades)], draw: [(u) => mark(u, marks)] },
+    hooks: { drawClear: [(u) => shade(u, shades())], draw: [(u) => mark(u, marks())] },
   }, data, target);
   const watch = new ResizeObserver(() => plot.setSize({ width: Math.max(280, target.clientWidth), height: 240 }));
   watch.observe(target);

@@ -3,7 +3,7 @@
 import { get } from "./api.js";
 import { ago, h, margin, number, phase, plain, table } from "./dom.js";
 
-const HEADINGS = ["run", "phase", "margin", "score", "step", "incidents", "waits for you", "interventions", "heard"];
+const HEADINGS = ["", "run", "phase", "margin", "score", "step", "incidents", "waits for you", "interventions", "heard"];
 
 export function fleet(target) {
   const search = h("input", { type: "search", placeholder: "filter (press /)", "aria-label": "Filter the runs", oninput: () => paint() });
@@ -11,7 +11,16 @@ export function fleet(target) {
   const summary = h("p", { class: "lead", role: "status" });
   const list = h("div", {}, h("p", { class: "soft" }, "loading …"));
   target.append(h("h1", {}, "Fleet"), summary, h("p", { class: "tools" }, search, " ", over, h("label", { for: "ended" }, " runs that have ended")), list);
+  const beside = h("button", { type: "button", hidden: true, onclick: () => { location.hash = `#/compare/${[...chosen].map(encodeURIComponent).join("/")}`; } }, "compare");
+  const chosen = new Set();
+  list.before(beside);
   let runs = [];
+
+  function choose(run, on) {
+    if (on) chosen.add(run); else chosen.delete(run);
+    beside.hidden = chosen.size < 2;
+    beside.textContent = `compare ${chosen.size} runs`;
+  }
 
   function paint() {
     const words = search.value.toLowerCase();
@@ -22,7 +31,7 @@ export function fleet(target) {
     summary.textContent = runs.length
       ? `${going.length} ${going.length === 1 ? "run goes" : "runs go"} on, ${ill.length} in trouble; ${runs.length - going.length} ended`
       : "no runs yet";
-    list.replaceChildren(wanted.length ? table(HEADINGS, wanted.map(row)) : h("p", { class: "soft" }, runs.length ? "none of these" : "A run appears here with its first step: `with pilothouse.start_run(\"name\") as run:`"));
+    list.replaceChildren(wanted.length ? table(HEADINGS, wanted.map((run) => row(run, chosen.has(run.run_id), choose))) : h("p", { class: "soft" }, runs.length ? "none of these" : "A run appears here with its first step: `with pilothouse.start_run(\"name\") as run:`"));
   }
 
   return {
@@ -33,8 +42,9 @@ export function fleet(target) {
   };
 }
 
-function row(run) {
+function row(run, on, choose) {
   return h("tr", {},
+    h("td", { class: "pick" }, h("input", { type: "checkbox", checked: on, "aria-label": `compare ${plain(run.run_id)}`, onchange: (event) => choose(run.run_id, event.target.checked) })),
     h("th", { scope: "row" }, h("a", { href: `#/run/${encodeURIComponent(run.run_id)}` }, plain(run.run_id)), run.model ? h("small", {}, ` ${plain(run.model)}`) : null),
     h("td", {}, phase(run.phase), run.outcome ? ` ${plain(run.outcome)}` : ""),
     h("td", {}, margin(run.margin)),

@@ -3,6 +3,7 @@
 import { get, ofRun } from "./api.js";
 import { draw, shadesOf } from "./chart.js";
 import { action, ago, clock, h, margin, number, phase, plain, table } from "./dom.js";
+import { orders } from "./orders.js";
 import { proposal } from "./waiting.js";
 
 const FIRST = ["loss", "train_loss", "train/loss", "val_loss", "grad_norm", "train/grad_norm", "lr", "learning_rate", "train/lr"];
@@ -15,23 +16,25 @@ const STATUS = { True: "good", False: "bad", Unknown: "soft" };
 
 export function run(target, name) {
   const part = (id) => h("section", { id, "aria-label": id });
-  const parts = Object.fromEntries(["head", "asked", "conditions", "curves", "ranks", "interventions", "checkpoints", "policy", "events"].map((id) => [id, part(id)]));
+  const parts = Object.fromEntries(["head", "asked", "orders", "conditions", "incidents", "curves", "ranks", "interventions", "checkpoints", "policy", "events"].map((id) => [id, part(id)]));
   target.append(...Object.values(parts));
   const charts = new Map();
-  const more = h("select", { "aria-label": "Another metric", onchange: () => { if (more.value) chart(more.value, true); more.value = ""; } });
+  const more = h("select", { "aria-label": "Another metric", onchange: () => { if (more.value) chart(more.value); more.value = ""; } });
   parts.curves.append(h("h2", {}, "Curves"), more);
+  parts.orders.append(orders(name));
   let told = null;
 
-  async function chart(metric, now = false) {
-    const rows = await get(ofRun(name, "/series", `metric=${encodeURIComponent(metric)}&points=1000`));
+  async function chart(metric) {
+    if (!charts.has(metric)) {
+      const figure = h("figure", {}); // in the order in which they are asked for, whichever answer is first
+      parts.curves.append(figure);
+      charts.set(metric, { figure });
+    }
     const known = charts.get(metric);
-    if (known?.renew) return known.renew(rows);
-    if (known && !now) return undefined;
-    const figure = known?.figure ?? h("figure", {});
-    if (!known) parts.curves.append(figure);
-    figure.replaceChildren();
-    charts.set(metric, { figure, ...draw(figure, plain(metric), rows, { shades: shades(), marks: marks() }) });
-    return undefined;
+    const rows = await get(ofRun(name, "/series", `metric=${encodeURIComponent(metric)}&points=1000`));
+    if (known.renew) return known.renew(rows);
+    known.figure.replaceChildren();
+    return Object.assign(known, draw(known.figure, plain(metric), rows, shades, marks));
   }
   const shades = () => shadesOf(told.phases, told.last_step ?? 0);
   const marks = () => [
@@ -49,6 +52,7 @@ export function run(target, name) {
       card.dataset.id = each.intervention_id;
       parts.asked.append(card);
     }
+    parts.incidents.replaceChildren(...incidents(name, told.incident_list));
     parts.conditions.replaceChildren(h("h2", {}, "Conditions"), conditions(told.conditions));
     parts.ranks.replaceChildren(...ranks(told));
     parts.interventions.replaceChildren(h("h2", {}, "Interventions"), interventions(told.interventions));
@@ -67,8 +71,8 @@ export function run(target, name) {
       const [whole, events] = await Promise.all([get(ofRun(name)), get(ofRun(name, "/events", `limit=60&${TOLD}`))]);
       told = whole;
       paint(events);
-      const shown = charts.size ? [...charts.keys()] : FIRST.filter((each) => told.metric_names.includes(each)).slice(0, 4);
-      await Promise.all(shown.map((metric) => chart(metric)));
+      const first = FIRST.filter((each) => told.metric_names.includes(each)).slice(0, 4);
+      await Promise.all([...new Set([...first, ...charts.keys()])].map((metric) => chart(metric)));
     },
   };
 }
@@ -80,7 +84,16 @@ function head(name, told) {
     ["model", plain(told.model || "–")], ["code", plain(String(told.code_version || "–").slice(0, 12))], ["heard", ago(told.last_at)],
     ["started", `${clock(told.started_at)} UTC`], ["outcome", plain(told.outcome || "goes on")],
   ];
-  return h("div", {}, h("h1", {}, plain(name)), h("dl", {}, facts.map(([key, value]) => h("div", {}, h("dt", {}, key), h("dd", {}, value)))));
+  const links = [["report", "whole report"], ["similar", "runs like it"]].map(([view, text]) => h("a", { href: `#/${view}/${encodeURIComponent(name)}` }, text));
+  return h("div", {}, h("h1", {}, plain(name)), h("p", { class: "tools" }, links), h("dl", {}, facts.map(([key, value]) => h("div", {}, h("dt", {}, key), h("dd", {}, value)))));
+}
+
+function incidents(name, rows) {
+  if (!rows.length) return [];
+  return [h("h2", {}, "Incidents"), table(["incident", "from step", "seen at", "over at", "outcome", "steps lost"], [...rows].reverse().map((each) => h("tr", {},
+    h("th", { scope: "row" }, h("a", { href: `#/incident/${encodeURIComponent(name)}/${encodeURIComponent(each.incident_id)}` }, `${plain(each.condition)}: ${plain(each.reason)}`)),
+    h("td", {}, number(each.onset_step)), h("td", {}, number(each.opened_step)), h("td", {}, number(each.resolved_step)),
+    h("td", { class: each.outcome ? "" : "bad" }, plain(each.outcome || "open")), h("td", {}, number(each.steps_lost)))))];
 }
 
 function conditions(rows) {
