@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from ..events.signing import Trust
     from ..storage.audit import Audit, Head
 
-audit = typer.Typer(no_args_is_help=True, help="Who did what, and whether the archive still says what was said.")
+audit = typer.Typer(
+    name="audit", no_args_is_help=True, help="Who did what, and whether the archive still says what was said."
+)
 
 Run = Annotated[str, typer.Argument(help="Only this run", show_default=False)]
 

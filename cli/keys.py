@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ..events.signing import KeyRole
     from .key_files import KeyFolder
 
-keys = typer.Typer(no_args_is_help=True, help="The keys that commands are signed with, and whom to trust.")
+keys = typer.Typer(name="keys", no_args_is_help=True, help="The keys that commands are signed with, and whom to trust.")
 
 Folder = Annotated[Path | None, typer.Option("--keys", help="The folder of keys [default: keys in the data directory]")]
 Name = Annotated[str, typer.Option("--name", help="What the key is called in audits", show_default=False)]

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from ..producers.delivery.leftovers import Leftover
     from ..settings import Settings
 
-spool = typer.Typer(no_args_is_help=True, help="Telemetry that dead trainers left on disk: list, send, delete.")
+spool = typer.Typer(
+    name="spool", no_args_is_help=True, help="Telemetry that dead trainers left on disk: list, send, delete."
+)
 
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Whose spool [default: ~/.pilothouse; PILOTHOUSE_SPOOL_DIR wins]")

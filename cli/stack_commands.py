@@ -101,3 +101,30 @@ def create_topics(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     settings = load_settings(os.environ, data_dir=data_dir)
     states = create(settings.log_access, settings.partitions, settings.replication)
     show_rows([state.as_row() for state in states], as_json=as_json)
+
+
+@topics.command("acl")
+def access_lists(
+    user: Annotated[
+        list[str] | None, typer.Option("--user", metavar="ROLE=NAME", help="What rank, governor, … is called at yours")
+    ] = None,
+    apply: Annotated[bool, typer.Option("--apply", help="Make them on the broker, as its administrator")] = False,
+    commands: Annotated[bool, typer.Option("--commands", help="As lines for kafka-acls.sh")] = False,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """The least that a rank, each worker and a person must be allowed on a Kafka with users."""
+    from ..settings import load_settings
+    from .access_lists import commands as lines
+    from .access_lists import grant, names_of, rows
+    from .rendering import print_line, show_rows
+
+    settings = load_settings(os.environ, data_dir=data_dir)
+    names = names_of(dict((*pair.split("=", 1), "")[:2] for pair in user or ()))
+    if apply:
+        print_line(f"{grant(settings.log_access, names)} access lists are in force at {settings.kafka}")
+    elif commands:
+        for line in lines(names, settings.kafka):
+            print_line(line)
+    else:
+        show_rows(rows(names), as_json=as_json)

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from ..storage.backup_files import Manifest
     from .reading import Archive
 
-storage = typer.Typer(no_args_is_help=True, help="The archive of this machine's stack: back it up, bring it back.")
+storage = typer.Typer(
+    name="storage", no_args_is_help=True, help="The archive of this machine's stack: back it up, bring it back."
+)
 
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Whose archive [default: ~/.pilothouse]")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object")]

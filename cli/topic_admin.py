@@ -14,6 +14,7 @@ from typing import Any
 from ..access import Address, access_of
 from ..events.errors import BrokerUnavailable, UserMistake
 from ..events.topics import TOPICS, Topic
+from ..login import refuse_stranger
 
 ANSWER_SECONDS = 10.0
 
@@ -86,6 +87,7 @@ def admin_client(address: Address, seconds: float) -> Iterator[Any]:
     deadline = time.monotonic() + seconds
     access = access_of(address)
     _refuse_silence(access.servers, seconds)  # a constructor that fails would leave its thread behind
+    refuse_stranger(access, seconds)
     milliseconds = max(500, int((deadline - time.monotonic()) * 1000))
     try:
         client = KafkaAdminClient(

@@ -13,6 +13,7 @@ from typing import Any
 from ..access import Address, access_of
 from ..events.errors import BrokerUnavailable
 from ..events.topics import Topic
+from ..login import refuse_stranger
 
 ANSWER_SECONDS = 10.0
 POLL_MS = 200
@@ -93,6 +94,7 @@ def _consumer(address: Address, fetch_bytes: int) -> Iterator[Any]:
     from kafka import KafkaConsumer
     from kafka.errors import KafkaError
 
+    refuse_stranger(access_of(address))
     try:
         consumer = KafkaConsumer(
             **access_of(address).options(),

@@ -13,6 +13,7 @@ from typing import Any
 from ..access import Address, access_of
 from ..events.errors import BrokerUnavailable, RestartRequired, StackNotRunning
 from ..events.topics import CONTROL, DEADLETTER, TELEMETRY
+from ..login import refuse_stranger
 from .log import Layout
 
 ANSWER_SECONDS = 4.0
@@ -36,7 +37,8 @@ class BrokerWatch:
         """Wait for the broker and its topics.
 
         Raises:
-            StackNotRunning: not within `seconds`; says whether the broker or the topics are missing, and what to do.
+            StackNotRunning: it does not let us in; or not within `seconds`: says whether the broker or the topics are
+                missing, and what to do.
         """
         CLIENT_LOG.disabled = True  # it says every second what is said here once
         try:
@@ -45,6 +47,7 @@ class BrokerWatch:
             CLIENT_LOG.disabled = False
 
     async def _arrive(self, seconds: float) -> Layout:
+        await asyncio.to_thread(self._refuse_stranger)
         deadline = time.monotonic() + seconds
         told = ""
         while True:
@@ -93,6 +96,12 @@ class BrokerWatch:
         self._answered = time.monotonic()
         absent = [topic.name for topic in (TELEMETRY, CONTROL, DEADLETTER) if topic.name not in known]
         return f"{self._address} has no {', '.join(absent)}; `pilothouse topics create` makes them" if absent else ""
+
+    def _refuse_stranger(self) -> None:
+        try:
+            refuse_stranger(self._address)
+        except BrokerUnavailable as error:
+            raise StackNotRunning(str(error)) from error
 
     async def _layout(self) -> Layout:
         metadata = await self._metadata()

@@ -11,7 +11,8 @@ from typing import Any
 from ...access import Address, access_of
 from ...events.errors import BrokerUnavailable
 from ...events.topics import MAX_RECORD_BYTES, TELEMETRY
-from .quiet import CLIENT_ID, allow_import, quiet_clients
+from ...login import refuse_stranger
+from ...quiet import CLIENT_ID, allow_import, quiet_clients
 
 BLOCK_SECONDS = 5.0
 REQUEST_SECONDS = 10.0
@@ -30,6 +31,7 @@ def connected_producer(bootstrap: Address, seconds: float) -> tuple[Any, int]:
     quiet_clients()
     access = access_of(bootstrap)
     _knock(access.servers, seconds)
+    refuse_stranger(access, seconds)
     clients: list[Any] = []
     try:
         producer = KafkaProducer(

@@ -27,8 +27,9 @@ from ...events.signing import OPEN, Trust, Untrusted
 from ...events.telemetry import ReceiptOutcome
 from ...events.topics import CONTROL, partition_of
 from ...events.union import AnyEvent
+from ...login import refuse_stranger
+from ...quiet import CLIENT_ID, allow_import, quiet_clients
 from ..checkpoints.retention import Judgement
-from ..delivery.quiet import CLIENT_ID, allow_import, quiet_clients
 from ..ranks.context import Identity
 from ..voice import logger
 
@@ -276,6 +277,7 @@ class Follower:
         from kafka import KafkaConsumer, TopicPartition
 
         quiet_clients()
+        refuse_stranger(self._kafka)
         consumer = KafkaConsumer(
             **self._kafka.options(),
             client_id=f"{CLIENT_ID}-control",

@@ -77,6 +77,7 @@ OPTIONS = {
     "storage backup": ["--data-dir", "--json", "folder"],
     "storage restore": ["--data-dir", "--json", "folder"],
     "tail": ["--data-dir", "--json", "--kind", "--lines", "-k", "-n", "run"],
+    "topics acl": ["--apply", "--commands", "--data-dir", "--json", "--user"],
     "topics create": ["--data-dir", "--json"],
     "topics list": ["--data-dir", "--json"],
     "up": [

@@ -1,8 +1,9 @@
 """Our Kafka clients keep silent, and only ours: a script's own clients say what they always did.
 
-Called where `delivery.connection` and `steering.control` make a client. The library writes some ten lines a second
-while a broker is away; what of it concerns a training we say ourselves, once. Its loggers are everybody's, so what ours
-say is known by the thread that says it: one of Pilothouse's, or the client's own, which the library names by its id.
+Called where `delivery.connection`, `steering.control` and `login` make a client. The library writes some ten lines a
+second while a broker is away; what of it concerns a training we say ourselves, once. Its loggers are everybody's, so
+what ours say is known by the thread that says it: one of Pilothouse's, or the client's own, which the library names by
+its id.
 """
 
 import logging
