@@ -31,7 +31,7 @@ def connected_producer(bootstrap: Address, seconds: float) -> tuple[Any, int]:
     quiet_clients()
     access = access_of(bootstrap)
     _knock(access.servers, seconds)
-    refuse_stranger(access, seconds)
+    refuse_stranger(access)
     clients: list[Any] = []
     try:
         producer = KafkaProducer(

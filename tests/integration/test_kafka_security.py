@@ -15,27 +15,36 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from kafka import KafkaProducer
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.errors import TopicAuthorizationFailedError
 
 import pilothouse
 from pilothouse.access import KafkaAccess
+from pilothouse.cli.access_lists import GRANTS, User, names_of
 from pilothouse.cli.brokers import KafkaBroker, free_port, listens
-from pilothouse.cli.topic_admin import create_topics, describe_topics
+from pilothouse.cli.children import Child, stop_all
+from pilothouse.cli.key_files import TRUSTED_FILE, KeyFolder
+from pilothouse.cli.topic_admin import admin_client, create_topics, describe_topics
 from pilothouse.cli.topic_reading import count_records
-from pilothouse.events.actions import CheckpointNow
+from pilothouse.events.actions import CheckpointNow, Stop
 from pilothouse.events.codec import encode
+from pilothouse.events.commands import OperatorCommand
+from pilothouse.events.decisions import InterventionIssued
 from pilothouse.events.errors import BrokerUnavailable
 from pilothouse.events.telemetry import StepBatch
-from pilothouse.events.topics import CONTROL, TELEMETRY, partition_of
+from pilothouse.events.topics import CONTROL, TELEMETRY, TOPICS, partition_of
+from pilothouse.keyring import trust_of
 from pilothouse.producers.delivery import kafka as kafka_module
+from pilothouse.producers.delivery.kafka import send_fact
 from pilothouse.producers.delivery.spool import read_folder
-from pilothouse.producers.steering.control import follow
+from pilothouse.producers.steering.control import Distrusted, Follower, follow
 from pilothouse.settings import Settings, load_settings
 from pilothouse.stream_processors.broker_watch import BrokerWatch
 from pilothouse.tests.broker_fixture import PARTITIONS, named_kafka
 from pilothouse.tests.kafka_stub import KafkaStub
 from pilothouse.tests.outbox_bench import wait_until
 from pilothouse.tests.pilot_world import issued
+from pilothouse.tests.stack_fixture import CLI, cli, typed
 
 CERTIFICATE = (
     "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1 -keyout key.pem "
@@ -99,7 +108,7 @@ WRONG = (
     ({"KAFKA_PASSWORD": "another"}, "or the password is wrong (PILOTHOUSE_KAFKA_USER"),
     ({"KAFKA_CA": ""}, "signed by nobody whom we know (PILOTHOUSE_KAFKA_CA)"),
     ({"KAFKA_CA": "/no/such/file.pem"}, "No such file"),
-    ({"KAFKA_USER": ""}, "does it know '' with this password"),
+    ({"KAFKA_USER": ""}, "the user '' or the password is wrong"),
     ({"KAFKA_MECHANISM": "SCRAM-SHA-256"}, "(PILOTHOUSE_KAFKA_MECHANISM"),
 )
 
@@ -154,7 +163,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
         pytest.skip("needs a launcher that understands --auth and --tls in PILOTHOUSE_TEST_KAFKA (see CONTRIBUTING.md)")
     broker = GuardedKafka(launcher, tmp_path_factory.mktemp("kafka") / "kafka", free_port())
     try:
-        broker.start()
+        broker.start(180.0)
         yield broker
     finally:
         broker.kill()
@@ -214,3 +223,153 @@ async def _watched(access: KafkaAccess) -> int:
         return (await watch.arrive(20.0)).telemetry
     finally:
         await watch.close()
+
+
+@pytest.fixture(scope="module")
+def users(guarded: KafkaBroker, tmp_path_factory: pytest.TempPathFactory) -> Mapping[User, dict[str, str]]:
+    """The settings of everybody whom `pilothouse topics acl` knows, made as an administrator makes them."""
+    from kafka.admin import ScramMechanism, UserScramCredentialUpsertion
+
+    admin = settings_of(guarded.address, tmp_path_factory.mktemp("admin"), admin_of(guarded))
+    create_topics(admin.log_access, PARTITIONS, 1)
+    names = names_of({})
+    with admin_client(admin.log_access, 20.0) as client:
+        made = [
+            UserScramCredentialUpsertion(name, ScramMechanism.SCRAM_SHA_256, f"{name}-secret")
+            for name in names.values()
+        ]
+        assert not any(client.alter_user_scram_credentials(made).values())
+    answer = typed("topics", "acl", "--apply", data_dir=admin.data_dir, more=environ_of(guarded, admin_of(guarded)))
+    assert "access lists are in force" in answer.stdout, answer.stderr
+    return {
+        user: admin_of(guarded) | {"KAFKA_USER": name, "KAFKA_PASSWORD": f"{name}-secret"}
+        for user, name in names.items()
+    }
+
+
+def environ_of(guarded: KafkaBroker, given: Mapping[str, str]) -> dict[str, str]:
+    return {f"PILOTHOUSE_{name}": value for name, value in {"KAFKA": guarded.address, **given}.items()}
+
+
+def may_write(access: KafkaAccess, topic: str) -> bool:
+    producer = KafkaProducer(**access.options(), enable_idempotence=False, max_block_ms=10_000)
+    try:
+        producer.send(topic, b"x", partition=0).get(20)
+    except TopicAuthorizationFailedError:
+        return False
+    finally:
+        producer.close()
+    return True
+
+
+def may_read(access: KafkaAccess, topic: str) -> bool:
+    consumer = KafkaConsumer(**access.options(), enable_auto_commit=False, auto_offset_reset="earliest")
+    try:
+        consumer.assign([TopicPartition(topic, 0)])
+        wait_until(lambda: bool(consumer.poll(500)), 20)
+    except TopicAuthorizationFailedError:
+        return False
+    finally:
+        consumer.close()
+    return True
+
+
+def allowed(user: User, operation: str) -> set[str]:
+    """The topics on which this user has it."""
+    return {one.name for one in GRANTS if one.user == user and one.resource == "topic" and operation in one.operations}
+
+
+def test_every_user_may_do_what_is_written_out_and_nothing_else(
+    guarded: KafkaBroker, users: Mapping[User, dict[str, str]], tmp_path: Path
+) -> None:
+    admin = settings_of(guarded.address, tmp_path, admin_of(guarded)).log_access
+    topics = [topic.name for topic in TOPICS]
+    for topic in topics:
+        assert may_write(admin, topic)  # so that there is something to read
+    for user, login in users.items():
+        access = settings_of(guarded.address, tmp_path, login).log_access
+        assert {name for name in topics if may_write(access, name)} == allowed(user, "WRITE") & set(topics), user
+        assert {name for name in topics if may_read(access, name)} == allowed(user, "READ") & set(topics), user
+    assert allowed("rank", "WRITE") == {TELEMETRY.name}
+    assert allowed("rank", "READ") == {CONTROL.name}
+
+
+class OwnUsers:
+    """Everybody with a user and keys of their own, and a governor and an archiver that run so."""
+
+    def __init__(self, guarded: KafkaBroker, users: Mapping[User, dict[str, str]], folder: Path) -> None:
+        self._guarded, self._users, self._folder = guarded, users, folder
+        self._keys = KeyFolder(folder / "keys")
+        self._keys.ensure()
+        self._workers: list[Child] = []
+
+    def given(self, user: User, signs: str = "") -> dict[str, str]:
+        own = {"SIGNING_KEY_FILE": str(self._keys.path / f"{signs}.key")} if signs else {}
+        trusted = {"TRUSTED_KEYS_FILE": str(self._keys.path / TRUSTED_FILE)}
+        return {**self._users[user], **trusted, **own, "PARTITIONS": str(PARTITIONS), "DATA_DIR": str(self._folder)}
+
+    def settings(self, user: User, signs: str = "") -> Settings:
+        return settings_of(self._guarded.address, self._folder, self.given(user, signs))
+
+    def work(self, role: User, signs: str = "") -> None:
+        child = Child(role, self._folder / f"{role}.log")
+        child.start([*CLI, "worker", role], dict(os.environ) | environ_of(self._guarded, self.given(role, signs)))
+        self._workers.append(child)
+
+    def until_they_work(self) -> None:
+        for child in self._workers:
+            health = self._folder / "health" / f"{child.name}-0.json"
+            wait_until(lambda health=health: health.exists() and "running" in health.read_text(), 60)  # type: ignore[misc]  # a default binds it
+
+    def stop(self) -> None:
+        stop_all(self._workers, 15.0)
+
+
+def first_heard(follower: Follower) -> InterventionIssued:
+    heard: list[InterventionIssued | Distrusted] = []
+
+    def hears() -> bool:
+        command = follower.take()
+        heard.extend([command] if command is not None else [])
+        return bool(heard)
+
+    wait_until(hears, 60)
+    assert isinstance(heard[0], InterventionIssued), heard[0]
+    return heard[0]
+
+
+def test_workers_with_users_and_keys_of_their_own_steer_a_rank_that_has_no_more_than_its_own(
+    guarded: KafkaBroker, users: Mapping[User, dict[str, str]], tmp_path: Path
+) -> None:
+    """An operator's signed order goes through a governor to a rank, each with the least it needs; an archiver reads."""
+    own = OwnUsers(guarded, users, tmp_path)
+    order = {"verb": "stop", "who": "ada", "why": "w", "action": Stop(), "writer_id": "one", "seq": 1}
+    try:
+        own.work("governor", "governor")
+        own.work("archiver")
+        own.until_they_work()
+        settings = own.settings("rank")
+        follower = follow(settings.log_access, "steered", log_in_memory=False, trust=trust_of(settings))
+        with pilothouse.start_run("test", run_id="steered", settings=settings) as run:
+            run.steers(("stop",))
+            run.log(0, loss=1.0)
+            wait_until(lambda: run.counts().sent > 1, 30)
+            command = OperatorCommand.model_validate({"at": time.time_ns() // 1_000, "run_id": "steered", **order})
+            send_fact(own.settings("operator", "operator"), command)
+            assert first_heard(follower).who == "ada"
+        follower.close(5.0)
+    finally:
+        own.stop()
+
+
+def test_a_wrong_password_gets_a_plain_word_from_worker_and_command_line(
+    guarded: KafkaBroker, users: Mapping[User, dict[str, str]], tmp_path: Path
+) -> None:
+    environ = environ_of(guarded, users["operator"] | {"KAFKA_PASSWORD": "guessed", "TRUSTED_KEYS": ""})
+    for command in (("topics", "list"), ("worker", "archiver")):
+        answer = cli(*command, data_dir=tmp_path, more=environ)
+        assert answer.returncode == 2
+        last = answer.stderr.splitlines()[-1]
+        assert "does not let us in" in last, answer.stderr
+        assert "PILOTHOUSE_KAFKA_PASSWORD" in last or "logs in" in last, answer.stderr
+        assert "guessed" not in answer.stderr
