@@ -12,7 +12,7 @@ from .access import KafkaAccess
 from .events.errors import BrokerUnavailable
 from .quiet import CLIENT_ID, allow_import, quiet_clients
 
-LOGIN_SECONDS = 5.0
+LOGIN_SECONDS = 10.0
 TRIES = 2
 """A broker closes right behind its refusal: now and then only the closing is seen."""
 

@@ -47,10 +47,10 @@ class BrokerWatch:
             CLIENT_LOG.disabled = False
 
     async def _arrive(self, seconds: float) -> Layout:
-        await asyncio.to_thread(self._refuse_stranger)
         deadline = time.monotonic() + seconds
         told = ""
         while True:
+            await asyncio.to_thread(self._refuse_stranger)
             missing = await self._missing()
             if not missing:
                 return await self._layout()

@@ -252,8 +252,10 @@ def environ_of(guarded: KafkaBroker, given: Mapping[str, str]) -> dict[str, str]
 
 
 def may_write(access: KafkaAccess, topic: str) -> bool:
-    producer = KafkaProducer(**access.options(), enable_idempotence=False, max_block_ms=10_000)
+    producer = KafkaProducer(**access.options(), enable_idempotence=False, max_block_ms=60_000)
     try:
+        if not producer.partitions_for(topic):
+            return False
         producer.send(topic, b"x", partition=0).get(20)
     except TopicAuthorizationFailedError:
         return False
@@ -265,8 +267,10 @@ def may_write(access: KafkaAccess, topic: str) -> bool:
 def may_read(access: KafkaAccess, topic: str) -> bool:
     consumer = KafkaConsumer(**access.options(), enable_auto_commit=False, auto_offset_reset="earliest")
     try:
+        if not consumer.partitions_for_topic(topic):  # who may not even know of it is told that there is none
+            return False
         consumer.assign([TopicPartition(topic, 0)])
-        wait_until(lambda: bool(consumer.poll(500)), 20)
+        wait_until(lambda: bool(consumer.poll(500)), 60)
     except TopicAuthorizationFailedError:
         return False
     finally:
@@ -367,7 +371,7 @@ def test_a_wrong_password_gets_a_plain_word_from_worker_and_command_line(
 ) -> None:
     environ = environ_of(guarded, users["operator"] | {"KAFKA_PASSWORD": "guessed", "TRUSTED_KEYS": ""})
     for command in (("topics", "list"), ("worker", "archiver")):
-        answer = cli(*command, data_dir=tmp_path, more=environ)
+        answer = cli(*command, data_dir=tmp_path, more=environ, timeout=180)
         assert answer.returncode == 2
         last = answer.stderr.splitlines()[-1]
         assert "does not let us in" in last, answer.stderr
