@@ -39,6 +39,7 @@ class Settings(BaseModel):
     `signing_key`, and `trusted_keys` are whom it obeys (`keyring`); each may be the text itself or a file of it.
     With an `encryption_key` what waits on disk, checkpoints and the embedded archive are encrypted. `clickhouse_url` is
     http(s)://user:password@host:port/database, `clickhouse_ca` a PEM file.
+    The embedded archive listens on `archive_host`; with a certificate (PEM files) it speaks TLS.
     `log_format` is how a worker writes its log; at `probe_address`, HOST:PORT, it answers whether it lives and is ready
     (`stream_processors.probes`).
     `log_epoch` counts how often the log was lost and begun anew. `slot` names this worker among its equals. A trainer
@@ -65,6 +66,9 @@ class Settings(BaseModel):
     encryption_key: SecretStr = SecretStr("")
     encryption_key_file: Path | None = None
     clickhouse_ca: Path | None = None
+    archive_host: str = "127.0.0.1"
+    archive_certificate: Path | None = None
+    archive_certificate_key: Path | None = None
     clickhouse_url: str = "http://127.0.0.1:18123/pilothouse"
     data_dir: Path = Path("~/.pilothouse")
     log_epoch: Annotated[int, Field(ge=0)] = 0
@@ -100,7 +104,17 @@ class Settings(BaseModel):
     llm_usd_per_million_in: Annotated[float, Field(ge=0)] | None = None
     llm_usd_per_million_out: Annotated[float, Field(ge=0)] | None = None
 
-    @field_validator("data_dir", "spool_dir", "policy_file", "kafka_ca", "clickhouse_ca", "slo_file", mode="after")
+    @field_validator(
+        "data_dir",
+        "spool_dir",
+        "policy_file",
+        "kafka_ca",
+        "clickhouse_ca",
+        "archive_certificate",
+        "archive_certificate_key",
+        "slo_file",
+        mode="after",
+    )
     @classmethod
     def _expand(cls, value: Path | None) -> Path | None:
         try:

@@ -118,10 +118,13 @@ def drop_spool(
 
 
 def _look(data_dir: Path | None) -> "tuple[Settings, list[Leftover]]":
+    from ..keyring import sealing_key
     from ..producers.delivery.leftovers import find_leftovers
+    from ..producers.delivery.spool_sealing import use
     from ..settings import load_settings
 
     settings = load_settings(os.environ, data_dir=data_dir)
+    use(sealing_key(settings))
     return settings, find_leftovers(settings.spool)
 
 

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+from ..access import is_loopback
 from ..events.errors import UserMistake
+from ..keyring import sealing_key
 from ..settings import Settings
 from .extras import LOCAL, SERVER, require
 
@@ -39,7 +41,7 @@ def run(role: str, settings: Settings, environ: Mapping[str, str]) -> int:
 
 
 def run_endpoint(settings: Settings, environ: Mapping[str, str]) -> int:
-    """The embedded archive at the address in `settings.clickhouse_url`, which must be on loopback."""
+    """The embedded archive at the port in `settings.clickhouse_url`: on loopback, or where the settings say."""
     from ..storage.endpoint import run as run_to_the_end
     from ..stream_processors.process_log import log_to_stderr
 
@@ -61,6 +63,10 @@ def _endpoint_config(settings: Settings, environ: Mapping[str, str]) -> "Endpoin
         data_dir=settings.data_dir / "archive",
         full_token=unquote(url.password),
         reader_token=environ[READER_TOKEN],
-        host=url.hostname or "127.0.0.1",
+        host=settings.archive_host,
         port=url.port or 0,
+        open_to_others=not is_loopback(settings.archive_host),
+        certificate=settings.archive_certificate,
+        certificate_key=settings.archive_certificate_key,
+        key=sealing_key(settings),
     )

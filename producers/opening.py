@@ -3,22 +3,28 @@
 Called by `producers.start`, once.
 """
 
+import logging
 import os
 import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from ..events.errors import SettingsInvalid
+from ..keyring import sealing_key
 from ..settings import Settings
 from .delivery.heartbeat import interval_at_scale
 from .delivery.kafka import KafkaSender
 from .delivery.outbox import Outbox, Pace
 from .delivery.spool import Spool, spool_folder
 from .delivery.spool_budget import Budget
+from .delivery.spool_sealing import use
 from .metrics.thinning import Thinning
 from .metrics.values import Admission
 from .ranks.context import Identity, git_commit, host, script_folder
 from .surroundings.description import Description, described, name_label
 from .surroundings.environment import cluster
+
+logger = logging.getLogger("pilothouse")
 
 
 def told_of(name: str, description: Description, rule: Mapping[str, str]) -> dict[str, Any]:
@@ -40,8 +46,19 @@ def outbox_of(identity: Identity, settings: Settings, thinning: Thinning) -> Out
     )
     sender = KafkaSender(settings.log_access, identity.run_id)
     budget = Budget(settings.spool, settings.spool_total_bytes)
-    spool = Spool(spool_folder(settings.spool, identity.run_id, writer_id), settings.spool_bytes, budget.allows)
+    limit = settings.spool_bytes if _sealed(settings) else 0
+    spool = Spool(spool_folder(settings.spool, identity.run_id, writer_id), limit, budget.allows)
     outbox = Outbox(identity, writer_id, sender, spool, pace)
     outbox.admission = Admission(outbox.bad_calls, thinning)
     sender.on_news(outbox.wake.set)
     return outbox
+
+
+def _sealed(settings: Settings) -> bool:
+    """Whether what waits may go to the disk: encrypted where that was asked for, or not at all."""
+    try:
+        use(sealing_key(settings))
+    except SettingsInvalid as error:
+        logger.error("nothing is kept on disk while the broker is away: %s", error)
+        return False
+    return True

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from ..events.errors import QueryRefused, StackNotRunning
+from ..events.errors import QueryRefused, SettingsInvalid, StackNotRunning
 from ..settings import Settings
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def connect(settings: Settings) -> "Client":
     clickhouse_connect.common.set_setting("invalid_setting_action", "send")
     url = urlsplit(settings.clickhouse_url)
     with refusals(where=_shown(url)):
-        client = clickhouse_connect.get_client(**_client_options(url))
+        client = clickhouse_connect.get_client(**_client_options(url), **_authority(settings))
     # Set here and not above: the driver's first queries would be refused while the database is not created.
     client.database = unquote(url.path.strip("/")) or DEFAULT_DATABASE
     return client
@@ -66,6 +66,15 @@ def _client_options(url: SplitResult) -> dict[str, Any]:
         "autogenerate_session_id": False,
         "client_name": "pilothouse",
     }
+
+
+def _authority(settings: Settings) -> dict[str, Any]:
+    """Who vouches for the server's certificate: the system's authorities, where nobody is named."""
+    if settings.clickhouse_ca is None:
+        return {}
+    if not settings.clickhouse_ca.is_file():
+        raise SettingsInvalid(f"PILOTHOUSE_CLICKHOUSE_CA names {settings.clickhouse_ca}, and there is no such file")
+    return {"ca_cert": str(settings.clickhouse_ca)}
 
 
 def _shown(url: SplitResult) -> str:

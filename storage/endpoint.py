@@ -8,6 +8,7 @@ opening the engine to closing it; requests are answered by `storage.query_handle
 import asyncio
 import os
 import signal
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -49,7 +50,7 @@ async def _run_until_signalled(config: EndpointConfig, ready: Callable[[int], No
 
 async def serve(config: EndpointConfig, ready: Callable[[int], None], stop: asyncio.Event) -> None:
     """Open the engine, answer requests until `stop`, let running inserts end, close the engine. Raises as `run`."""
-    engine = await asyncio.to_thread(Engine.open, config.data_dir)
+    engine = await asyncio.to_thread(Engine.open, config.data_dir, config.key)
     try:
         handler = QueryHandler(config, engine)
         try:
@@ -77,7 +78,7 @@ async def _listening(config: EndpointConfig, handler: QueryHandler) -> AsyncIter
     )
     await runner.setup()
     try:
-        site = web.TCPSite(runner, config.host, config.port)
+        site = web.TCPSite(runner, config.host, config.port, ssl_context=_tls(config))
         try:
             await site.start()
         except OSError as error:
@@ -87,3 +88,18 @@ async def _listening(config: EndpointConfig, handler: QueryHandler) -> AsyncIter
         await handler.drain()
     finally:
         await runner.cleanup()
+
+
+def _tls(config: EndpointConfig) -> ssl.SSLContext | None:
+    """
+    Raises:
+        SettingsInvalid: the certificate or its key cannot be used.
+    """
+    if config.certificate is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(config.certificate, config.certificate_key)
+    except OSError as error:
+        raise SettingsInvalid(f"the archive's certificate {config.certificate} cannot be used: {error}") from error
+    return context

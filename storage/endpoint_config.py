@@ -19,7 +19,9 @@ class EndpointConfig:
 
     A handle runs one statement at a time: `query_handles` of them run what answers, `insert_handles` only inserts that
     carry their rows. At most `max_requests` requests are held at once, each with at most `max_body_bytes` (after
-    decompression). A result over `max_result_bytes` is an error unless the request asks for a larger limit.
+    decompression). It listens on loopback unless it is told that others may come (`open_to_others`), and speaks TLS
+    where it has a certificate. With a `key` what it stores is encrypted. A result over
+    `max_result_bytes` is an error unless the request asks for a larger limit.
     """
 
     data_dir: Path
@@ -34,9 +36,13 @@ class EndpointConfig:
     max_result_bytes: int = 512 * 1024**2
     stop_seconds: float = 20.0
     reader_limits: ReaderLimits = field(default_factory=ReaderLimits)
+    key: bytes | None = field(default=None, repr=False)
+    open_to_others: bool = False
+    certificate: Path | None = None
+    certificate_key: Path | None = None
 
     def __post_init__(self) -> None:
         if not self.full_token or not self.reader_token or self.full_token == self.reader_token:
             raise SettingsInvalid("the archive's endpoint needs two different tokens, even on loopback")
-        if not is_loopback(self.host):
+        if not is_loopback(self.host) and not self.open_to_others:
             raise SettingsInvalid(f"the embedded archive listens on loopback only, not on {self.host}")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from ..events.errors import QueryRefused, SettingsInvalid
+from .engine_encryption import encryption_option
 from .ownership import DirectoryLock
 from .statement import InsertWithRows, Statement, read_ast
 
@@ -83,12 +84,12 @@ class Engine:
         self.version, self.timezone = _version(keeper)
 
     @classmethod
-    def open(cls, directory: Path) -> Self:
-        """Own the directory and start the engine in it (0.5–1 s, 300 MB).
+    def open(cls, directory: Path, key: bytes | None = None) -> Self:
+        """Own the directory and start the engine in it (0.5–1 s, 300 MB). With a `key` its tables are encrypted.
 
         Raises:
             DirectoryInUse: another process owns it.
-            SettingsInvalid: the engine cannot live there.
+            SettingsInvalid: the engine cannot live there, or what is there was written with another key or none.
         """
         if "?" in str(directory):
             raise SettingsInvalid(
@@ -96,10 +97,13 @@ class Engine:
             )
         lock = DirectoryLock.take(directory)
         try:
-            path = str(directory.resolve() / "clickhouse") + BACKUPS
+            path = str(directory.resolve() / "clickhouse") + BACKUPS + encryption_option(directory.resolve(), key)
             keeper = _connect(path)
             keeper.query(f"CREATE DATABASE IF NOT EXISTS {DATABASE}")
             return cls(path, lock, keeper)
+        except SettingsInvalid:
+            lock.release()
+            raise
         except RuntimeError as error:
             lock.release()
             raise SettingsInvalid(f"the archive in {directory} cannot be opened: {error}") from error

@@ -27,6 +27,8 @@ from pathlib import Path
 from pilothouse.events.errors import UserMistake
 from pilothouse.storage.endpoint import EndpointConfig, run
 given = json.load(sys.stdin)
+if "key" in given:
+    given["key"] = bytes.fromhex(given["key"])
 try:
     run(EndpointConfig(data_dir=Path(given.pop("data_dir")), **given), lambda port: print(port, flush=True))
 except UserMistake as mistake:
@@ -43,15 +45,16 @@ class EndpointProcess:
     port: int
     clients: "list[Client]" = field(default_factory=list)
     host: str = "127.0.0.1"
+    scheme: str = "http"
 
     @property
     def url(self) -> str:
-        return f"http://{self.host}:{self.port}/"
+        return f"{self.scheme}://{self.host}:{self.port}/"
 
     @property
     def clickhouse_url(self) -> str:
         """As `Settings.clickhouse_url` wants it, with full rights."""
-        return f"http://{FULL_USER}:{FULL_TOKEN}@{self.host}:{self.port}/pilothouse"
+        return f"{self.scheme}://{FULL_USER}:{FULL_TOKEN}@{self.host}:{self.port}/pilothouse"
 
     def client(self, user: str = FULL_USER, **arguments: Any) -> "Client":
         """A clickhouse-connect client, closed with the endpoint."""

@@ -25,6 +25,7 @@ from pydantic import ValidationError
 
 from ...events.actions import CheckpointRef
 from ...events.errors import CheckpointCorrupt, CheckpointError, CheckpointMissing, UserMistake
+from ...sealing import Unsealable, is_sealed, opened_file, sealed_part
 from ..voice import logger
 from .manifest import MANIFEST, FileSum, Manifest, Part, Standing, sync_folder, write_file
 from .retention import Judgement, Kept, Retention
@@ -71,6 +72,8 @@ class Checkpoints:
         self.every = every
         self.retention = Retention(keep, keep_every, max_bytes)
         self.judged: Callable[[], Judgement] = Judgement
+        self.key: bytes | None = None
+        """What files are encrypted with (`keyring.sealing_key`); the pilot gives it."""
 
     def due(self, step: int) -> bool:
         return self.every is not None and step > 0 and step % self.every == 0
@@ -108,7 +111,7 @@ class Checkpoints:
         manifest, digest = self.read_manifest(ref.checkpoint_id)
         if digest != ref.manifest_sha256:
             raise CheckpointCorrupt(f"{ref.checkpoint_id}/{MANIFEST}: its sha256 is not the one that was announced")
-        return manifest, {name: self._verified(ref.checkpoint_id, name, must) for name, must in manifest.files.items()}
+        return manifest, {name: self._opened(ref.checkpoint_id, name, must) for name, must in manifest.files.items()}
 
     def read_manifest(self, checkpoint_id: str) -> tuple[Manifest, str]:
         """The manifest and its sha256. Raises as `load` does."""
@@ -157,7 +160,11 @@ class Checkpoints:
 
     def _write(self, folder: Path, parts: Mapping[str, Part], standing: Standing) -> Manifest:
         folder.mkdir()
-        files = {name: write_file(folder / name, part) for name, part in parts.items()}
+        key = self.key
+        files = {
+            name: write_file(folder / name, part if key is None else sealed_part(part, key))
+            for name, part in parts.items()
+        }
         manifest = Manifest(**dict(standing), serial=self._next_serial(), created=time.time_ns() // 1_000, files=files)
         write_file(folder / MANIFEST, lambda file: file.write(manifest.model_dump_json(indent=1).encode()))
         sync_folder(folder)
@@ -209,6 +216,19 @@ class Checkpoints:
                 except CheckpointError as error:
                     logger.warning("pilothouse: checkpoint %s is passed over: %s", folder.name, error)
         return sorted(found, key=lambda entry: entry[1].serial)
+
+    def _opened(self, checkpoint_id: str, name: str, must: FileSum) -> bytes:
+        raw = self._verified(checkpoint_id, name, must)
+        if not is_sealed(raw):
+            return raw
+        if self.key is None:
+            raise CheckpointError(
+                f"{checkpoint_id}/{name} is encrypted: name its key in PILOTHOUSE_ENCRYPTION_KEY_FILE"
+            )
+        try:
+            return opened_file(raw, self.key)
+        except Unsealable as error:
+            raise CheckpointCorrupt(f"{checkpoint_id}/{name} cannot be opened: {error}") from error
 
     def _verified(self, checkpoint_id: str, name: str, must: FileSum) -> bytes:
         raw = self._bytes(checkpoint_id, name)

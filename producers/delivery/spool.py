@@ -2,7 +2,8 @@
 
 Owned by one writer of one run (`delivery.backlog`, on the outbox's thread): `<spool>/<run>/<writer>/<first
 seq>.spool`, files that are only ever appended to. A frame is length, CRC-32C, sequence number, weight and the record; a
-torn or damaged frame ends its file for the reader, who is told which numbers are lost with it. Bounded in bytes on
+torn or damaged frame ends its file for the reader, who is told which numbers are lost with it. Where a key was given
+records are encrypted (`delivery.spool_sealing`). Bounded in bytes on
 disk, by itself and, where `allows` is asked, together with all others (`delivery.spool_budget`): when full it takes
 nothing more, so that what it holds has no holes, and it is *new* rows that are dropped, before they get a number
 (`queue_full`).
@@ -32,6 +33,7 @@ from crc32c import crc32c
 from ...events.topics import MAX_RECORD_BYTES
 from .batching import Outgoing
 from .spool_lock import SpoolLock
+from .spool_sealing import plain_of, stored
 
 SEGMENT_BYTES = 4 * 1024 * 1024
 SUFFIX = ".spool"
@@ -319,7 +321,7 @@ def _first_of(path: Path) -> int:
 
 
 def _payload(record: Outgoing) -> bytes:
-    return _pack((record.headers, record.body))
+    return stored(_pack((record.headers, record.body)), record.seq)
 
 
 def frame_of(record: Outgoing) -> bytes:
@@ -338,5 +340,5 @@ def _read_frame(file: IO[bytes]) -> Outgoing | None:
     payload = file.read(length)
     if len(payload) < length or crc32c(head[_COVERED_FROM:] + payload) != checksum:
         return None
-    headers, body = _unpack(payload)
+    headers, body = _unpack(plain_of(payload, seq))
     return Outgoing(seq, entries, body, headers)

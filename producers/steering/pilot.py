@@ -16,7 +16,7 @@ from ...events.actions import ActionKind
 from ...events.errors import CheckpointError, RestartRequired, SettingsInvalid
 from ...events.signing import Trust
 from ...events.telemetry import LR_RAMP, RecipeChanged
-from ...keyring import trust_of
+from ...keyring import sealing_key, trust_of
 from ...settings import Settings
 from ..checkpoints.saving import Saving
 from ..checkpoints.sharding import obstacle
@@ -114,10 +114,12 @@ class Pilot:
         self._links, self._lonely = _linked(run, settings, links)
         optimizers, schedulers = _several(optimizer), _several(scheduler)
         saving = None
-        if checkpoints is not None and (why := obstacle(model)):
+        key, unreadable = _sealing(settings)
+        if checkpoints is not None and (why := obstacle(model) or unreadable):
             logger.error("pilothouse: no checkpoints and no rollback for this model: %s", why)
         elif checkpoints is not None:
             folder = checkpoints if isinstance(checkpoints, Checkpoints) else Checkpoints(checkpoints)
+            folder.key = key
             if following is not None:
                 folder.judged = following.judged
             elif self._links.commands is not None:
@@ -293,6 +295,14 @@ def _linked(run: Teller, settings: Settings, links: Callable[[Teller, Settings],
     except BallotsLost as error:
         logger.error("pilothouse: this run is observed only: %s", error)
         return Links(LocalBallots()), str(error)
+
+
+def _sealing(settings: Settings) -> tuple[bytes | None, str]:
+    """The key of what is saved, and why nothing may be: what was to be encrypted is never written plainly."""
+    try:
+        return sealing_key(settings), ""
+    except SettingsInvalid as error:
+        return None, str(error)
 
 
 def _several(given: Any) -> tuple[Any, ...]:

@@ -1,0 +1,62 @@
+"""The embedded archive encrypted on its disk: ClickHouse's own encrypted disk (AES-256-CTR), under every table.
+
+The engine is told by a configuration file beside its folder, which names the key's variable and not the key. An archive
+is encrypted from its first table on or never: what was written plainly does not become secret by a setting.
+"""
+
+import os
+from hashlib import sha256
+from pathlib import Path
+
+from ..events.errors import SettingsInvalid
+
+CONFIG_FILE = "encryption.xml"
+KEY_VARIABLE = "CLICKHOUSE_DISK_KEY_HEX"
+"""Of this process alone: the engine reads its key there."""
+
+_CONFIG = """<!-- key {fingerprint} -->
+<clickhouse>
+  <storage_configuration>
+    <disks>
+      <bare><type>local</type><path>{folder}/encrypted/</path></bare>
+      <sealed>
+        <type>encrypted</type><disk>bare</disk><algorithm>AES_256_CTR</algorithm><key_hex from_env="{variable}"/>
+      </sealed>
+    </disks>
+    <policies><sealed><volumes><only><disk>sealed</disk></only></volumes></sealed></policies>
+  </storage_configuration>
+  <merge_tree><storage_policy>sealed</storage_policy></merge_tree>
+</clickhouse>
+"""
+
+
+def encryption_option(directory: Path, key: bytes | None) -> str:
+    """What must stand in the engine's address so that it encrypts; nothing where nothing is encrypted.
+
+    Raises:
+        SettingsInvalid: what lies there was written with another key, or plainly, or needs one.
+    """
+    file = directory / CONFIG_FILE
+    if key is None:
+        if file.exists():
+            raise SettingsInvalid(
+                f"the archive in {directory} is encrypted: name its key in PILOTHOUSE_ENCRYPTION_KEY_FILE"
+            )
+        return ""
+    fingerprint = sha256(b"archive" + key).hexdigest()[:16]
+    if not file.exists():
+        if (directory / "clickhouse").exists():
+            raise SettingsInvalid(
+                f"the archive in {directory} was begun without encryption: export its runs, and import them into a new "
+                "data directory with PILOTHOUSE_ENCRYPTION_KEY_FILE set"
+            )
+        text = _CONFIG.format(fingerprint=fingerprint, folder=_escaped(str(directory)), variable=KEY_VARIABLE)
+        file.write_text(text)
+    elif f"key {fingerprint} " not in file.read_text():
+        raise SettingsInvalid(f"the archive in {directory} was encrypted with another key than the one that is named")
+    os.environ[KEY_VARIABLE] = key.hex()
+    return f"&config-file={file}"
+
+
+def _escaped(path: str) -> str:
+    return path.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
