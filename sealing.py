@@ -18,7 +18,8 @@ MAGIC = b"PHSEAL1\n"
 CHUNK_BYTES = 1024 * 1024
 TAG_BYTES, NONCE_BYTES, PREFIX_BYTES = 16, 12, 7
 
-Part = Callable[[IO[bytes]], None]
+Part = Callable[[IO[bytes]], object]
+"""Writes a file."""
 
 
 class Unsealable(ValueError):

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -62,7 +62,7 @@ class Written:
         assert not Archive(self.client).insert(rows)
 
     def decided(self, number: int, epoch: int = 1) -> Archived:
-        fields = {
+        fields: dict[str, Any] = {
             "at": 10 + number, "run_id": self.run_id, "attempt_id": "a", "attempt": 1, "step": number,
             "basis": (epoch, 0, number), "policy_hash": "h", "decision_id": f"{self.run_id}-{number}",
         }  # fmt: skip

@@ -4,6 +4,7 @@ import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -32,12 +33,12 @@ def _one_key() -> Iterator[None]:
 
 
 def file_of(plain: bytes, piece: int = 300_000) -> bytes:
-    def part(file: object) -> None:
+    def part(file: IO[bytes]) -> None:
         for at in range(0, len(plain), piece):
-            file.write(plain[at : at + piece])  # type: ignore[attr-defined]  # a file
+            file.write(plain[at : at + piece])
 
     written = io.BytesIO()
-    sealed_part(part, KEY)(written)  # type: ignore[arg-type]  # as above
+    sealed_part(part, KEY)(written)
     return written.getvalue()
 
 
