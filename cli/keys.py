@@ -41,6 +41,16 @@ def new(
     _add(folder, known, name)
 
 
+@keys.command("ensure")
+def ensure(keys_dir: Folder = None, data_dir: DataDir = None) -> None:
+    """Make one key for each role that has none, as `up` does for its own stack; doing it again changes nothing."""
+    from .rendering import print_line
+
+    folder = _folder(keys_dir, data_dir)
+    folder.ensure()
+    print_line(f"{len(folder.trusted())} keys in {folder.path}")
+
+
 @keys.command("rotate")
 def rotate(
     role: Annotated[str, typer.Argument(help="governor, operator or advisor")],

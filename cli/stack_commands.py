@@ -120,7 +120,7 @@ def access_lists(
     from .rendering import print_line, show_rows
 
     settings = load_settings(os.environ, data_dir=data_dir)
-    names = names_of(dict((*pair.split("=", 1), "")[:2] for pair in user or ()))
+    names = names_of({role: name for role, _, name in (pair.partition("=") for pair in user or ())})
     if apply:
         print_line(f"{grant(settings.log_access, names)} access lists are in force at {settings.kafka}")
     elif commands:

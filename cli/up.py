@@ -67,6 +67,7 @@ def up(wanted: Wanted, console: Console) -> None:
     with _owning(data_dir), _signals_raise():
         withdraw(data_dir)  # of a supervisor that was killed
         settings = load_settings(os.environ, data_dir=data_dir, policy_file=wanted.policy)
+        _refuse_unreachable(settings)
         supervisor = _compose(wanted, settings, data_dir, console)
         try:
             with console.status("starting…"):
@@ -95,6 +96,17 @@ def _checked(wanted: Wanted) -> Wanted:
     known = replace(wanted, policy=policy_path(wanted.policy))
     read_policies(known.policy)  # its faults are better said here than by a worker that does not start
     return known
+
+
+def _refuse_unreachable(settings: Settings) -> None:
+    """The stack's own parts speak to its archive on loopback, without TLS."""
+    if settings.archive_certificate is not None:
+        raise UserMistake(
+            "the archive of `pilothouse up` speaks no TLS: put a proxy in front of it, or run "
+            "`pilothouse worker endpoint` by itself with PILOTHOUSE_ARCHIVE_CERTIFICATE"
+        )
+    if settings.archive_host not in (HOST, "0.0.0.0"):
+        raise UserMistake(f"PILOTHOUSE_ARCHIVE_HOST={settings.archive_host}: `pilothouse up` needs {HOST} or 0.0.0.0")
 
 
 @contextmanager

@@ -23,6 +23,7 @@ OPTIONS = {
     "health": ["--data-dir", "--json", "--ready", "--slot", "role"],
     "import": ["--data-dir", "--from", "--json", "--map", "--outcome", "--run-name", "path"],
     "interventions": ["--data-dir", "--json", "run"],
+    "keys ensure": ["--data-dir", "--keys"],
     "keys list": ["--data-dir", "--json", "--keys"],
     "keys new": ["--data-dir", "--keys", "--name", "role"],
     "keys retire": ["--data-dir", "--keys", "key"],
