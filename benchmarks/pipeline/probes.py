@@ -96,6 +96,12 @@ class Trainer:
         self._pilot.safe_point(self._step)
         self._step += 1
 
+    @property
+    def counted(self) -> list[Probe]:
+        """Those behind the first answer: before it, the policy may not have been the run's yet."""
+        first = min((one.heard for one in self.probes.values() if one.heard), default=0)
+        return [one for one in self.probes.values() if one.logged > first > 0]
+
     def _links(self, run: Teller, settings: Settings) -> Links:
         run_id = run.identity.run_id
         follower = Follower(settings.log_access, run_id, log_in_memory=settings.embedded_broker, since=time.time())
@@ -158,7 +164,7 @@ def probe(settings: Settings, runs: int, seconds: float, out: Path) -> None:
         opened = [stack.enter_context(pilothouse.start_run(f"probe-{n}", settings=settings)) for n in range(runs)]
         trainers = [Trainer(run, settings) for run in opened]
         _train(trainers, seconds)
-    lines = [json.dumps(asdict(one)) for trainer in trainers for one in trainer.probes.values()]
+    lines = [json.dumps(asdict(one)) for trainer in trainers for one in trainer.counted]
     out.write_text("\n".join(lines) + "\n")
 
 
@@ -174,7 +180,7 @@ def _train(trainers: list[Trainer], seconds: float) -> None:
 
 def _waits(trainers: list[Trainer]) -> bool:
     """Whether any has not seen all its answers."""
-    return any(not one.seen for trainer in trainers for one in trainer.probes.values())
+    return any(not one.seen for trainer in trainers for one in trainer.counted)
 
 
 @contextmanager
