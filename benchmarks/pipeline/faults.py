@@ -45,6 +45,8 @@ def killed(broker: str, kafka_home: Path | None) -> Killed:
         os.kill(stack.pids["governor"], signal.SIGKILL)
         until(lambda: not probes.alive, "the probes are through", 180.0)
         told = [json.loads(line) for line in (stack.folder / "probes.jsonl").read_text().splitlines()]
+        if not any(one["heard"] for one in told):
+            raise RuntimeError("no command was heard at all: is this machine too busy?")
         stack.until_quiet(QUIET_SECONDS)
         runs = sorted({one["run_id"] for one in told})
         answered = [one for one in told if one["heard"]]

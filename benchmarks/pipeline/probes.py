@@ -165,7 +165,7 @@ def probe(settings: Settings, runs: int, seconds: float, out: Path) -> None:
         trainers = [Trainer(run, settings) for run in opened]
         _train(trainers, seconds)
     lines = [json.dumps(asdict(one)) for trainer in trainers for one in trainer.counted]
-    out.write_text("\n".join(lines) + "\n")
+    out.write_text("".join(f"{line}\n" for line in lines))
 
 
 def _train(trainers: list[Trainer], seconds: float) -> None:
