@@ -44,6 +44,7 @@ UPCASTS: Upcasts = {
     ("operator_command", 2): dict,
     ("run_assessed", 1): dict,
     ("run_started", 1): dict,
+    ("run_started", 2): dict,
     ("telemetry_gap", 1): dict,
 }
 

@@ -63,13 +63,14 @@ class RunStarted(TrainerFact):
     """Rank 0 begins an attempt: a first start, a restart, or the continuation after a rollback.
 
     `steers` lists the actions this trainer can carry out; nothing else is ever asked of it. `cost_per_hour` is for
-    the whole run, in the currency of the reader. `world_size` ranks are expected to report. `environment` is what the
-    trainer found by itself: command, host, versions, commit, devices, launcher, seeds
+    the whole run, in the currency of the reader. `world_size` ranks are expected to report. `values` are those in force
+    of what may be steered (the learning rate's multiplier, knobs), as far as the trainer knows them. `environment` is
+    what the trainer found by itself: command, host, versions, commit, devices, launcher, seeds
     (`producers.surroundings.environment`). An attempt may be announced again when more is known of it; the last
     announcement counts.
     """
 
-    schema_version: ClassVar[int] = 2
+    schema_version: ClassVar[int] = 3
 
     kind: Literal["run_started"] = "run_started"
     reason: AttemptReason
@@ -89,6 +90,7 @@ class RunStarted(TrainerFact):
     tags: Labels = {}
     links: Labels = {}
     steers: tuple[ActionKind, ...] = ()
+    values: Numbers = {}
 
 
 class StepBatch(TrainerFact):

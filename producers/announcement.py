@@ -3,24 +3,28 @@
 Kept by `producers.run`, which tells it as `RunStarted` on rank 0.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .ranks.context import Identity
 
 
 class Announcement:
-    """The last one. `description` are its fields that hold for all attempts."""
+    """The last one. `description` are its fields that hold for all attempts; `values` says what is in force now of what
+    may be steered.
+    """
 
     def __init__(self, identity: Identity, description: Mapping[str, Any]) -> None:
         self.identity = identity
         self._description = dict(description)
+        self.values: Callable[[], Mapping[str, float]] = dict
         self._attempt: dict[str, Any] = {}
 
     @property
     def fields(self) -> dict[str, Any]:
         """The fields of `RunStarted`."""
-        return {"world_size": self.identity.world_size, **self._attempt, **self._description}
+        about = {"world_size": self.identity.world_size, "values": self.values()}
+        return {**about, **self._attempt, **self._description}
 
     def begin(self, identity: Identity, **attempt: Any) -> None:
         """Another attempt, with the fields that are its own."""

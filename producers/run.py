@@ -11,7 +11,7 @@ import atexit
 import logging
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from itertools import count
 from time import time_ns
@@ -243,8 +243,11 @@ class Run:
         return self.identity
 
     @harmless
-    def steers(self, actions: tuple[ActionKind, ...]) -> None:
-        """What this trainer can carry out; announced again, for the same attempt, if that is news."""
+    def steers(self, actions: tuple[ActionKind, ...], values: Callable[[], Mapping[str, float]] = dict) -> None:
+        """What this trainer can carry out; announced again, for the same attempt, if that is news. `values` says what
+        is in force whenever an attempt is announced.
+        """
+        self._announcement.values = values
         if self._announcement.note("steers", actions):
             self._announce_attempt()
 

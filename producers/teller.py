@@ -1,5 +1,6 @@
 """What steering needs of a run: who we are, and a way to tell. `producers.run.Run` is one; tests bring their own."""
 
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from ..events.actions import ActionKind
@@ -24,8 +25,8 @@ class Teller(Protocol):
     def stage(self, stage: Stage, step: int | None = None) -> None:
         """The job does something else from here on."""
 
-    def steers(self, actions: tuple[ActionKind, ...]) -> None:
-        """What this trainer can carry out."""
+    def steers(self, actions: tuple[ActionKind, ...], values: Callable[[], Mapping[str, float]] = dict) -> None:
+        """What this trainer can carry out, and what says which values are in force whenever an attempt is announced."""
 
     def ending(self, outcome: Outcome) -> None:
         """What to report if the script now ends without an error."""

@@ -232,6 +232,9 @@ def _attempt_of(state: RunState, fact: AnyTelemetry) -> Attempt | None:
 
 def _announce(state: RunState, attempt: Attempt, started: RunStarted) -> None:
     attempt.steers = tuple(dict.fromkeys(started.steers))  # a pilot that is attached later announces the attempt again
+    attempt.values = interventions.known_values(started.values)
+    if attempt is state.current and started.reason != "rollback":
+        state.ledger.learn(attempt.values)
     if attempt.started:
         return
     gathering.start(attempt, started, state.tick)
@@ -339,7 +342,7 @@ def _go_back(state: RunState, old: Attempt | None, new: Attempt, desk: Desk) -> 
     else:
         verification.abandon(state.ledger, "the run was started again", desk)
         # A fresh process multiplies by nothing, and one that goes on from a checkpoint by what stands in there.
-        state.ledger.values = {LR_MULTIPLIER: 1.0} if new.reason == "start" else {}
+        state.ledger.values = ({LR_MULTIPLIER: 1.0} if new.reason == "start" else {}) | new.values
     advice.abandon(state.ledger, "another attempt began", desk)
     for name, _ in verdicts.OF_A_STEP:
         forget(state.conditions[name], "NewAttempt")

@@ -170,7 +170,6 @@ def start(attempt: Attempt, started: RunStarted, tick: int) -> None:
     """RunStarted came: now it is known which ranks to wait for. Beyond `MAX_RANKS` they are heard, and not judged."""
     attempt.started, attempt.started_tick, attempt.reason = True, tick, started.reason
     attempt.first_step, attempt.world_size = started.first_step, min(started.world_size, MAX_RANKS)
-    attempt.steers = tuple(dict.fromkeys(started.steers))
     attempt.judged = started.first_step - 1
     attempt.pending = {step: row for step, row in attempt.pending.items() if step >= started.first_step}
     for rank in [rank for rank in attempt.high if rank >= attempt.world_size]:

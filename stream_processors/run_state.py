@@ -120,6 +120,7 @@ class Attempt(msgspec.Struct):
     first_step: int = 0
     world_size: int = 1
     steers: tuple[str, ...] = ()
+    values: dict[str, float] = {}
     high: dict[int, int] = {}
     lagging: list[int] = []
     watermark: int = -1

@@ -124,13 +124,13 @@ class GovernedRun:
                 self.tell(rank, rank.tell, DataWindowSkipped, step=checkpoint.step, **skipped)
             self.position += action.skip_batches
 
-    def begin_attempt(self, reason: str, attempt_id: str, first_step: int) -> None:
+    def begin_attempt(self, reason: str, attempt_id: str, first_step: int, **announced: Any) -> None:
         self.attempt += 1
         parent = self.ranks[0].attempt_id
         for rank in self.ranks:
             rank.attempt_id, rank.attempt = attempt_id, self.attempt
         self.step = first_step
-        lineage = {"reason": reason, "parent_attempt_id": parent, "first_step": first_step}
+        lineage = {"reason": reason, "parent_attempt_id": parent, "first_step": first_step, **announced}
         self.tell(self.ranks[0], self.ranks[0].started, self.world, **lineage)
 
     def tick(self, count: int = 1) -> "GovernedRun":

@@ -28,9 +28,11 @@ from pilothouse.events.actions import (
     CheckpointRef,
     Pause,
     Resume,
+    Revert,
     Rollback,
     ScaleLr,
     SetClip,
+    SetWeightDecay,
     SkipBatches,
     Stop,
 )
@@ -117,8 +119,13 @@ ORDERS = [
     Order(43, Resume()),  # i-10
     Order(44, CheckpointNow()),  # i-11
     Order(44, ScaleLr(factor=0.5), {"expires_step": 30}),  # i-12: heard after its time
-    # i-13: ordered before the rollback, heard after it; a person's word about the run
-    Order(45, Stop(), {"attempt_id": "attempt-1", "rule": OPERATOR}),
+    Order(45, SetWeightDecay(value=0.25)),  # i-13: applied
+    # i-14: put back; i-15: changed since; i-16: the setter of rank 1 raises while it is put back
+    Order(46, Revert(intervention_id="i-13", values={"weight_decay": 0.01}, left={"weight_decay": 0.25})),
+    Order(46, Revert(intervention_id="i-1", values={"lr_multiplier": 1.0}, left={"lr_multiplier": 0.5})),
+    Order(46, Revert(intervention_id="another process's", values={"clip": 1.5}, left={"clip": 0.5})),
+    # i-17: ordered before the rollback, heard after it; a person's word about the run
+    Order(47, Stop(), {"attempt_id": "attempt-1", "rule": OPERATOR}),
 ]
 
 
@@ -200,7 +207,7 @@ def training(  # noqa: PLR0915  # a training script, as people write them
         signal = pilot.safe_point(step)
         slowest = max(slowest, time.monotonic() - began)
         rows.append([step, pilot.data_position, own_rate, stepped_with[-1], clip.value, pilot.lr_multiplier,
-                     digest(model.module, optimizer), signal.rolled_back_to])  # fmt: skip
+                     digest(model.module, optimizer), signal.rolled_back_to, pilot.knob("weight_decay")])  # fmt: skip
     pilot.close()
     return {"rows": rows, "told": tape.told, "outcome": tape.outcome, "stages": tape.stages, "steers": tape.steerable,
             "over": pilot.steering_over, "slowest": slowest}  # fmt: skip

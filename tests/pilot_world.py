@@ -5,7 +5,7 @@ Used in one process by the unit tests and, as a program, by every rank of the in
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -37,6 +37,7 @@ class Tape:
         self.told: list[ToldFact] = []
         self.stages: list[Stage] = []
         self.steerable: tuple[ActionKind, ...] = ()
+        self.in_force: Callable[[], Mapping[str, float]] = dict
         self.outcome: Outcome = "completed"
         self._numbers = itertools.count(1)
 
@@ -60,8 +61,8 @@ class Tape:
     def stage(self, stage: Stage, step: int | None = None) -> None:  # noqa: ARG002  # a Teller's shape
         self.stages.append(stage)
 
-    def steers(self, actions: tuple[ActionKind, ...]) -> None:
-        self.steerable = actions
+    def steers(self, actions: tuple[ActionKind, ...], values: Callable[[], Mapping[str, float]] = dict) -> None:
+        self.steerable, self.in_force = actions, values
 
     def ending(self, outcome: Outcome) -> None:
         self.outcome = outcome

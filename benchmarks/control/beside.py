@@ -5,7 +5,7 @@ what is decided through the codec and the trainer's own inbox, as on the wire; t
 same training is judged the same on every machine.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pilothouse.events.actions import ActionKind
@@ -61,6 +61,7 @@ class Blocking:
         self._inbox = Inbox(run_id)
         self._numbers: dict[str, int] = {}
         self._steers: tuple[ActionKind, ...] = ()
+        self._values: Callable[[], Mapping[str, float]] = dict
         self._started: dict[str, Any] = {}
         self._logged = 0
         hashed = policy_hash(policy)
@@ -108,8 +109,8 @@ class Blocking:
     def stage(self, stage: Stage, step: int | None = None) -> None:
         self.tell(StageChanged, stage=stage, step=step or 0)
 
-    def steers(self, actions: tuple[ActionKind, ...]) -> None:
-        self._steers = actions
+    def steers(self, actions: tuple[ActionKind, ...], values: Callable[[], Mapping[str, float]] = dict) -> None:
+        self._steers, self._values = actions, values
         self._announce()
 
     def ending(self, outcome: Outcome) -> None: ...
@@ -138,7 +139,8 @@ class Blocking:
         self._announce()
 
     def _announce(self) -> None:
-        self.tell(RunStarted, world_size=self.identity.world_size, steers=self._steers, **self._started)
+        about = {"steers": self._steers, "values": self._values(), **self._started}
+        self.tell(RunStarted, world_size=self.identity.world_size, **about)
 
     def _fact(self, fact: Any, rank: int, **fields: Any) -> AnyInput:
         _, attempt_id, attempt, _, _ = self.identity

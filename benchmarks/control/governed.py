@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
-from pilothouse.events.actions import Action, ActionKind
+from pilothouse.events.actions import Action
 from pilothouse.events.decisions import ConditionChanged, InterventionIssued
 from pilothouse.events.envelope import TrainerFact
 from pilothouse.events.telemetry import InterventionReceipt, Outcome, Stage
@@ -253,7 +253,7 @@ class _Unheard:
         return self.identity
 
     def stage(self, stage: Stage, step: int | None = None) -> None: ...
-    def steers(self, actions: tuple[ActionKind, ...]) -> None: ...
+    def steers(self, *_: object) -> None: ...
     def ending(self, outcome: Outcome) -> None: ...
     def timed(self, loader: Any) -> Any:
         return loader

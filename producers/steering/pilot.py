@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from ...events.actions import ActionKind
+from ...events.actions import LR_MULTIPLIER, QUANTITIES, ActionKind
 from ...events.errors import CheckpointError, RestartRequired, SettingsInvalid
 from ...events.signing import Trust
 from ...events.telemetry import LR_RAMP, RecipeChanged
@@ -34,6 +34,7 @@ from .knobs import Knob, Knobs
 from .learning_rate import LrMultiplier
 from .rollback import Trainer, remembered, restore_latest
 from .safe_point import Links, Steering
+from .undoing import values_of
 
 CLOSE_SECONDS = 3.0
 """How long the end is waited for at most."""
@@ -157,7 +158,7 @@ class Pilot:
         steers = () if self._lonely else self._actuators.steers
         follows = self._trainer.following is not None
         self.steers = tuple(kind for kind in steers if kind in LEFT_TO_PEOPLE) if follows else steers
-        self._run.steers(self.steers)
+        self._run.steers(self.steers, self._in_force)
 
     def data(self, loader: Iterable[Any], fresh: bool = False) -> Iterator[Any]:
         """The batches of one epoch, for a loop whose steps are counted elsewhere: some may be skipped, or it stops."""
@@ -258,6 +259,18 @@ class Pilot:
                 self._links.commands.close(max(0.0, deadline - time.monotonic()))
         except Exception:  # noqa: BLE001  # the run is over either way, and its telemetry must still go out
             logger.exception("pilothouse: steering did not end in order")
+
+    def _in_force(self) -> dict[str, float]:
+        """What may be steered, as it is now; a rate on its way back from a cut is left out. A getter is somebody else's
+        code.
+        """
+        lr = self._trainer.lr
+        stays = lr.ramp is None and lr.learning_rate is not None
+        try:
+            return values_of(self._trainer, [name for name in QUANTITIES if stays or name != LR_MULTIPLIER])
+        except Exception:
+            log.exception("pilothouse: which values are in force is not known: a knob's getter raised")
+            return {}
 
     def _steer(self, step: int) -> None:
         try:

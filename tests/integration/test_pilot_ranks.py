@@ -88,7 +88,7 @@ def row_of(rank: Seen, column: int) -> Callable[[int], Any]:
     return lambda step: next(row[column] for row in rank["rows"] if row[0] == step)
 
 
-@pytest.mark.parametrize("number", [1, 4, 5, 7, 9, 10, 11, 13])
+@pytest.mark.parametrize("number", [1, 4, 5, 7, 9, 10, 11, 13, 14, 17])
 def test_every_rank_applies_it_at_the_same_step_and_says_so_once(ranks: list[Seen], number: int) -> None:
     given = [receipts(rank, f"i-{number}") for rank in ranks]
     assert [[receipt["outcome"] for receipt in mine] for mine in given] == [["applied"]] * WORLD
@@ -187,8 +187,34 @@ def test_a_command_that_is_heard_after_its_time_is_applied_by_nobody(ranks: list
     assert {rank["rows"][-1][5] for rank in ranks} == {0.25}
 
 
+def test_what_is_put_back_is_put_back_by_every_rank_at_the_same_step_to_what_it_was(ranks: list[Seen]) -> None:
+    for rank in ranks:
+        (turned,), (back,) = receipts(rank, "i-13"), receipts(rank, "i-14")
+        assert (turned["before"], turned["after"]) == ({"weight_decay": 0.01}, {"weight_decay": 0.25})
+        assert (back["before"], back["after"]) == (turned["after"], turned["before"])
+        again = next(number for number, row in enumerate(rank["rows"]) if row[7] is not None) + 1
+        decays = {row[0]: row[8] for row in rank["rows"][again:]}
+        assert {decay for step, decay in decays.items() if turned["step"] <= step < back["step"]} == {0.25}
+        assert {decay for step, decay in decays.items() if step >= back["step"]} == {0.01}
+
+
+def test_what_was_changed_since_is_put_back_by_nobody(ranks: list[Seen]) -> None:
+    (receipt,) = receipts(ranks[0], "i-15")
+    assert receipt["outcome"] == "rejected"
+    assert receipt["reason"].startswith("Changed: lr_multiplier is 0.25, and was left at 0.5")
+    assert not any(receipts(rank, "i-15") for rank in ranks[1:])
+
+
+def test_a_setter_that_raises_on_one_rank_while_it_is_put_back_is_undone_on_all(ranks: list[Seen]) -> None:
+    for rank in ranks:
+        (receipt,) = receipts(rank, "i-16")
+        assert receipt["outcome"] == "failed"
+        assert receipt["reason"] == "RuntimeError: the optimizer has no such option (rank 1)"
+        assert row_of(rank, 4)(receipt["step"]) == 0.5
+
+
 def test_a_persons_stop_that_a_rollback_overtook_still_stops_every_rank(ranks: list[Seen]) -> None:
-    given = [receipts(rank, "i-13")[0] for rank in ranks]
+    given = [receipts(rank, "i-17")[0] for rank in ranks]
     assert [receipt["outcome"] for receipt in given] == ["applied"] * WORLD
     assert len({receipt["attempt_id"] for receipt in given} - {"attempt-1"}) == 1
 
@@ -201,7 +227,7 @@ def test_a_pause_holds_all_ranks_and_resume_lets_them_go_at_the_step_where_they_
 
 
 def test_a_stop_ends_the_loop_of_every_rank_at_the_same_step_with_a_last_checkpoint(ranks: list[Seen]) -> None:
-    agreed = receipts(ranks[0], "i-13")[0]["step"]
+    agreed = receipts(ranks[0], "i-17")[0]["step"]
     assert [rank["rows"][-1][0] for rank in ranks] == [agreed] * WORLD
     assert [rank["outcome"] for rank in ranks] == ["stopped"] * WORLD
     assert told(ranks[0], "checkpoint_saved")[-1]["step"] == agreed
@@ -227,7 +253,7 @@ def test_ranks_that_follow_what_was_applied_train_the_same_run_bit_for_bit(ranks
         assert again["outcome"] == "stopped"
 
 
-@pytest.mark.parametrize("number", [1, 4, 5, 7, 11, 13])
+@pytest.mark.parametrize("number", [1, 4, 5, 7, 11, 13, 14, 17])
 def test_what_is_followed_is_answered_by_every_rank_at_the_same_step(ranks: list[Seen], number: int) -> None:
     for rank in ranks:
         (first,), (second,) = receipts(rank, f"i-{number}"), receipts(rank["followed"], f"i-{number}")

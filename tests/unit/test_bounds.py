@@ -1,5 +1,6 @@
 """Between which values an action may leave what it changes: at load, when deciding, and (the trainer) when applying."""
 
+import math
 from typing import Any, get_args
 
 import pytest
@@ -100,6 +101,23 @@ def test_after_a_restart_nothing_is_known_of_the_values() -> None:
     assert run.state.ledger.values == {}
     run.train(2)
     assert life(run)[-2:] == ["proposed", "issued"]
+
+
+def test_after_a_restart_the_values_are_those_that_the_trainer_says() -> None:
+    run = running(policy(rule(CLIP, more=OFTEN)), 10, obeys=True, values={"lr_multiplier": 1.0, "clip": 5.0})
+    run.begin_attempt(
+        "restart", "again", 5, values={"lr_multiplier": 0.5, "clip": 1.0, "another": 3.0, "dropout": math.nan}
+    )
+    assert run.state.ledger.values == {"lr_multiplier": 0.5, "clip": 1.0}
+    run.train(2)
+    assert life(run)[-2:] == ["proposed", "declined"], "it would change nothing"
+
+
+def test_a_pilot_that_is_made_later_says_what_is_in_force_too() -> None:
+    run = running(policy(rule(CLIP)), 0)
+    run.tell(run.ranks[0], run.ranks[0].started, 1, values={"clip": 1.0})
+    assert run.state.ledger.values == {"lr_multiplier": 1.0, "clip": 1.0}
+    assert life(run.train(1)) == ["proposed", "declined"]
 
 
 def test_all_rules_together_act_no_more_often_than_the_policys_limit_allows() -> None:

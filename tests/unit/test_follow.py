@@ -79,8 +79,8 @@ class GovernedTape(Tape):
         self._say(RunStarted, reason=reason, first_step=first_step, world_size=1, steers=self.steerable)
         return begun
 
-    def steers(self, actions: Any) -> None:
-        super().steers(actions)
+    def steers(self, actions: Any, values: Any = dict) -> None:
+        super().steers(actions, values)
         self._say(RunStarted, reason="start", first_step=0, world_size=1, steers=actions)
 
     def log(self, step: int, **metrics: float) -> None:

@@ -204,6 +204,7 @@ def test_a_fresh_process_goes_on_where_the_newest_checkpoint_stands(tmp_path: Pa
     assert second.pilot.restore_latest() == 20
     assert second.train(23).seen == [(21, 21), (22, 22)]
     assert second.pilot.lr_multiplier == 0.5
+    assert second.tape.in_force() == {"lr_multiplier": 0.5, "clip": 1.0, "weight_decay": 0.0, "dropout": 0.5}
     (begun,) = second.tape.of("attempt")
     assert begun == {"reason": "restart", "first_step": 21, "parent": first.tape.identity.attempt_id}
 
