@@ -268,8 +268,8 @@ class Pilot:
         stays = lr.ramp is None and lr.learning_rate is not None
         try:
             return values_of(self._trainer, [name for name in QUANTITIES if stays or name != LR_MULTIPLIER])
-        except Exception:
-            log.exception("pilothouse: which values are in force is not known: a knob's getter raised")
+        except Exception:  # noqa: BLE001  # whatever a knob of the script raises
+            logger.exception("pilothouse: which values are in force is not known: a knob's getter raised")
             return {}
 
     def _steer(self, step: int) -> None:
