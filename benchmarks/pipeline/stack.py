@@ -13,6 +13,7 @@ from typing import Any
 
 from pilothouse.cli.children import Child
 from pilothouse.cli.demo.stack import COMMAND, DemoStack
+from pilothouse.cli.key_files import KEYS, private_file
 from pilothouse.cli.replay_command import account_of, proved
 from pilothouse.cli.stack_file import told_by_stack
 
@@ -62,7 +63,9 @@ class FullStack(DemoStack):
         """A member of the same group, in a slot of its own."""
         child = Child(f"governor-{slot}", self.folder / f"governor-{slot}.log")
         self._beside.append(child)
-        child.start([*COMMAND, "worker", "governor"], {**self.environ, "PILOTHOUSE_SLOT": slot})
+        own_key = str(self.data_dir / KEYS / private_file("governor"))
+        environ = {**self.environ, "PILOTHOUSE_SLOT": slot, "PILOTHOUSE_SIGNING_KEY_FILE": own_key}
+        child.start([*COMMAND, "worker", "governor"], environ)
         return child
 
     def health(self, role: str, slot: str = "0") -> dict[str, Any]:
