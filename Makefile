@@ -18,7 +18,7 @@ SPREAD := -n 3 --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-clients check chaos gameday bench-quiet bench-idle bench-core bench-control bench-detection bench-detection-choice bench-pipeline bench-sdk bench-sdk-failures bench-storage format setup clean
+.PHONY: help demo test test-clients check fuzz chaos gameday bench-quiet bench-idle bench-core bench-control bench-detection bench-detection-choice bench-pipeline bench-sdk bench-sdk-failures bench-storage format setup clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*##  *(.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name what; do \
@@ -43,6 +43,9 @@ test-clients: $(STAMP)  ## other languages' clients against the embedded archive
 	  echo "the JavaScript client could not be installed by npm" >&2
 	PILOTHOUSE_TEST_JS="$$(test -d build/clients/node_modules/@clickhouse/client && echo build/clients)" \
 	  $(BIN)/pytest tests/integration/test_foreign_clients.py $(ARGS)
+
+fuzz: $(STAMP)  ## any input at every door for long: codec, policies, imports, endpoint, API, command line (FUZZ_EXAMPLES=2000)
+	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-2000} $(BIN)/pytest -m fuzz --timeout 7200 $(ARGS)
 
 chaos: $(STAMP)  ## every part of a stack dies, freezes, lies or is cut off: a row each in build/chaos.json
 	@rm -f build/chaos.json

@@ -101,22 +101,23 @@ def _refuse_taken(target: Path) -> None:
 
     if target.exists() or target.is_symlink():
         raise UserMistake(f"{target} is there already: a backup makes its own folder; name another")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserMistake(f"{target.parent} cannot be made: {error}") from error
 
 
 def _backed_up(archive: "Archive", name: str, target: Path) -> "Manifest":
     """The folder is the engine's until it is complete, then it is moved and sealed."""
     from importlib.metadata import version
 
+    from ..events.errors import UserMistake
     from ..storage import backup as engine
     from ..storage.backup_files import Manifest, contents, seal
     from ..storage.named import ask
     from .stack_file import read_epoch
 
     made = archive.settings.data_dir / "archive" / engine.BACKUPS / name
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserMistake(f"{target.parent} cannot be made: {error}") from error
     try:
         engine.take(archive.client, name)
         shutil.move(made, target)

@@ -16,6 +16,8 @@ from ..governance.applies_to import AppliesTo, chosen, clashes, subject_of
 from ..governance.policy import decoded, default_policy_text, load_policy, policy_hash, read_policy, told
 
 SUFFIXES = (".yaml", ".yml")
+MOST_BYTES = 1024**2
+"""Of a policy file. What travels in the log is smaller still."""
 
 
 class PolicyText(NamedTuple):
@@ -108,7 +110,11 @@ def text_of(file: Path) -> str:
         PolicyInvalid: it cannot be read.
     """
     try:
-        return decoded(file.read_bytes())
+        with file.open("rb") as opened:
+            body = opened.read(MOST_BYTES + 1)
+        if len(body) > MOST_BYTES:
+            raise PolicyInvalid(f"it has more than {MOST_BYTES} bytes")
+        return decoded(body)
     except OSError as error:
         raise PolicyInvalid(f"{file} cannot be read: {error.strerror or error}") from error
     except PolicyInvalid as error:

@@ -30,6 +30,9 @@ LEVELS = ("unit", "property", "contract", "replay", "integration", "chaos", "acc
 settings.register_profile("laptop", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "laptop")
+if os.environ.get("FUZZ_EXAMPLES"):  # `make fuzz`: as many of each, and other ones each time
+    settings.register_profile("fuzz", deadline=None, print_blob=True, max_examples=int(os.environ["FUZZ_EXAMPLES"]))
+    settings.load_profile("fuzz")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -30,6 +30,7 @@ LINE_BYTES = 16 * 1024**2
 LOOK_LINES = 100
 """So many lines of JSON may stand before the first that has a step: configuration, a greeting."""
 YAML_BYTES = 1024**2
+YAML_VALUES = 20_000
 
 
 class Line(NamedTuple):
@@ -233,4 +234,19 @@ def _hyperparameters(file: Path) -> dict[str, Any]:
         return {}
     except yaml.YAMLError:  # an object of the script's own, which nobody else can make again
         return {}
-    return {str(name): value for name, value in found.items()} if isinstance(found, dict) else {}
+    return {str(name): value for name, value in found.items()} if isinstance(found, dict) and _is_small(found) else {}
+
+
+def _is_small(found: object) -> bool:
+    """Whether there is as little in it as there seems: a few lines of aliases stand for billions of values, or go
+    round in a circle."""
+    waiting = [found]
+    for _ in range(YAML_VALUES):
+        if not waiting:
+            return True
+        match waiting.pop():
+            case dict() as members:
+                waiting += [*members.keys(), *members.values()]
+            case list() | tuple() | set() as items:
+                waiting += items
+    return False

@@ -1,6 +1,7 @@
 from datetime import UTC
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +19,8 @@ from pilothouse.events.telemetry import RunStarted
 from pilothouse.events.topics import partition_key
 from pilothouse.events.union import KINDS, AnyEvent
 from pilothouse.tests.event_strategies import event, events
+
+pytestmark = pytest.mark.fuzz
 
 KIND_NAMES = st.sampled_from([name.encode() for name in KINDS])
 HEADER_NAMES = st.sampled_from([KIND_HEADER, SCHEMA_HEADER, "ph-signature", "other"]) | st.text(max_size=5)

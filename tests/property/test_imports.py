@@ -3,7 +3,8 @@
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from hypothesis import example, given, settings
+import pytest
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pilothouse.events.codec import decode, encode
@@ -16,7 +17,10 @@ from pilothouse.storage.imports import wire
 from pilothouse.storage.imports.finding import find
 from pilothouse.storage.imports.source import MAX_MICROS, MAX_STEP, Item, Said
 from pilothouse.storage.imports.survey import survey
+from pilothouse.tests.fuzzing import examples
 from pilothouse.tests.scripted_log import BEGAN, ScriptedLog, history_of
+
+pytestmark = pytest.mark.fuzz
 
 LOGS = Path(__file__).parents[1] / "logs_of_others"
 WANDB = (LOGS / "wandb" / "run-well0001.wandb").read_bytes()
@@ -28,7 +32,7 @@ times = st.integers(BEGAN, BEGAN + 10**8) | st.sampled_from([0, BEGAN + 10**11, 
 items = st.builds(Item, times, steps | st.none(), st.dictionaries(names, st.floats(), min_size=1, max_size=3))
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(st.lists(items, min_size=1, max_size=8), st.sampled_from(["wall", "none"]), st.sampled_from(["", "lost"]))
 def test_whatever_a_log_says_is_told_judged_and_ended(listed: list[Item], clock: str, outcome: str) -> None:
     if clock == "none":
@@ -48,7 +52,7 @@ def test_whatever_a_log_says_is_told_judged_and_ended(listed: list[Item], clock:
     assert [event.phase for event in told if isinstance(event, PhaseChanged)][-1] == "Ended"
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(st.lists(items, min_size=1, max_size=12))
 def test_every_value_of_a_step_is_told_once_and_in_its_order(listed: list[Item]) -> None:
     listed = [
@@ -83,7 +87,7 @@ def outcome_of(name: str, content: bytes) -> str:
         return "refused" if found.refused else "read"
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(
     st.sampled_from(["log.csv", "log.jsonl", "trainer_state.json", "run-x.wandb", "mlflow.db", "log"]),
     st.binary(max_size=200),
@@ -98,7 +102,7 @@ def test_any_bytes_are_read_or_refused(name: str, content: bytes) -> None:
     assert outcome_of(name, content).startswith(("read", "refused"))
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(st.sampled_from([("run-well0001.wandb", WANDB), ("events.out.tfevents.1.host", EVENTS)]), st.data())
 def test_a_damaged_log_is_read_up_to_its_end_or_refused(log: tuple[str, bytes], data: st.DataObject) -> None:
     name, content = log

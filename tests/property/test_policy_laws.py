@@ -4,8 +4,9 @@ import time
 from contextlib import suppress
 from random import Random
 
+import pytest
 import yaml
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pilothouse.events.actions import Notify, Rollback, ScaleLr, SetClip, SkipBatches, Stop
@@ -26,6 +27,9 @@ from pilothouse.governance.policy import (
     read_policy,
 )
 from pilothouse.governance.trials import Expectation, Trial
+from pilothouse.tests.fuzzing import examples
+
+pytestmark = pytest.mark.fuzz
 
 SECONDS = 5.0
 """What a policy takes takes tens of milliseconds; a blow-up takes minutes, and this machine may be busy."""
@@ -60,7 +64,7 @@ def answers(text: str) -> None:
     assert time.process_time() - began < SECONDS
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(st.text(max_size=80) | SNIPPETS | mutated(default_policy_text()))
 @example("[" * MAX_POLICY_BYTES)
 @example("{? " * 10_000)
@@ -77,7 +81,7 @@ def test_any_text_is_a_policy_or_a_list_of_mistakes(text: str) -> None:
     answers(text)
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(PLAIN | st.fixed_dictionaries({"name": PLAIN, "rules": st.lists(st.dictionaries(WORDS, PLAIN)), "tests": PLAIN}))
 def test_any_yaml_is_a_policy_or_a_list_of_mistakes(value: object) -> None:
     answers(yaml.safe_dump(value))
@@ -89,7 +93,7 @@ def test_any_bytes_are_a_text_or_not_a_policy(body: bytes) -> None:
         assert isinstance(load_policy(decoded(body)), Policy)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(st.text(max_size=60) | SNIPPETS)
 def test_any_expression_is_right_or_its_slips_have_places(expression: str) -> None:
     assert all(0 <= slip.offset <= len(expression) and slip.message for slip in slips(expression))
@@ -159,7 +163,7 @@ POLICIES = st.builds(
 )
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(POLICIES)
 @example(Policy(name="p", description="a\x85b\u2028c\ud7ff: #", rules=()))
 def test_a_policy_that_is_written_out_and_read_again_is_the_same(policy: Policy) -> None:
@@ -173,7 +177,7 @@ SUBJECTS = st.builds(
 )
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(st.lists(APPLIES, min_size=2, max_size=5), SUBJECTS, st.randoms(use_true_random=False))
 def test_of_policies_without_a_tie_one_governs_a_run_in_whatever_order_they_are_read(
     policies: list[AppliesTo], subject: Subject, random: Random
