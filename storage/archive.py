@@ -7,13 +7,13 @@ says why).
 """
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..events.errors import ArchiveUnavailable
+from . import step_block
 from .connect import error_code, in_our_words
-from .native import native_block
-from .rows import STEP_LOG, Archived, Row, Rows, rows_of
+from .rows import Archived, Rows, rows_of
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -28,10 +28,6 @@ lose."""
 
 UNWRITABLE = (struct.error, TypeError, ValueError, OverflowError, AttributeError)
 """What building a native block raises on a value that its column cannot hold."""
-
-
-REQUEST_VALUES = 2_000_000
-"""Logged values in one request, about: some 50 MB, of which a server takes several times as much."""
 
 
 class Poison(NamedTuple):
@@ -79,32 +75,11 @@ class Archive:
 
     def _write(self, rows: Rows) -> None:
         for table, lines in rows.by_table():
-            if table is STEP_LOG:
-                self._write_steps(lines)
-            else:
-                self._client.insert(
-                    table.name, lines, column_names=list(table.columns), column_type_names=list(table.columns.values())
-                )
-
-    def _write_steps(self, lines: list[Row]) -> None:
-        for some in _pieces(lines):
-            block = native_block(STEP_LOG.columns, some)
-            self._client.raw_insert(STEP_LOG.name, list(STEP_LOG.columns), block, fmt="Native")
-
-
-def _pieces(lines: list[Row]) -> Iterator[list[Row]]:
-    """Rows for one request each."""
-    bits = list(STEP_LOG.columns).index("bits")
-    piece: list[Row] = []
-    values = 0
-    for line in lines:
-        piece.append(line)
-        values += 1 + len(line[bits])
-        if values >= REQUEST_VALUES:
-            yield piece
-            piece, values = [], 0
-    if piece:
-        yield piece
+            self._client.insert(
+                table.name, lines, column_names=list(table.columns), column_type_names=list(table.columns.values())
+            )
+        for block in rows.steps:
+            self._client.raw_insert(step_block.NAME, list(step_block.COLUMNS), block.native(), fmt="Native")
 
 
 def _unavailable(error: "Error") -> ArchiveUnavailable:

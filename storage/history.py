@@ -24,7 +24,7 @@ from ..events.union import KINDS, AnyDecision, AnyInput, Record
 from .connect import refusals
 from .imports.telling import PARTITION as IMPORTED
 from .named import Row, ask, statements
-from .rows import StepColumn, batch_of
+from .step_columns import StepColumn, batch_of
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client

@@ -1,9 +1,7 @@
-"""ClickHouse's Native format, as far as the archive's own columns need it: a block of rows as bytes. Pure.
+"""ClickHouse's Native format, as far as the archive's own columns need it: a block of columns as bytes. Pure.
 
-`archive` sends steps this way. The driver's own writer packs every element of every array by itself, which for steps is
-nearly all the time an insert takes; here an array that is the neighbour's as well is copied, and one of doubles' bits
-is bytes already. (Format: https://clickhouse.com/docs/interfaces/formats/Native; LowCardinality is sent as what it
-holds, and the server takes it in.)
+`step_block` sends steps this way. (Format: https://clickhouse.com/docs/interfaces/formats/Native; LowCardinality is
+sent as what it holds, and the server takes it in.)
 """
 
 import sys
@@ -12,61 +10,59 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 CODES = {"Int32": "i", "Int64": "q", "UInt16": "H", "UInt32": "I", "UInt64": "Q"}
-ARRAY, WORD, TIME = "Array(", "LowCardinality(", "DateTime64("
+WORD, TIME = "LowCardinality(", "DateTime64("
 
 
-def native_block(columns: Mapping[str, str], rows: Sequence[Sequence[Any]]) -> bytes:
-    """The rows as one block; `columns` are their names and types, in order.
+class Arrays:
+    """A column of arrays: where each ends, and all their elements as bytes."""
+
+    def __init__(self) -> None:
+        self.ends = array("Q")
+        self.data = bytearray()
+        self._end = 0
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def extend(self, length: int, count: int, elements: bytes) -> None:
+        """So many arrays more, each of so many elements; `elements` are all of theirs, `packed`."""
+        end, self._end = self._end, self._end + length * count
+        self.ends.extend(range(end + length, self._end + 1, length) if length else [end] * count)
+        self.data += elements
+
+
+def native_block(kinds: Mapping[str, str], columns: Mapping[str, Sequence[Any] | Arrays]) -> bytes:
+    """The columns as one block; `kinds` are their types, in the order in which they are sent.
 
     Raises:
         OverflowError, TypeError, UnicodeEncodeError: a value does not fit its column.
     """
-    parts = [_length(len(columns)), _length(len(rows))]
-    for index, (name, kind) in enumerate(columns.items()):
+    parts = [_length(len(kinds)), _length(len(next(iter(columns.values()))))]
+    for name, kind in kinds.items():
         sent = kind.removeprefix(WORD).removesuffix(")") if kind.startswith(WORD) else kind
-        parts += [_text(name), _text(sent), _data(sent, [row[index] for row in rows])]
+        parts += [_text(name), _text(sent), *_data(sent, columns[name])]
     return b"".join(parts)
 
 
-def _data(kind: str, values: Sequence[Any]) -> bytes:
+def packed(values: "array[Any]") -> bytes:
+    """The elements as they are sent: least byte first."""
+    if sys.byteorder == "big":
+        values = values[:]
+        values.byteswap()
+    return values.tobytes()
+
+
+def _data(kind: str, column: Sequence[Any] | Arrays) -> Iterable[bytes | bytearray]:
+    if isinstance(column, Arrays):
+        return packed(column.ends), column.data
     if kind == "String":
-        return _texts(values)
-    if kind.startswith(ARRAY):
-        return _arrays(kind.removeprefix(ARRAY).removesuffix(")"), values)
-    return _bytes(array(_code(kind), values))
+        return (_texts(column),)
+    return (packed(array("q" if kind.startswith(TIME) else CODES[kind], column)),)
 
 
 def _texts(values: Iterable[str]) -> bytes:
     told: dict[str, bytes] = {}
     return b"".join([told.get(value) or told.setdefault(value, _text(value)) for value in values])
-
-
-def _arrays(element: str, values: Iterable[Sequence[Any]]) -> bytes:
-    """The ends of all arrays, then all their elements."""
-    code = _code(element)
-    ends, data = array("Q"), bytearray()
-    end = 0
-    last: Sequence[Any] = ()
-    written = b""
-    for each in values:
-        if each is not last:
-            written = _bytes(each if isinstance(each, array) and each.typecode == code else array(code, each))
-            last = each
-        data += written
-        end += len(each)
-        ends.append(end)
-    return _bytes(ends) + bytes(data)
-
-
-def _code(kind: str) -> str:
-    return "q" if kind.startswith(TIME) else CODES[kind]
-
-
-def _bytes(values: "array[Any]") -> bytes:
-    if sys.byteorder == "big":
-        values = values[:]
-        values.byteswap()
-    return values.tobytes()
 
 
 def _text(value: str) -> bytes:
