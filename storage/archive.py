@@ -10,10 +10,11 @@ import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..events.errors import ArchiveUnavailable
+from ..events.errors import ArchiveUnavailable, QueryRefused, StackNotRunning
 from . import step_block
 from .connect import error_code, in_our_words
 from .rows import Archived, Rows, rows_of
+from .stretches import Stretches
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -42,6 +43,7 @@ class Archive:
 
     def __init__(self, client: "Client") -> None:
         self._client = client
+        self._stretches = Stretches(client)
 
     def insert(self, records: Sequence[Archived]) -> tuple[Poison, ...]:
         """Writes all of them but those it returns, which are for the dead-letter topic.
@@ -49,13 +51,22 @@ class Archive:
         Raises:
             ArchiveUnavailable: it is not known what was written; insert the same records again.
         """
+        poisons = self._insert(records)
+        poisoned = {id(poison.record.event) for poison in poisons}
+        try:
+            self._stretches.take(record.event for record in records if id(record.event) not in poisoned)
+        except (QueryRefused, StackNotRunning) as error:
+            raise ArchiveUnavailable(f"the archive sums up no steps now: {error}") from error
+        return poisons
+
+    def _insert(self, records: Sequence[Archived]) -> tuple[Poison, ...]:
         fault = self._try(records)
         if fault is None:
             return ()
         if len(records) == 1:
             return (Poison(records[0], fault),)
         middle = len(records) // 2
-        return self.insert(records[:middle]) + self.insert(records[middle:])
+        return self._insert(records[:middle]) + self._insert(records[middle:])
 
     def _try(self, records: Sequence[Archived]) -> str | None:
         """None when all is written, else what is wrong with these records."""

@@ -1,10 +1,11 @@
 """The file of `pilothouse export`: one run with all that was told and decided of it, to be kept, sent and read.
 
 A zip of four members. `manifest.json` says what it is; `events.jsonl` holds facts and decisions, one object a line,
-`steps.parquet` what was logged of steps, one value a row, `ticks.parquet` the clock. Places in the log of the stack
-mean nothing elsewhere, so records are numbered anew from 0, in the order in which they were judged, and the decisions
-of the run from 0 as well; a decision's `basis` names the record it was made on by its new number. All else is as it
-was, to the last bit. `portable_writing` writes it, `portable_reading` reads it and believes nothing.
+`steps.parquet` what was logged of steps, one metric of one batch a row (`step_columns`), `ticks.parquet` the clock.
+Places in the log of the stack mean nothing elsewhere, so records are numbered anew from 0, in the order in which they
+were judged, and the decisions of the run from 0 as well; a decision's `basis` names the record it was made on by its
+new number. All else is as it was, to the last bit. `portable_writing` writes it, `portable_reading` reads it and
+believes nothing.
 """
 
 from hashlib import sha256
@@ -17,7 +18,7 @@ from ..events.envelope import LogPlace
 from ..events.telemetry import StepBatch
 from ..events.union import AnyDecision, AnyInput
 from .imports.telling import PARTITION
-from .step_rows import StepRow, step_rows
+from .step_columns import Column, columns_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,10 +33,10 @@ Amount = Annotated[int, Field(ge=0, lt=2**40)]
 
 STEP_COLUMNS = (
     {"offset": "uint64", "attempt_id": "string", "attempt": "int64", "rank": "int32", "writer_id": "string"}
-    | {"seq": "uint64", "batch_at": "int64", "row_index": "uint16", "column_index": "uint16", "metric": "string"}
-    | {"step": "int64", "at": "int64", "value": "float64", "logged": "bool_"}
+    | {"seq": "uint64", "batch_at": "int64", "column_index": "uint16", "metric": "string", "rows": "list_(uint16)"}
+    | {"steps": "list_(int64)", "times": "list_(int64)", "values": "list_(float64)"}
 )
-"""By name, pyarrow's types: those of `StepRow`, with one offset for its place. Times are microseconds."""
+"""By name, pyarrow's types: those of `StepColumn`, with one offset for its place. Times are microseconds."""
 TICK_COLUMNS = {"offset": "uint64", "partition": "uint32", "writer_id": "string", "seq": "uint64", "at": "int64"}
 
 
@@ -82,11 +83,22 @@ def schema(columns: dict[str, str]) -> "pa.Schema":
     """Arrow's, from ours."""
     import pyarrow as pa
 
-    return pa.schema([pa.field(name, getattr(pa, kind)(), nullable=False) for name, kind in columns.items()])
+    def kind(name: str) -> "pa.DataType":
+        if name.startswith("list_("):
+            return pa.list_(pa.field("element", kind(name[6:-1]), nullable=False))
+        return getattr(pa, name)()
+
+    return pa.schema([pa.field(name, kind(told), nullable=False) for name, told in columns.items()])
 
 
 def step_columns(batch: StepBatch, offset: int) -> list[list[Any]]:
-    """A batch as columns of `steps.parquet`: a row per value, less what every row of the file shares."""
-    places = [StepRow._fields.index({"offset": "log_offset"}.get(name, name)) for name in STEP_COLUMNS]
-    rows = list(step_rows(batch, place(offset)))
-    return [[row[index] for row in rows] for index in places]
+    """A batch as columns of `steps.parquet`, less what every row of the file shares."""
+    rows = [_row(batch, column, offset) for column in columns_of(batch)]
+    return [list(values) for values in zip(*rows, strict=True)]
+
+
+def _row(batch: StepBatch, column: Column, offset: int) -> tuple[Any, ...]:
+    kept = column.rows or range(len(column.values))
+    head = (offset, batch.attempt_id, batch.attempt, batch.rank, batch.writer_id, batch.seq, batch.at)
+    steps, times = [batch.steps[row] for row in kept], [batch.times[row] for row in kept]
+    return (*head, column.index, column.metric, list(column.rows), steps, times, column.values.tolist())

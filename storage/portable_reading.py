@@ -45,7 +45,7 @@ from .portable_format import (
     schema,
 )
 from .rows import Archived
-from .step_rows import StepRow, step_batch
+from .step_columns import StepColumn, batch_of
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
@@ -59,7 +59,8 @@ ROWS_A_BYTE = 100
 SMALL = 100_000
 """Rows, and bytes, that are harmless whatever the ratio."""
 GROUP_BYTES = 1024**3
-PIECE_ROWS = 20_000
+GROUP_VALUES = 8_000_000
+PIECE_ROWS = 500
 
 Seen = Callable[[int], None]
 
@@ -252,16 +253,18 @@ class Portable:
         if found.names != wanted.names or found.types != wanted.types:
             raise self._refused(f"{name} has other columns than an export's")
         for number in range(told.num_row_groups):
-            if told.row_group(number).total_byte_size > GROUP_BYTES:
+            group = told.row_group(number)
+            values = max((group.column(column).num_values for column in range(group.num_columns)), default=0)
+            if group.total_byte_size > GROUP_BYTES or values > GROUP_VALUES:
                 raise self._refused(f"{name} would take more memory than is believed")
 
     def _batches(self, table: "pq.ParquetFile") -> Iterator[_Told]:
         for offset, rows in groupby(_rows(table), key=lambda row: row["offset"]):
             try:
-                batch = step_batch(self.manifest.run_id, [_step_row(row) for row in rows])
+                batch = batch_of(self.manifest.run_id, [_step_column(row) for row in rows])
             except ValidationError as error:
                 raise self._refused(f"{STEPS}: record {offset}: {first_fault(error)}") from error
-            except (KeyError, IndexError) as error:
+            except (LookupError, ValueError) as error:
                 raise self._refused(f"{STEPS}: record {offset} is no batch of steps") from error
             yield _Told(LOG, offset, batch)
 
@@ -287,9 +290,9 @@ def _rows(table: "pq.ParquetFile") -> Iterator[dict[str, Any]]:
         yield from piece.to_pylist()
 
 
-def _step_row(row: dict[str, Any]) -> StepRow:
+def _step_column(row: dict[str, Any]) -> StepColumn:
     offset = row.pop("offset")
-    return StepRow(*place(offset), **row)
+    return StepColumn(*place(offset), **row)
 
 
 def _basis(told: _Told) -> int:

@@ -41,7 +41,8 @@ from .queries import known_run
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
 
-GROUP_ROWS = 100_000
+GROUP_WEIGHT = 1_000_000
+"""Values in a group of rows of a Parquet file, about."""
 LONG_AGO = (1980, 1, 1, 0, 0, 0)
 """The zip's time of every member: when it was written is no part of a run."""
 
@@ -57,7 +58,7 @@ class Members(NamedTuple):
 
 
 class _Table:
-    """A Parquet file that grows by groups of rows."""
+    """A Parquet file that grows by groups of rows, of some `GROUP_WEIGHT` values each."""
 
     def __init__(self, path: Path, columns: dict[str, str]) -> None:
         import pyarrow.parquet as pq
@@ -66,11 +67,13 @@ class _Table:
         self._schema = schema(columns)
         self._writer = pq.ParquetWriter(path, self._schema, compression="zstd", version="2.6", store_schema=False)
         self._waiting: list[list[Any]] = [[] for _ in columns]
+        self._weight = 0
 
-    def add(self, columns: list[list[Any]]) -> None:
+    def add(self, columns: list[list[Any]], weight: int) -> None:
         for waiting, more in zip(self._waiting, columns, strict=True):
             waiting.extend(more)
-        if len(self._waiting[0]) >= GROUP_ROWS:
+        self._weight += weight
+        if self._weight >= GROUP_WEIGHT:
             self._flush()
 
     def close(self) -> None:
@@ -84,7 +87,7 @@ class _Table:
             self.rows += len(self._waiting[0])
             arrays = [pa.array(column, field.type) for column, field in zip(self._waiting, self._schema, strict=True)]
             self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
-            self._waiting = [[] for _ in self._waiting]
+            self._waiting, self._weight = [[] for _ in self._waiting], 0
 
 
 def export_run(
@@ -167,9 +170,9 @@ def _write_members(client: "Client", run_id: str, folder: Path, seen: Seen) -> M
 def _write(members: Members, part: str, offset: int, event: AnyInput | AnyDecision) -> None:
     match event:
         case StepBatch() as batch:
-            members.steps.add(step_columns(batch, offset))
+            members.steps.add(step_columns(batch, offset), (1 + len(batch.steps)) * len(batch.metrics))
         case Tick() as tick:
-            members.ticks.add([[offset], [tick.partition], [tick.writer_id], [tick.seq], [tick.at]])
+            members.ticks.add([[offset], [tick.partition], [tick.writer_id], [tick.seq], [tick.at]], 1)
         case other:
             members.events.write(f'{{"part":"{part}","offset":{offset},"event":{to_json(other)}}}\n')
 

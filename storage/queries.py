@@ -15,6 +15,7 @@ from ..events.envelope import LogPlace
 from ..events.errors import QueryRefused, UnknownRun
 from ..events.topics import CONTROL, TELEMETRY
 from .connect import refusals
+from .curves import EVERY_RANK, curves
 from .named import Row, ask
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def metrics_of(client: "Client", run_id: str) -> list[Row]:
 def series_of(client: "Client", run_id: str, metric: str, *, rank: int | None = None, points: int = 500) -> list[Row]:
     """A metric over steps, in about `points` intervals for each attempt and rank (`rank` None: every rank)."""
     known_run(client, run_id)
-    return ask(client, "series", run=run_id, metric=metric, rank=-1 if rank is None else rank, points=max(points, 1))
+    return curves(client, run_id, [metric], points, EVERY_RANK if rank is None else rank)
 
 
 def log_lines_of(

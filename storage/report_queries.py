@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..events.errors import QueryRefused
 from .connect import UNKNOWN_TABLE
+from .curves import curves
 from .named import Row, ask
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ RUNS_TO_COMPARE = 5_000
 def curves_of(client: "Client", run_id: str, metrics: Sequence[str], points: int = 400) -> list[Row]:
     """Metrics over steps in about `points` intervals for each attempt: mean, least and greatest of the finite values of
     all ranks, and when each interval began."""
-    return ask(client, "curves", run=run_id, metrics=list(metrics), points=max(1, points)) if metrics else []
+    return curves(client, run_id, metrics, points) if metrics else []
 
 
 def attempt_spans(client: "Client", run_id: str) -> list[Row]:

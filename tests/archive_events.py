@@ -1,7 +1,9 @@
 """Events for the archive's tests: one run's story that touches every view, and records of every shape for the laws."""
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import strategies as st
@@ -35,6 +37,8 @@ from pilothouse.events.telemetry import (
 from pilothouse.events.topics import CONTROL, TELEMETRY
 from pilothouse.events.union import AnyEvent
 from pilothouse.storage.archive import Archived
+from pilothouse.storage.native import Arrays
+from pilothouse.storage.step_block import StepBlock
 
 NAN, INF = float("nan"), float("inf")
 SHA = "0" * 64
@@ -49,6 +53,19 @@ def logged(events: Sequence[AnyEvent], *, epoch: int = 0, partition: int = 0, fi
         records.append(Archived(topic, LogPlace(epoch, partition, offsets[topic]), event))
         offsets[topic] += 1
     return records
+
+
+def rows_in(block: StepBlock) -> list[dict[str, Any]]:
+    """The rows of a block as the archive would read them; `bits` are doubles."""
+    columns = {
+        name: _arrays(name, column) if isinstance(column, Arrays) else column for name, column in block.columns.items()
+    }
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _arrays(name: str, column: Arrays) -> list[list[Any]]:
+    elements = array({"rows": "H", "bits": "d"}.get(name, "q"), bytes(column.data)).tolist()
+    return [elements[start:end] for start, end in pairwise([0, *column.ends])]
 
 
 @dataclass

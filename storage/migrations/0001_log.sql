@@ -29,7 +29,7 @@ CREATE TABLE IF NOT EXISTS event_log
     body          String CODEC(ZSTD(3)),
     archived_at   DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta, ZSTD(1)),
     precedence    UInt64 MATERIALIZED 18446744073709551615
-        - (bitShiftLeft(toUInt64(log_epoch), 50) + bitShiftLeft(log_offset, 10) + log_partition) CODEC(ZSTD(1)),
+        - (bitShiftLeft(toUInt64(log_epoch), 50) + bitShiftLeft(log_offset, 10) + log_partition) CODEC(Delta, ZSTD(1)),
 
     phase           LowCardinality(String) MATERIALIZED if(kind IN ('phase_changed', 'run_assessed'), JSONExtractString(body, 'phase'), ''),
     margin          Nullable(Float64)
@@ -55,7 +55,13 @@ CREATE TABLE IF NOT EXISTS event_log
     reason          String MATERIALIZED JSONExtractString(body, 'reason') CODEC(ZSTD(1)),
     world_size      Int64 MATERIALIZED if(kind = 'run_started', JSONExtractInt(body, 'world_size'), 0) CODEC(ZSTD(1)),
     model           LowCardinality(String) MATERIALIZED if(kind = 'run_started', JSONExtractString(body, 'model'), ''),
+    model_family    LowCardinality(String) MATERIALIZED if(kind = 'run_started', JSONExtractString(body, 'model_family'), ''),
+    dataset         LowCardinality(String) MATERIALIZED if(kind = 'run_started', JSONExtractString(body, 'dataset'), ''),
     team            LowCardinality(String) MATERIALIZED if(kind = 'run_started', JSONExtractString(body, 'team'), ''),
+    cluster         LowCardinality(String) MATERIALIZED if(kind = 'run_started', JSONExtractString(body, 'cluster'), ''),
+    first_step      Int64 MATERIALIZED if(kind = 'run_started', JSONExtractInt(body, 'first_step'), 0) CODEC(ZSTD(1)),
+    cost_per_hour   Nullable(Float64)
+        MATERIALIZED if(kind = 'run_started', JSONExtract(body, 'cost_per_hour', 'Nullable(Float64)'), NULL) CODEC(ZSTD(1)),
     numbers         Map(String, Float64)
         MATERIALIZED JSONExtract(body, multiIf(kind = 'run_assessed', 'features', kind = 'eval_completed', 'metrics',
             kind = 'resources_sampled', 'values',
@@ -98,13 +104,39 @@ CREATE TABLE IF NOT EXISTS step_log
     log_offset    UInt64 CODEC(Delta, ZSTD(1)),
     archived_at   DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta, ZSTD(1)),
     precedence    UInt64 MATERIALIZED 18446744073709551615
-        - (bitShiftLeft(toUInt64(log_epoch), 50) + bitShiftLeft(log_offset, 10) + log_partition) CODEC(ZSTD(1))
+        - (bitShiftLeft(toUInt64(log_epoch), 50) + bitShiftLeft(log_offset, 10) + log_partition) CODEC(Delta, ZSTD(1)),
+    INDEX by_last_step last_step TYPE minmax GRANULARITY 1
 )
 ENGINE = ReplacingMergeTree(precedence)
 PARTITION BY if(batch_at >= '2000-01-01' AND batch_at < '2100-01-01', toYYYYMM(batch_at), 0)
 PRIMARY KEY (run_id, intDiv(first_step, 8192), metric)
 ORDER BY (run_id, intDiv(first_step, 8192), metric, first_step, writer_id, seq, column_index)
 SETTINGS index_granularity_bytes = 262144;
+
+-- Each metric over every 512 steps of an attempt and rank, for plots: a million steps are 2,000 rows. Made from `step_log` by
+-- `storage.stretches`, never added to: of two summaries of one stretch that of more values is the later one. `total`, `least` and
+-- `greatest` are of the finite values; `last` is the last in the order of the log (`told`), whatever it is.
+CREATE TABLE IF NOT EXISTS step_stretches
+(
+    run_id     String CODEC(ZSTD(1)),
+    metric     LowCardinality(String),
+    rank       Int32 CODEC(ZSTD(1)),
+    attempt_id LowCardinality(String),
+    stretch    Int64 CODEC(Delta, ZSTD(1)),
+    attempt    Int64 CODEC(ZSTD(1)),
+    last_step  Int64 CODEC(Delta, ZSTD(1)),
+    first_at   DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)),
+    values     UInt64 CODEC(ZSTD(1)),
+    finite     UInt64 CODEC(ZSTD(1)),
+    total      Float64 CODEC(ZSTD(1)),
+    least      Float64 CODEC(ZSTD(1)),
+    greatest   Float64 CODEC(ZSTD(1)),
+    last       Float64 CODEC(ZSTD(1)),
+    told       UInt64 CODEC(ZSTD(1))
+)
+ENGINE = ReplacingMergeTree(values)
+ORDER BY (run_id, metric, rank, attempt_id, stretch)
+SETTINGS index_granularity = 1024;
 
 -- Time is a record of the log like any other, but there is one a second and partition: kept bare.
 CREATE TABLE IF NOT EXISTS tick_log

@@ -12,7 +12,8 @@ CREATE TABLE IF NOT EXISTS run_progress
     last_step  SimpleAggregateFunction(max, Int64)
 )
 ENGINE = AggregatingMergeTree
-ORDER BY (run_id, attempt_id, attempt, rank);
+ORDER BY (run_id, attempt_id, attempt, rank)
+SETTINGS index_granularity = 256;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS run_progress_of_steps TO run_progress AS
 SELECT run_id, attempt_id, attempt, rank, min(arrayMin(times)) AS first_at, max(arrayMax(times)) AS last_at,
@@ -68,7 +69,8 @@ CREATE TABLE IF NOT EXISTS run_summary
     resolved      AggregateFunction(uniqExact, String)
 )
 ENGINE = AggregatingMergeTree
-ORDER BY run_id;
+ORDER BY run_id
+SETTINGS index_granularity = 256;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS run_summary_of_events TO run_summary AS
 SELECT run_id,

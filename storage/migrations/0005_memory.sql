@@ -73,7 +73,8 @@ SELECT
     l.run_id AS run_id, l.incident_id AS incident_id, l.attempt_id AS attempt_id,
     l.condition AS condition, l.reason AS reason, concat(l.condition, '/', l.reason) AS signature,
     l.onset_step AS onset_step,
-    if(l.onset_step >= l.opened_step, l.opened_at, ifNull(least(s.seen_at, l.opened_at), l.opened_at)) AS onset_at,
+    arrayLastOrNull((at, step) -> step <= l.onset_step, s.moments.2, s.moments.1) AS seen_at,
+    if(l.onset_step >= l.opened_step, l.opened_at, ifNull(least(seen_at, l.opened_at), l.opened_at)) AS onset_at,
     l.opened_step AS opened_step, l.opened_at AS opened_at,
     l.resolved_step AS resolved_step, l.resolved_at AS resolved_at,
     l.outcome AS outcome, l.steps_lost AS steps_lost,
@@ -82,12 +83,13 @@ SELECT
     if(l.outcome = 'recovered', dateDiff('microsecond', l.opened_at, l.resolved_at) / 1e6, NULL) AS recovery_s,
     l.evidence AS evidence
 FROM lives AS l
-ASOF LEFT JOIN
+LEFT JOIN
 (
-    SELECT run_id, attempt_id, toInt64(ifNull(step, -1)) AS step, toNullable(at) AS seen_at
+    SELECT run_id, attempt_id, arraySort(groupArray((toInt64(ifNull(step, -1)), at))) AS moments
     FROM event_log
-    WHERE kind = 'run_assessed'
-) AS s ON s.run_id = l.run_id AND s.attempt_id = l.attempt_id AND l.onset_step >= s.step;
+    WHERE kind = 'run_assessed' AND run_id IN (SELECT run_id FROM event_log WHERE kind = 'incident_opened')
+    GROUP BY run_id, attempt_id
+) AS s ON s.run_id = l.run_id AND s.attempt_id = l.attempt_id;
 
 -- The phases as time. The phase in force lasts until the run was last heard of. Steps are numbers of steps from the first judged in a
 -- phase to the first of the next: what a rollback repeats is not counted twice.
@@ -377,6 +379,9 @@ WITH told AS
 (
     SELECT
         run_id,
+        argMaxIf((e.attempt_id, e.model, e.model_family, e.dataset, e.team, e.cluster, e.world_size), (log_epoch, log_offset),
+            kind = 'run_started') AS head,
+        argMaxIf((e.outcome, e.attempt_id), (e.attempt, -ifNull(e.rank, 0)), kind = 'run_ended') AS ended,
         arraySort(groupArrayIf((log_epoch, log_offset, e.phase, at), kind = 'phase_changed')) AS turns,
         minMapIf(map(e.incident_id, at), kind = 'incident_opened') AS opened,
         maxMapIf(map(e.incident_id, at), kind = 'incident_resolved' AND e.outcome = 'recovered') AS recovered,
@@ -395,19 +400,27 @@ WITH told AS
         avgIf(toNullable(numbers['gpu_util']), kind = 'resources_sampled' AND isFinite(numbers['gpu_util'])
             AND mapContains(numbers, 'gpu_util')) AS gpu_util,
         maxMapIf(map(e.attempt_id, e.world_size), kind = 'run_started') AS sizes,
-        maxMapIf(map(e.attempt_id, JSONExtractFloat(body, 'cost_per_hour')), kind = 'run_started'
-            AND JSONType(body, 'cost_per_hour') != 'Null' AND JSONHas(body, 'cost_per_hour')) AS rates,
-        minIf(JSONExtractInt(body, 'first_step'), kind = 'run_started') AS first_step
+        maxMapIf(map(e.attempt_id, ifNull(e.cost_per_hour, 0)), kind = 'run_started' AND e.cost_per_hour IS NOT NULL) AS rates,
+        minIf(e.first_step, kind = 'run_started') AS first_step
     FROM event_log AS e FINAL
-    WHERE kind IN ('run_started', 'phase_changed', 'incident_opened', 'incident_resolved', 'intervention_proposed', 'intervention_verified',
-        'checkpoint_saved', 'checkpoint_rejected', 'checkpoint_restored', 'eval_completed', 'resources_sampled')
+    WHERE kind IN ('run_started', 'run_ended', 'phase_changed', 'incident_opened', 'incident_resolved', 'intervention_proposed',
+        'intervention_verified', 'checkpoint_saved', 'checkpoint_rejected', 'checkpoint_restored', 'eval_completed', 'resources_sampled')
     GROUP BY run_id
 ),
 spans AS
 (
-    SELECT run_id, minMap(map(p.attempt_id, toUnixTimestamp64Micro(p.first_at))) AS began,
-        maxMap(map(p.attempt_id, toUnixTimestamp64Micro(p.last_at))) AS ended
+    SELECT run_id, min(p.first_at) AS started_at, max(p.last_at) AS last_at, max(p.last_step) AS greatest_step,
+        minMap(map(p.attempt_id, toUnixTimestamp64Micro(p.first_at))) AS began,
+        maxMap(map(p.attempt_id, toUnixTimestamp64Micro(p.last_at))) AS ended,
+        maxMap(map(p.attempt_id, p.last_step)) AS last_steps
     FROM run_progress AS p
+    GROUP BY run_id
+),
+standings AS
+(
+    SELECT run_id, argMaxMerge(standing) AS last, argMaxMerge(score).1 AS stability_score,
+        uniqExactMerge(s.interventions) AS interventions, uniqExactMerge(opened) AS incidents, uniqExactMerge(resolved) AS resolved
+    FROM run_summary AS s
     GROUP BY run_id
 ),
 seen AS
@@ -417,42 +430,58 @@ seen AS
     GROUP BY run_id
 )
 SELECT
-    r.run_id AS run_id, r.model AS model, r.model_family AS model_family, r.dataset AS dataset, r.team AS team, r.cluster AS cluster,
-    r.outcome AS outcome, r.phase AS phase, r.margin AS margin, r.stability_score AS stability_score,
-    r.attempts AS attempts, r.world_size AS world_size, r.last_step AS last_step,
-    r.started_at AS started_at, r.last_at AS last_at,
-    dateDiff('microsecond', r.started_at, r.last_at) / 1e6 AS duration_s,
-    mapFilter((name, seconds) -> name != 'Ended', arrayReduce('sumMap',
-        arrayMap((turn, until) -> map(turn.3, greatest(dateDiff('microsecond', turn.4, until) / 1e6, 0)),
-            t.turns, arraySlice(arrayPushBack(arrayPopFront(t.turns.4), r.last_at), 1, length(t.turns))))) AS seconds_in_phase,
-    if(empty(seconds_in_phase), NULL,
-        (seconds_in_phase['Normal'] + seconds_in_phase['Warmup']) / arraySum(mapValues(seconds_in_phase))) AS share_well,
-    r.incidents AS incidents, r.open_incidents AS open_incidents,
-    if(empty(t.detected), NULL, arrayAvg(mapValues(t.detected))) AS mean_detection_steps,
-    n.mttd_s AS mttd_s,
-    if(empty(t.recovered), NULL,
-        arrayAvg(arrayMap(id -> dateDiff('microsecond', t.opened[id], t.recovered[id]) / 1e6, mapKeys(t.recovered)))) AS mttr_s,
-    t.steps_lost AS steps_lost,
-    t.proposed AS interventions_proposed, r.interventions AS interventions_issued,
-    t.helped AS interventions_recovered, t.in_vain AS interventions_in_vain,
-    t.checkpoints AS checkpoints, t.checkpoints_rejected AS checkpoints_rejected, t.checkpoints_restored AS checkpoints_restored,
-    arrayFold((last, told) -> mapUpdate(last, mapApply((name, value) -> (concat(told.3, '/', name), value), told.4)), t.evals,
-        CAST(map(), 'Map(String, Float64)')) AS evaluations,
-    if(empty(t.energy), NULL, arraySum(mapValues(t.energy))) AS energy_kwh,
-    if(empty(t.devices), NULL, arraySum(mapValues(t.devices))) AS gpus,
-    t.gpu_util AS gpu_util,
-    arraySum(arrayMap(id -> t.sizes[id] * (s.ended[id] - s.began[id]), mapKeys(t.sizes))) / 3.6e9 AS rank_hours,
-    gpus * duration_s / 3600 AS gpu_hours,
-    if(empty(t.rates), NULL, arraySum(arrayMap(id -> t.rates[id] * (s.ended[id] - s.began[id]), mapKeys(t.rates))) / 3.6e9) AS cost,
-    least(1, steps_lost / greatest(ifNull(r.last_step, 0) + 1 - t.first_step + steps_lost, 1)
-        + if(duration_s > 0, seconds_in_phase['Stalled'] / duration_s, 0)) AS wasted_share,
-    rank_hours * wasted_share AS wasted_rank_hours,
-    gpu_hours * wasted_share AS wasted_gpu_hours,
+    run_id, model, model_family, dataset, team, cluster, outcome, phase, margin, stability_score, attempts, world_size, last_step,
+    started_at, last_at, duration_s, seconds_in_phase, share_well, incidents, open_incidents, mean_detection_steps, mttd_s, mttr_s,
+    steps_lost, interventions_proposed, interventions_issued, interventions_recovered, interventions_in_vain, checkpoints,
+    checkpoints_rejected, checkpoints_restored, evaluations, energy_kwh, gpus, gpu_util, rank_hours, gpus * duration_s / 3600 AS gpu_hours,
+    cost, wasted_share, rank_hours * wasted_share AS wasted_rank_hours, gpu_hours * wasted_share AS wasted_gpu_hours,
     cost * wasted_share AS wasted_cost
-FROM runs AS r
-LEFT JOIN told AS t ON t.run_id = r.run_id
-LEFT JOIN spans AS s ON s.run_id = r.run_id
-LEFT JOIN seen AS n ON n.run_id = r.run_id;
+FROM
+(
+    SELECT
+        *,
+        if(empty(seconds_in_phase), NULL,
+            (seconds_in_phase['Normal'] + seconds_in_phase['Warmup']) / arraySum(mapValues(seconds_in_phase))) AS share_well,
+        least(1, steps_lost / greatest(ifNull(last_step, 0) + 1 - first_step + steps_lost, 1)
+            + if(duration_s > 0, seconds_in_phase['Stalled'] / duration_s, 0)) AS wasted_share
+    FROM
+    (
+        SELECT
+            s.run_id AS run_id,
+            t.head.2 AS model, t.head.3 AS model_family, t.head.4 AS dataset, t.head.5 AS team, t.head.6 AS cluster,
+            multiIf(t.ended.1 != '' AND (t.ended.2 = t.head.1 OR empty(t.sizes)), t.ended.1, r.last.phase = 'Ended', 'lost', '') AS outcome,
+            if(r.last.phase = '', 'Unknown', r.last.phase) AS phase, r.last.margin AS margin, r.stability_score AS stability_score,
+            length(t.sizes) AS attempts, t.head.7 AS world_size, t.first_step AS first_step,
+            nullIf(multiIf(empty(t.sizes), s.greatest_step, mapContains(s.last_steps, t.head.1), s.last_steps[t.head.1], -1), -1)
+                AS last_step,
+            s.started_at AS started_at, s.last_at AS last_at,
+            dateDiff('microsecond', s.started_at, s.last_at) / 1e6 AS duration_s,
+            mapFilter((name, seconds) -> name != 'Ended', arrayReduce('sumMap',
+                arrayMap((turn, until) -> map(turn.3, greatest(dateDiff('microsecond', turn.4, until) / 1e6, 0)),
+                    t.turns, arraySlice(arrayPushBack(arrayPopFront(t.turns.4), s.last_at), 1, length(t.turns))))) AS seconds_in_phase,
+            r.incidents AS incidents, toInt64(r.incidents) - toInt64(r.resolved) AS open_incidents,
+            if(empty(t.detected), NULL, arrayAvg(mapValues(t.detected))) AS mean_detection_steps,
+            n.mttd_s AS mttd_s,
+            if(empty(t.recovered), NULL,
+                arrayAvg(arrayMap(id -> dateDiff('microsecond', t.opened[id], t.recovered[id]) / 1e6, mapKeys(t.recovered)))) AS mttr_s,
+            t.steps_lost AS steps_lost,
+            t.proposed AS interventions_proposed, r.interventions AS interventions_issued,
+            t.helped AS interventions_recovered, t.in_vain AS interventions_in_vain,
+            t.checkpoints AS checkpoints, t.checkpoints_rejected AS checkpoints_rejected, t.checkpoints_restored AS checkpoints_restored,
+            arrayFold((last, told) -> mapUpdate(last, mapApply((name, value) -> (concat(told.3, '/', name), value), told.4)), t.evals,
+                CAST(map(), 'Map(String, Float64)')) AS evaluations,
+            if(empty(t.energy), NULL, arraySum(mapValues(t.energy))) AS energy_kwh,
+            if(empty(t.devices), NULL, arraySum(mapValues(t.devices))) AS gpus,
+            t.gpu_util AS gpu_util,
+            arraySum(arrayMap(id -> t.sizes[id] * (s.ended[id] - s.began[id]), mapKeys(t.sizes))) / 3.6e9 AS rank_hours,
+            if(empty(t.rates), NULL, arraySum(arrayMap(id -> t.rates[id] * (s.ended[id] - s.began[id]), mapKeys(t.rates))) / 3.6e9)
+                AS cost
+        FROM spans AS s
+        LEFT JOIN told AS t ON t.run_id = s.run_id
+        LEFT JOIN standings AS r ON r.run_id = s.run_id
+        LEFT JOIN seen AS n ON n.run_id = s.run_id
+    )
+);
 
 -- How far the archive has come in each partition of the log. The governor writes a tick a second into every partition of telemetry, so
 -- there `behind_s` is the lag, whatever the runs do; on the control topic it is only how long nothing was decided.

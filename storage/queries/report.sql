@@ -1,19 +1,5 @@
 -- What reports ask of one run beside `runs.sql`. Times are microseconds since 1970, UTC.
 
--- Several metrics over steps in at most about `points` intervals, over all ranks. Of what is not finite only how much there was.
--- name: curves
-WITH
-    (SELECT (min(step), max(step)) FROM steps WHERE run_id = {run:String} AND metric IN {metrics:Array(String)}) AS span,
-    greatest(1, intDiv(span.2 - span.1, {points:Int64}) + 1) AS width
-SELECT s.metric AS metric, s.attempt_id AS attempt_id, s.attempt AS attempt, span.1 + intDiv(s.step - span.1, width) * width AS from_step,
-    max(s.step) AS to_step, toUnixTimestamp64Micro(min(s.at)) AS first_at,
-    avgIf(toNullable(s.value), isFinite(s.value)) AS mean, minIf(toNullable(s.value), isFinite(s.value)) AS least,
-    maxIf(toNullable(s.value), isFinite(s.value)) AS greatest, countIf(NOT isFinite(s.value)) AS non_finite, count() AS values
-FROM steps AS s
-WHERE run_id = {run:String} AND metric IN {metrics:Array(String)}
-GROUP BY metric, attempt_id, attempt, from_step
-ORDER BY metric, attempt, attempt_id, from_step;
-
 -- From when to when each attempt was heard of, by its own telemetry.
 -- name: attempt_spans
 SELECT attempt_id, attempt, toUnixTimestamp64Micro(min(p.first_at)) AS first_at, toUnixTimestamp64Micro(max(p.last_at)) AS last_at,

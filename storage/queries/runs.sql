@@ -4,6 +4,8 @@
 SELECT run_id, attempt_id, attempt, attempts, world_size, model, phase, margin, stability_score, judged_step, last_step, outcome,
     interventions, incidents, open_incidents, toUnixTimestamp64Micro(started_at) AS started_at, toUnixTimestamp64Micro(last_at) AS last_at
 FROM runs
+WHERE {least_stable_first:Bool} OR run_id IN
+    (SELECT p.run_id FROM run_progress AS p GROUP BY p.run_id ORDER BY max(p.last_at) DESC, p.run_id LIMIT {limit:UInt64})
 ORDER BY if({least_stable_first:Bool}, ifNull(stability_score, 101), 0), last_at DESC, run_id
 LIMIT {limit:UInt64};
 
@@ -156,33 +158,6 @@ SELECT attempt_id, attempt, rank, step, toUnixTimestamp64Micro(at) AS at, split,
 FROM evals
 WHERE run_id = {run:String}
 ORDER BY log_epoch, log_offset, metric;
-
--- At most about `points` intervals of steps for each rank and attempt. Means, least and greatest are of the finite values;
--- how many were not is said beside them.
--- name: series
-WITH
-    (
-        SELECT (min(first_step), max(last_step)) FROM step_log
-        WHERE run_id = {run:String} AND metric = {metric:String} AND notEmpty(bits)
-    ) AS span,
-    greatest(1, intDiv(span.2 - span.1, {points:Int64}) + 1) AS width
-SELECT any(s.attempt_id) AS attempt_id, any(s.attempt) AS attempt, rank, span.1 + place * width AS from_step, max(step) AS to_step,
-    if(countIf(fine) = 0, NULL, sumIf(value, fine) / countIf(fine)) AS mean,
-    if(countIf(fine) = 0, NULL, minIf(value, fine)) AS least,
-    if(countIf(fine) = 0, NULL, maxIf(value, fine)) AS greatest,
-    argMax(value, told) AS last, count() - countIf(fine) AS non_finite, count() AS values
-FROM
-(
-    SELECT attempt_id, attempt, rank, step, intDiv(step - span.1, width) AS place, cityHash64(attempt_id) AS identity,
-        reinterpretAsFloat64(bit) AS value, isFinite(value) AS fine,
-        -- In the order of the log, and of the rows within a record.
-        bitShiftLeft(toUInt64(log_epoch), 54) + bitShiftLeft(log_offset, 14) + number AS told
-    FROM step_log FINAL
-    ARRAY JOIN steps AS step, bits AS bit, arrayEnumerate(bits) AS number
-    WHERE run_id = {run:String} AND metric = {metric:String} AND ({rank:Int64} < 0 OR rank = {rank:Int64})
-) AS s
-GROUP BY identity, rank, place
-ORDER BY attempt, attempt_id, rank, from_step;
 
 -- name: metric_names
 SELECT metric, min(arrayMin(steps)) AS first_step, max(arrayMax(steps)) AS last_step, sum(length(s.values)) AS values

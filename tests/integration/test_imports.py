@@ -13,8 +13,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
 from clickhouse_connect.driver.client import Client
+from pyarrow import parquet
 
 from pilothouse.cli.importing import Importer, Wishes
 from pilothouse.events.codec import encode
@@ -427,6 +429,23 @@ def test_a_table_of_more_rows_than_its_bytes_can_hold_is_refused(
     path = tmp_path / "bomb"
     path.write_bytes(good)
     with pytest.raises(FileRefused, match="more than is believed"):
+        Portable(path).check()
+
+
+def test_a_group_of_more_values_than_is_believed_is_refused_before_it_is_read(good: bytes, tmp_path: Path) -> None:
+    """Ten million zeros in one list are some kilobytes of Parquet."""
+
+    def bomb(members: dict[str, bytes]) -> None:
+        table, out = parquet.read_table(BytesIO(members["steps.parquet"])), BytesIO()
+        field, zeros = table.schema.field("values"), pyarrow.repeat(0.0, 10_000_000)
+        lists = pyarrow.ListArray.from_arrays([0] + [len(zeros)] * len(table), zeros, type=field.type)
+        parquet.write_table(table.set_column(len(table.schema) - 1, field, lists), out, store_schema=False)
+        members["steps.parquet"] = out.getvalue()
+
+    path = tmp_path / "bomb"
+    path.write_bytes(rezipped(good, bomb, None))
+    assert path.stat().st_size < 200_000
+    with pytest.raises(FileRefused, match="would take more memory than is believed"):
         Portable(path).check()
 
 

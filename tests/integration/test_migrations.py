@@ -7,11 +7,12 @@ from clickhouse_connect.driver.client import Client
 
 from pilothouse.events.errors import MigrationRefused, QueryRefused
 from pilothouse.settings import Settings
+from pilothouse.storage import step_block
 from pilothouse.storage.archive import Archive
 from pilothouse.storage.cluster import for_cluster
 from pilothouse.storage.connect import connect
 from pilothouse.storage.migrate import Migration, load_migrations, migrate
-from pilothouse.storage.rows import EVENT_LOG, STEP_LOG, TICK_LOG
+from pilothouse.storage.rows import EVENT_LOG, TICK_LOG
 from pilothouse.tests.archive_events import logged, story
 from pilothouse.tests.endpoint_fixture import EndpointProcess
 
@@ -99,7 +100,8 @@ def test_what_a_cluster_would_be_told_is_clickhouse_s_own_language(client: Clien
 
 def test_rows_are_built_for_the_columns_there_are(client: Client) -> None:
     migrate(client)
-    for table in (EVENT_LOG, STEP_LOG, TICK_LOG):
-        described = client.query(f"DESCRIBE TABLE {table.name}").named_results()
+    tables = {step_block.NAME: step_block.COLUMNS} | {table.name: table.columns for table in (EVENT_LOG, TICK_LOG)}
+    for name, columns in tables.items():
+        described = client.query(f"DESCRIBE TABLE {name}").named_results()
         given = {row["name"]: row["type"] for row in described if row["default_type"] == ""}
-        assert given == table.columns
+        assert given == columns

@@ -1,6 +1,5 @@
 """The archive's laws, on the real engine: what went in comes out, as often and in whatever order it went in."""
 
-from array import array
 from collections.abc import Iterator
 from itertools import count
 
@@ -19,9 +18,11 @@ from pilothouse.storage.archive import Archive, Archived
 from pilothouse.storage.connect import connect
 from pilothouse.storage.history import read_log
 from pilothouse.storage.migrate import migrate
-from pilothouse.storage.rows import STEP_LOG, StepColumn, batch_of, rows_of
-from pilothouse.storage.step_rows import step_batch, step_rows
-from pilothouse.tests.archive_events import Writer, inputs, logged, step_columns
+from pilothouse.storage.portable_format import STEP_COLUMNS
+from pilothouse.storage.portable_format import step_columns as exported
+from pilothouse.storage.rows import rows_of
+from pilothouse.storage.step_columns import StepColumn, batch_of
+from pilothouse.tests.archive_events import Writer, inputs, logged, rows_in, step_columns
 from pilothouse.tests.endpoint_fixture import EndpointProcess
 
 on_the_engine = settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -67,28 +68,24 @@ def told_by(client: Client, run_id: str) -> list[tuple[LogPlace, bytes]]:
     return [(record.place, encode(record.event).body) for record in read_log(client, run_id)]
 
 
-def doubles(bits: "array[int]") -> list[float]:
-    """As the archive reads them."""
-    return array("d", bits.tobytes()).tolist()
-
-
 @given(step_columns())
 def test_a_batch_is_its_columns_to_the_last_bit(columns: dict[str, object]) -> None:
     batch = Writer("r").tell(StepBatch, **columns)
-    [record] = logged([batch])
-    rows = [dict(zip(STEP_LOG.columns, row, strict=True)) for row in rows_of([record]).steps]
+    [block] = rows_of(logged([batch])).steps
     kept = [
-        StepColumn(**{name: row[name] for name in StepColumn._fields if name != "values"}, values=doubles(row["bits"]))
-        for row in rows
+        StepColumn(**{name: row[name] for name in StepColumn._fields if name != "values"}, values=row["bits"])
+        for row in rows_in(block)
     ]
     assert encode(batch_of("r", kept[::-1])).body == encode(batch).body
 
 
 @given(step_columns())
-def test_a_batch_is_its_values_to_the_last_bit(columns: dict[str, object]) -> None:
+def test_a_batch_is_what_an_export_keeps_of_it_to_the_last_bit(columns: dict[str, object]) -> None:
     batch = Writer("r").tell(StepBatch, **columns)
-    rows = list(step_rows(batch, LogPlace(0, 0, 7)))
-    assert encode(step_batch("r", rows[::-1])).body == encode(batch).body
+    names = ["log_offset" if name == "offset" else name for name in STEP_COLUMNS]
+    rows = [dict(zip(names, row, strict=True)) for row in zip(*exported(batch, 7), strict=True)]
+    kept = [StepColumn(log_epoch=0, log_partition=0, **row) for row in rows]
+    assert encode(batch_of("r", kept[::-1])).body == encode(batch).body
 
 
 @on_the_engine
