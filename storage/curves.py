@@ -25,13 +25,15 @@ def curves(client: "Client", run_id: str, metrics: Sequence[str], points: int, r
     wanted = {"run": run_id, "metrics": list(metrics), "rank": EVERY_RANK if rank is None else rank}
     wanted["by_rank"] = rank is not None
     [plan] = ask(client, "curve_plan", run=run_id, size=STEPS)
-    width = plan["last_step"] // max(1, points) + 1
+    origin = plan["first"] * STEPS
+    width = (plan["last_step"] - origin) // max(1, points) + 1
     if width < STEPS or not plan["until"]:
         return ask(client, "curves", points=max(1, points), **wanted)
     return ask(
         client,
         "curves_of_stretches",
         width=-(-width // STEPS) * STEPS,
+        origin=origin,
         size=STEPS,
         attempts=plan["attempts"],
         open_from=plan["open_from"],

@@ -76,8 +76,9 @@ class Stretches:
             for row in rows:
                 line = Line(row["run_id"], row["attempt_id"])
                 known.setdefault(line, row["until"])
-                if row["left_behind"] and line not in touched:
-                    touched[line] = Touched(last=row["last_step"] // STEPS, ended=True)
+                if row["left_behind"]:
+                    first = touched[line].first if line in touched else Touched().first
+                    touched[line] = Touched(first, row["last_step"] // STEPS, ended=True)
         return known
 
     def _sum_up(self, lines: Sequence[Line], first: int, last: int) -> None:

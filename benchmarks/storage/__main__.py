@@ -2,7 +2,7 @@
 
 The same generated history (`generate`) is kept by our archive, by MLflow's SQLite store and by DuckDB, one after
 another, each in a folder that is deleted afterwards: points stored a second, bytes on disk a point, and five questions
-with their median and 99th percentile. `--points 100M` is the whole of it (10,000 runs); MLflow gets at most
+with their median and 99th percentile; beside them the processor time, which means something on a busy machine, too. `--points 100M` is the whole of it (10,000 runs); MLflow gets at most
 `--mlflow-points`, for it takes hours otherwise. Prints a table; `--json FILE` has everything.
 """
 
@@ -65,11 +65,14 @@ def measure(name: str, points: int, times: int, folder: Path | None) -> dict[str
 
         try:
             took = store.keep(counted())
-            answers = {what: asdict(asked(question, times)) for what, question in store.questions().items()}
+            answers = {
+                what: asdict(asked(question, times, store.cpu_seconds)) for what, question in store.questions().items()
+            }
             size = store.bytes_on_disk()
         finally:
             store.close()
-    figures = {"points_per_s": kept["points"] / took, "bytes_per_point": size / kept["points"]}
+    rate, cpu = kept["points"] / took.wall, 1e9 * took.cpu / kept["points"]
+    figures = {"points_per_s": rate, "cpu_ns_per_point": cpu, "bytes_per_point": size / kept["points"]}
     return {"store": store.name, "note": store.note, **kept, **figures, "questions": answers}
 
 
@@ -85,8 +88,12 @@ def table(results: list[dict[str, Any]]) -> str:
     rows = [
         ("points, runs", [f"{result['points'] / 1e6:.1f} M, {result['runs']:,}" for result in there]),
         ("stored a second", [f"{result['points_per_s']:,.0f}" for result in there]),
+        ("processor time a point, ns", [f"{result['cpu_ns_per_point']:,.0f}" for result in there]),
         ("bytes a point", [f"{result['bytes_per_point']:.2f}" for result in there]),
-        *((f"{what}, ms (p50 / p99)", [_answer(result, what) for result in there]) for what in QUESTIONS),
+        *(
+            (f"{what}, ms (p50 / p99; processor time)", [_answer(result, what) for result in there])
+            for what in QUESTIONS
+        ),
     ]
     heads = [result["store"] for result in there]
     lines = [f"| | {' | '.join(heads)} |", "|---" * (1 + len(heads)) + "|"]
@@ -95,7 +102,7 @@ def table(results: list[dict[str, Any]]) -> str:
 
 def _answer(result: dict[str, Any], what: str) -> str:
     answer = result["questions"].get(what)
-    return f"{answer['p50_ms']:,.0f} / {answer['p99_ms']:,.0f}" if answer else "–"
+    return f"{answer['p50_ms']:,.0f} / {answer['p99_ms']:,.0f}; {answer['cpu_ms']:,.0f}" if answer else "–"
 
 
 def _show(result: dict[str, Any]) -> None:

@@ -5,13 +5,13 @@ It has no runs, phases or incidents of its own, so it is given the tables that s
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 
 import numpy as np
 import pyarrow as pa
 
 from .generate import LONG_RUN, Run
-from .questions import PIXELS, QUESTIONS
+from .questions import PIXELS, QUESTIONS, Stopwatch
 
 CURVE = """
 SELECT step // {width} AS b, avg(value), min(value), max(value), count(*)
@@ -47,19 +47,24 @@ class Duck:
             "CREATE TABLE interventions (run_id VARCHAR, signature VARCHAR, action VARCHAR, verdict VARCHAR);"
         )
 
-    def keep(self, runs: Iterator[Run]) -> float:
-        took, waiting, count = 0.0, list[pa.Table](), 0
+    def keep(self, runs: Iterator[Run]) -> Stopwatch:
+        took, waiting, count = Stopwatch(), list[pa.Table](), 0
         for run in runs:
             waiting.append(_points(run))
             count += run.points
-            took += self._life(run)
+            with took.running():
+                self._life(run)
             if count >= POINTS:
-                took += self._write(waiting)
+                self._write(waiting, took)
                 waiting, count = [], 0
-        took += self._write(waiting)
-        began = perf_counter()
-        self._base.execute("CHECKPOINT")
-        return took + perf_counter() - began
+        if waiting:
+            self._write(waiting, took)
+        with took.running():
+            self._base.execute("CHECKPOINT")
+        return took
+
+    def cpu_seconds(self) -> float:
+        return process_time()
 
     def bytes_on_disk(self) -> int:
         return self._file.stat().st_size
@@ -82,19 +87,15 @@ class Duck:
     def close(self) -> None:
         self._base.close()
 
-    def _write(self, waiting: list[pa.Table]) -> float:
-        if not waiting:
-            return 0.0
+    def _write(self, waiting: list[pa.Table], took: Stopwatch) -> None:
         table = pa.concat_tables(waiting)
-        began = perf_counter()
-        self._base.register("more", table)
-        self._base.execute("INSERT INTO points SELECT * FROM more")
-        self._base.unregister("more")
-        return perf_counter() - began
+        with took.running():
+            self._base.register("more", table)
+            self._base.execute("INSERT INTO points SELECT * FROM more")
+            self._base.unregister("more")
 
-    def _life(self, run: Run) -> float:
+    def _life(self, run: Run) -> None:
         first, last = int(run.times[0]), int(run.times[-1])
-        began = perf_counter()
         outcome = "completed" if run.number % 20 else "crashed"
         row = (run.run_id, f"gpt-{run.number % 5}", f"team-{run.number % 7}", outcome, first, last, run.steps - 1)
         self._base.execute("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?)", row)
@@ -106,7 +107,6 @@ class Duck:
             reason = ("LossAboveBaseline", "NonFinite", "GradientExploding")[run.number // 3 % 3]
             self._base.execute("INSERT INTO interventions VALUES (?, ?, 'rollback', ?)", (run.run_id, reason, verdict))
         self._base.executemany("INSERT INTO phases VALUES (?, ?, ?, ?)", [(run.run_id, *stay) for stay in stays])
-        return perf_counter() - began
 
 
 def _points(run: Run) -> pa.Table:

@@ -2,8 +2,8 @@
 
 The same to the last bit for every store, from one seed. Values have the precision of float32, as a training logs them:
 ten of the twelve metrics are noisy, so that each carries some three bytes of information; one is a schedule, one a
-constant. Steps are some 20 ms apart, with jitter, in microseconds; batches are of 100 steps, the two seconds between
-flushes of a trainer that many ranks share. Besides, each run has the life around its steps: an announcement,
+constant. Steps are some 20 ms apart, with jitter, in microseconds; batches are of 25 steps, the half second between
+a trainer's flushes. Besides, each run has the life around its steps: an announcement,
 assessments, phases, checkpoints, evaluations, and in every third run an incident with a rollback.
 """
 

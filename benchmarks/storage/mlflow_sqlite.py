@@ -9,11 +9,11 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from itertools import repeat
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 from typing import Any
 
 from .generate import LONG_RUN, Run
-from .questions import PIXELS, QUESTIONS
+from .questions import PIXELS, QUESTIONS, Stopwatch
 
 
 class Mlflow:
@@ -29,8 +29,8 @@ class Mlflow:
         self._store: Any = SqlAlchemyStore(f"sqlite:///{self._file}", str(folder / "artifacts"))
         self._base = sqlite3.connect(self._file)
 
-    def keep(self, runs: Iterator[Run]) -> float:
-        took = 0.0
+    def keep(self, runs: Iterator[Run]) -> Stopwatch:
+        took = Stopwatch()
         for run in runs:
             rows = [
                 (name, value, at, run.run_id, step, 0)
@@ -39,10 +39,12 @@ class Mlflow:
                     zip(run.values[name].tolist(), (run.times // 1_000).tolist(), strict=True)
                 )
             ]
-            began = perf_counter()
-            self._write(run, rows)
-            took += perf_counter() - began
+            with took.running():
+                self._write(run, rows)
         return took
+
+    def cpu_seconds(self) -> float:
+        return process_time()
 
     def bytes_on_disk(self) -> int:
         return sum(file.stat().st_size for file in self._file.parent.glob("mlflow.db*"))

@@ -1,8 +1,9 @@
 """The questions that are asked of every store, and how long an answer may take."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Protocol
 
 from .generate import Run
@@ -16,14 +17,33 @@ LEAST_ASKED, MOST_SECONDS = 5, 20.0
 PIXELS = 1_000
 
 
+class Stopwatch:
+    """Seconds by the clock, and of the processors that this process used: those can be compared on a machine that
+    others use as well.
+    """
+
+    def __init__(self) -> None:
+        self.wall = self.cpu = 0.0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        wall, cpu = perf_counter(), process_time()
+        yield
+        self.wall += perf_counter() - wall
+        self.cpu += process_time() - cpu
+
+
 class Store(Protocol):
     """One way to keep a history."""
 
     name: str
     note: str
 
-    def keep(self, runs: Iterator[Run]) -> float:
-        """Write all of them; the seconds that storing took, without making them."""
+    def keep(self, runs: Iterator[Run]) -> Stopwatch:
+        """Write all of them; what storing took, without making them."""
+
+    def cpu_seconds(self) -> float:
+        """What its processes, this one among them, have used so far."""
 
     def bytes_on_disk(self) -> int: ...
 
@@ -35,20 +55,26 @@ class Store(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """How long one question took, in milliseconds, and how often it was asked."""
+    """How long one question took, in milliseconds, what it took of the processors on average, and how often it was
+    asked.
+    """
 
     p50_ms: float
     p99_ms: float
+    cpu_ms: float
     asked: int
 
 
-def asked(question: Callable[[], object], times: int) -> Answered:
+def asked(question: Callable[[], object], times: int, cpu_seconds: Callable[[], float]) -> Answered:
     """Once to warm up, then `times`; fewer where it is slow."""
     question()
     took: list[float] = []
+    cpu = cpu_seconds()
     while len(took) < LEAST_ASKED or (len(took) < times and sum(took) < MOST_SECONDS):
         began = perf_counter()
         question()
         took.append(perf_counter() - began)
+    cpu = (cpu_seconds() - cpu) / len(took)
     took.sort()
-    return Answered(1e3 * took[len(took) // 2], 1e3 * took[min(len(took) - 1, int(len(took) * 0.99))], len(took))
+    p99 = took[min(len(took) - 1, int(len(took) * 0.99))]
+    return Answered(1e3 * took[len(took) // 2], 1e3 * p99, 1e3 * cpu, len(took))

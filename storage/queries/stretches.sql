@@ -28,29 +28,30 @@ SELECT run_id, metric, rank, attempt_id, stretch, any(s.attempt), max(s.last_ste
     sum(s.total), minIf(s.least, s.finite > 0), maxIf(s.greatest, s.finite > 0), argMax(s.last, s.told), max(s.told)
 FROM
 (
-    SELECT run_id, metric, rank, attempt_id, attempt, intDiv(first_step, {size:Int64}) AS stretch, last_step, arrayMin(times) AS first_at,
-        length(values) AS values, length(fine) AS finite, arraySum(fine) AS total, arrayMin(fine) AS least, arrayMax(fine) AS greatest,
-        reinterpretAsFloat64(bits[-1]) AS last, arrayFilter(value -> isFinite(value), values) AS fine,
+    SELECT run_id, metric, rank, attempt_id, attempt, intDiv(first_step, {size:Int64}) AS stretch, l.last_step AS last_step,
+        arrayMin(times) AS first_at, length(l.values) AS values, length(fine) AS finite, arraySum(fine) AS total, arrayMin(fine) AS least,
+        arrayMax(fine) AS greatest,
+        reinterpretAsFloat64(bits[-1]) AS last, arrayFilter(value -> isFinite(value), l.values) AS fine,
         bitShiftLeft(toUInt64(log_epoch), 54) + bitShiftLeft(log_offset, 14) + length(bits) AS told
-    FROM step_log FINAL
+    FROM step_log AS l FINAL
     WHERE run_id IN {runs:Array(String)} AND attempt_id IN {attempts:Array(String)} AND metric != '' AND notEmpty(bits)
-        AND stretch = intDiv(last_step, {size:Int64}) AND stretch >= {first:Int64} AND stretch < {last:Int64}
+        AND stretch = intDiv(l.last_step, {size:Int64}) AND stretch >= {first:Int64} AND stretch < {last:Int64}
     UNION ALL
     SELECT run_id, metric, rank, attempt_id, attempt, intDiv(step, {size:Int64}) AS stretch, step AS last_step, at AS first_at, 1 AS values,
         isFinite(last) AS finite, if(finite, last, 0) AS total, total AS least, total AS greatest, reinterpretAsFloat64(bit) AS last,
         [] AS fine, bitShiftLeft(toUInt64(log_epoch), 54) + bitShiftLeft(log_offset, 14) + number AS told
-    FROM step_log FINAL
+    FROM step_log AS l FINAL
     ARRAY JOIN steps AS step, times AS at, bits AS bit, arrayEnumerate(bits) AS number
     WHERE run_id IN {runs:Array(String)} AND attempt_id IN {attempts:Array(String)} AND metric != ''
-        AND intDiv(first_step, {size:Int64}) != intDiv(last_step, {size:Int64})
-        AND last_step >= {first:Int64} * {size:Int64} AND first_step < {last:Int64} * {size:Int64}
+        AND intDiv(first_step, {size:Int64}) != intDiv(l.last_step, {size:Int64})
+        AND l.last_step >= {first:Int64} * {size:Int64} AND first_step < {last:Int64} * {size:Int64}
         AND stretch >= {first:Int64} AND stretch < {last:Int64}
 ) AS s
 GROUP BY run_id, metric, rank, attempt_id, stretch;
 
--- What a plot must know first: the last step, up to which stretch each attempt is summed up, and which attempts go on behind that.
+-- What a plot must know first: from which stretch to which attempts are summed up, the last step, and which go on behind that.
 -- name: curve_plan
-SELECT max(p.last_step) AS last_step, max(s.until) AS until,
+SELECT minIf(s.first, s.until > 0) AS first, max(s.until) AS until, max(p.last_step) AS last_step,
     groupArrayIf(p.attempt_id, p.last_step >= s.until * {size:Int64}) AS attempts,
     groupArrayIf(s.until * {size:Int64}, p.last_step >= s.until * {size:Int64}) AS open_from
 FROM
@@ -62,7 +63,7 @@ FROM
 ) AS p
 LEFT JOIN
 (
-    SELECT attempt_id, max(stretch) + 1 AS until
+    SELECT attempt_id, min(stretch) AS first, max(stretch) + 1 AS until
     FROM step_stretches
     WHERE run_id = {run:String}
     GROUP BY attempt_id
@@ -96,9 +97,9 @@ FROM
 GROUP BY metric, identity, teller, place
 ORDER BY metric, attempt, attempt_id, rank, from_step;
 
--- The same from the summaries, and from the steps behind them. `width` is a number of whole stretches.
+-- The same from the summaries, and from the steps behind them. `width` is a number of whole stretches, which begin at `origin`.
 -- name: curves_of_stretches
-SELECT metric, attempt_id, any(s.attempt) AS attempt, teller AS rank, place * {width:Int64} AS from_step,
+SELECT metric, attempt_id, any(s.attempt) AS attempt, teller AS rank, {origin:Int64} + place * {width:Int64} AS from_step,
     max(s.last_step) AS to_step, toUnixTimestamp64Micro(min(s.first_at)) AS first_at,
     if(sum(s.finite) = 0, NULL, sum(s.total) / sum(s.finite)) AS mean,
     if(sum(s.finite) = 0, NULL, minIf(s.least, s.finite > 0)) AS least,
@@ -106,20 +107,20 @@ SELECT metric, attempt_id, any(s.attempt) AS attempt, teller AS rank, place * {w
     argMax(s.last, s.told) AS last, sum(s.values) - sum(s.finite) AS non_finite, sum(s.values) AS values
 FROM
 (
-    SELECT metric, attempt_id, attempt, if({by_rank:Bool}, rank, -1) AS teller, intDiv(stretch * {size:Int64}, {width:Int64}) AS place,
-        last_step, first_at, values, finite, total, least, greatest, last,
+    SELECT metric, attempt_id, attempt, if({by_rank:Bool}, rank, -1) AS teller,
+        intDiv(stretch * {size:Int64} - {origin:Int64}, {width:Int64}) AS place, last_step, first_at, values, finite, total, least, greatest, last,
         told
     FROM step_stretches FINAL
     WHERE run_id = {run:String} AND metric IN {metrics:Array(String)} AND ({rank:Int64} < 0 OR rank = {rank:Int64})
     UNION ALL
-    SELECT metric, attempt_id, attempt, if({by_rank:Bool}, rank, -1) AS teller, intDiv(step, {width:Int64}) AS place,
+    SELECT metric, attempt_id, attempt, if({by_rank:Bool}, rank, -1) AS teller, intDiv(step - {origin:Int64}, {width:Int64}) AS place,
         step AS last_step, at AS first_at, 1 AS values, isFinite(last) AS finite, if(finite, last, 0) AS total, total AS least,
         total AS greatest, reinterpretAsFloat64(bit) AS last,
         bitShiftLeft(toUInt64(log_epoch), 54) + bitShiftLeft(log_offset, 14) + number AS told
-    FROM step_log FINAL
+    FROM step_log AS l FINAL
     ARRAY JOIN steps AS step, times AS at, bits AS bit, arrayEnumerate(bits) AS number
     WHERE run_id = {run:String} AND metric IN {metrics:Array(String)} AND ({rank:Int64} < 0 OR rank = {rank:Int64})
-        AND attempt_id IN {attempts:Array(String)} AND last_step >= {least_open:Int64}
+        AND attempt_id IN {attempts:Array(String)} AND l.last_step >= {least_open:Int64}
         AND step >= transform(attempt_id, {attempts:Array(String)}, {open_from:Array(Int64)}, toInt64(0))
 ) AS s
 GROUP BY metric, s.attempt_id, teller, place
