@@ -37,7 +37,7 @@ def native_block(kinds: Mapping[str, str], columns: Mapping[str, Sequence[Any] |
     Raises:
         OverflowError, TypeError, UnicodeEncodeError: a value does not fit its column.
     """
-    parts = [_length(len(kinds)), _length(len(next(iter(columns.values()))))]
+    parts: list[bytes | bytearray] = [_length(len(kinds)), _length(len(next(iter(columns.values()))))]
     for name, kind in kinds.items():
         sent = kind.removeprefix(WORD).removesuffix(")") if kind.startswith(WORD) else kind
         parts += [_text(name), _text(sent), *_data(sent, columns[name])]

@@ -2,8 +2,9 @@
 
 The same generated history (`generate`) is kept by our archive, by MLflow's SQLite store and by DuckDB, one after
 another, each in a folder that is deleted afterwards: points stored a second, bytes on disk a point, and five questions
-with their median and 99th percentile; beside them the processor time, which means something on a busy machine, too. `--points 100M` is the whole of it (10,000 runs); MLflow gets at most
-`--mlflow-points`, for it takes hours otherwise. Prints a table; `--json FILE` has everything.
+with their median and 99th percentile; beside them the processor time, which means something on a busy machine, too.
+`--points 100M` is the whole of it (10,000 runs); MLflow gets at most `--mlflow-points`, for it takes hours otherwise.
+Prints a table; `--json FILE` has everything.
 """
 
 import argparse

@@ -61,7 +61,7 @@ def test_what_ran_may_not_be_edited(client: Client) -> None:
         migrate(client, [Migration(1, "log", "SELECT 2;\n")])
 
 
-@pytest.mark.parametrize("version", [1, 3])
+@pytest.mark.parametrize("version", [2, 3])
 def test_an_archive_of_an_earlier_version_becomes_what_a_fresh_one_is(client: Client, version: int) -> None:
     migrations = load_migrations()
     migrate(client, migrations[:version])
