@@ -101,4 +101,4 @@ def _row(batch: StepBatch, column: Column, offset: int) -> tuple[Any, ...]:
     kept = column.rows or range(len(column.values))
     head = (offset, batch.attempt_id, batch.attempt, batch.rank, batch.writer_id, batch.seq, batch.at)
     steps, times = [batch.steps[row] for row in kept], [batch.times[row] for row in kept]
-    return (*head, column.index, column.metric, list(column.rows), steps, times, column.values.tolist())
+    return (*head, column.number, column.metric, list(column.rows), steps, times, column.values.tolist())

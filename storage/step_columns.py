@@ -19,7 +19,7 @@ class Column(NamedTuple):
     """`rows` says which rows of the batch have a value, and is empty where all have and where none has."""
 
     metric: str
-    index: int
+    number: int
     rows: Sequence[int]
     values: "array[float]"
 
