@@ -8,11 +8,10 @@ from clickhouse_connect.driver.client import Client
 from pilothouse.events.errors import MigrationRefused, QueryRefused
 from pilothouse.settings import Settings
 from pilothouse.storage import step_block
-from pilothouse.storage.archive import Archive
 from pilothouse.storage.cluster import for_cluster
 from pilothouse.storage.connect import connect
 from pilothouse.storage.migrate import Migration, load_migrations, migrate
-from pilothouse.storage.rows import EVENT_LOG, TICK_LOG
+from pilothouse.storage.rows import EVENT_LOG, TICK_LOG, Rows, rows_of
 from pilothouse.tests.archive_events import logged, story
 from pilothouse.tests.endpoint_fixture import EndpointProcess
 
@@ -61,17 +60,28 @@ def test_what_ran_may_not_be_edited(client: Client) -> None:
         migrate(client, [Migration(1, "log", "SELECT 2;\n")])
 
 
-@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("version", [1, 3])
 def test_an_archive_of_an_earlier_version_becomes_what_a_fresh_one_is(client: Client, version: int) -> None:
     migrations = load_migrations()
     migrate(client, migrations[:version])
-    Archive(client).insert(logged(story("old")))
+    write_as_then(client, rows_of(logged(story("old"))))
     assert [migration.number for migration in migrate(client)] == list(range(version + 1, len(migrations) + 1))
     grown = schema(client)
     assert client.query("SELECT signature, steps_lost FROM incidents").result_rows == [("Stable/Spike", 2)]
     client.command(f"DROP DATABASE `{client.database}`")
     migrate(client)
     assert schema(client) == grown
+
+
+def write_as_then(client: Client, rows: Rows) -> None:
+    """As an archiver of that version did: without the columns that came later."""
+    for table, lines in rows.by_table():
+        there = {row["name"] for row in client.query(f"DESCRIBE TABLE {table.name}").named_results()}
+        kept = [(number, name) for number, name in enumerate(table.columns) if name in there]
+        values = [[line[number] for number, _ in kept] for line in lines]
+        client.insert(table.name, values, column_names=[name for _, name in kept])
+    for block in rows.steps:
+        client.raw_insert(step_block.NAME, list(step_block.COLUMNS), block.native(), fmt="Native")
 
 
 def test_nothing_runs_where_something_would_be_lost(client: Client) -> None:
