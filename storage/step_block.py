@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from ..events.envelope import LogPlace
 from ..events.telemetry import StepBatch
 from .native import Arrays, native_block, packed
-from .step_columns import columns_of
+from .step_columns import columns_of, without_holes
 
 _TIME = "DateTime64(6, 'UTC')"
 _WORD = "LowCardinality(String)"
@@ -52,13 +52,11 @@ class StepBlock:
     def add(self, batch: StepBatch, place: LogPlace) -> None:
         """A row per metric. Where it raises (as `native`), the block is of no more use."""
         before = len(self)
-        try:
-            # An array of doubles refuses None faster than Python finds it.
-            columns = [array("d", values) for values in batch.metrics.values()]  # type: ignore[arg-type]
-        except TypeError:
-            self._add_parts(batch)
-        else:
+        columns = [column for column in map(without_holes, batch.metrics.values()) if column is not None]
+        if len(columns) == len(batch.metrics):
             self._add_whole(batch, columns)
+        else:
+            self._add_parts(batch)
         shared: dict[str, str | int] = {"run_id": batch.run_id, "writer_id": batch.writer_id, "seq": batch.seq}
         shared |= {"attempt_id": batch.attempt_id, "attempt": batch.attempt, "rank": batch.rank, "batch_at": batch.at}
         shared |= {"log_epoch": place.epoch, "log_partition": place.partition, "log_offset": place.offset}

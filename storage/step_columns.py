@@ -28,7 +28,7 @@ def columns_of(batch: StepBatch) -> Iterator[Column]:
     """A column per metric; where nothing at all was logged of some steps, one more that keeps them."""
     silent: set[int] | None = None
     for index, (metric, values) in enumerate(batch.metrics.items()):
-        dense = _without_holes(values)
+        dense = without_holes(values)
         if dense is not None:
             silent = set()
             yield Column(metric, index, (), dense)
@@ -40,7 +40,7 @@ def columns_of(batch: StepBatch) -> Iterator[Column]:
         yield Column(NO_METRIC, 0, sorted(silent), array("d", bytes(8 * len(silent))))
 
 
-def _without_holes(values: Sequence[float | None]) -> "array[float] | None":
+def without_holes(values: Sequence[float | None]) -> "array[float] | None":
     """The values, where there is one for every step. (An array of doubles refuses None faster than Python finds it.)"""
     try:
         return array("d", values)  # type: ignore[arg-type]  # a None is what is asked for
