@@ -7,7 +7,7 @@ A scenario strikes (`scenarios`); what ended with a status that asks for it is s
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from itertools import chain
 from pathlib import Path
@@ -173,6 +173,7 @@ class Stage:
         governors = [worker for worker in self._workers if worker.role == "governor"]
         ends = self.trainers.feed.ends()
         self._until_done(self.governor, {place: end for place, end in ends.items() if place.startswith(TELEMETRY.name)})
+        self.until(lambda: len(_judged_to(governors)) == PARTITIONS, "every partition has a governor")
         judged_to = _stopped(governors)
         self._workers = [self.archiver]  # the others have ended as they were told to
         self.trainers.feed.end(TELEMETRY.name, CONTROL.name)
@@ -213,10 +214,15 @@ class Stage:
 
 def _stopped(governors: list[DyingWorker]) -> dict[int, int]:
     """By partition, the offset of the last record that any of them judged."""
-    judged_to: dict[int, int] = {}
     for worker in governors:
         assert worker.stop() == 0, worker.said()
-        for source, offset in worker.health()["last_offset"].items():
+    return _judged_to(governors)
+
+
+def _judged_to(governors: Sequence[DyingWorker]) -> dict[int, int]:
+    judged_to: dict[int, int] = {}
+    for worker in governors:
+        for source, offset in worker.health().get("last_offset", {}).items():
             partition = int(source.rpartition("/")[2])
             judged_to[partition] = max(offset, judged_to.get(partition, -1))
     return judged_to
