@@ -7,7 +7,7 @@ kills its endpoint takes `new_endpoint` instead.
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,11 +106,13 @@ def token_of(user: str) -> str:
     return READER_TOKEN if user == READER_USER else FULL_TOKEN
 
 
-def launch(data_dir: Path, **config: Any) -> "subprocess.Popen[str]":
-    """An endpoint's process that has not answered yet; `config` are fields of EndpointConfig."""
+def launch(data_dir: Path, inside: Sequence[str] = (), **config: Any) -> "subprocess.Popen[str]":
+    """An endpoint's process that has not answered yet; `config` are fields of EndpointConfig. `inside`: a command that
+    becomes the one behind it.
+    """
     given: Mapping[str, Any] = {"full_token": FULL_TOKEN, "reader_token": READER_TOKEN, "data_dir": str(data_dir)}
     process = subprocess.Popen(
-        [sys.executable, "-c", _PROGRAM],
+        [*inside, sys.executable, "-c", _PROGRAM],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

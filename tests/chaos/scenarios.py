@@ -14,6 +14,7 @@ from pilothouse.tests.slow_network import SlowNetwork
 
 from . import clock
 from .disorder import DisorderlyFeed
+from .small_disk import SmallDisk
 from .stage import Stage
 from .strange_records import send_impossible, send_strange
 
@@ -33,6 +34,7 @@ class Scenario:
     brokers: tuple[str, ...] = BROKERS
     faults: str = ""
     disorderly: bool = False
+    small_disk: bool = False
 
 
 def endpoint_killed(stage: Stage) -> int:
@@ -46,26 +48,31 @@ def endpoint_killed(stage: Stage) -> int:
     return 3
 
 
-def archive_refuses(setting: str, said: str) -> Callable[[Stage], int]:
-    """The archive's tables take nothing, by a setting of the engine's own, and then do again."""
-
-    def strike(stage: Stage) -> int:
-        tables = [row[0] for row in stage.client.query(LOGS).result_rows]
-        for table in tables:
-            stage.client.command(f"ALTER TABLE {table} MODIFY SETTING {setting}")
-        stage.until(lambda: said in stage.archiver.health().get("last_error", ""), "the archiver says why it waits")
-        stage.until_runs_end(2)
-        for table in tables:
-            stage.client.command(f"ALTER TABLE {table} RESET SETTING {setting.partition(' ')[0]}")
-        stage.until(lambda: not stage.archiver.health().get("last_error", "?"), "the archiver goes on")
-        return len(tables)
-
-    return strike
+def archive_read_only(stage: Stage) -> int:
+    """Its tables take nothing, as after a lost Keeper, and then do again."""
+    tables = [row[0] for row in stage.client.query(LOGS).result_rows]
+    for table in tables:
+        stage.client.command(f"ALTER TABLE {table} MODIFY SETTING table_readonly = 1")
+    stage.until(lambda: "readonly" in stage.archiver.health().get("last_error", ""), "the archiver says why it waits")
+    stage.until_runs_end(2)
+    for table in tables:
+        stage.client.command(f"ALTER TABLE {table} RESET SETTING table_readonly")
+    stage.until(lambda: not stage.archiver.health().get("last_error", "?"), "the archiver goes on")
+    return len(tables)
 
 
 LOGS = "SELECT name FROM system.tables WHERE database = 'pilothouse' AND engine LIKE '%MergeTree' AND name LIKE '%log'"
-READ_ONLY = "table_readonly = 1"
-NO_SPACE = f"min_free_disk_bytes_to_perform_insert = {10**15}"
+
+
+def disk_full(stage: Stage) -> int:
+    """The archive's disk is filled to the last byte by somebody else, and then emptied."""
+    disk = SmallDisk(stage.endpoint)
+    disk.fill()
+    stage.until(lambda: stage.archiver.health().get("last_error"), "the archiver says why it waits")
+    stage.until_runs_end(2)
+    disk.empty()
+    stage.until(lambda: not stage.archiver.health().get("last_error", "?"), "the archiver goes on")
+    return 1
 
 
 def zombie(stage: Stage) -> int:
@@ -221,8 +228,8 @@ def cut_off(stage: Stage) -> int:
 
 SCENARIOS = (
     Scenario("endpoint SIGKILL", endpoint_killed),
-    Scenario("archive read-only", archive_refuses(READ_ONLY, "readonly"), ("embedded",)),
-    Scenario("archive out of disk", archive_refuses(NO_SPACE, "enough free space"), ("embedded",)),
+    Scenario("archive read-only", archive_read_only, ("embedded",)),
+    Scenario("archive's disk full", disk_full, ("embedded",), small_disk=True),
     Scenario("governor SIGSTOP longer than its session", zombie, ("kafka",), faults="sigstop@after_command/2"),
     Scenario("rebalance with an intervention in flight", rebalance_in_flight),
     Scenario("two governors by mistake", two_by_mistake),

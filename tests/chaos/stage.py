@@ -31,6 +31,7 @@ from .governors import as_readers_see, governor_on, undisturbed
 from .job import Job
 from .ledger import Row, applied_twice, differences, out_of_bounds
 from .live_trainers import STORIES, LiveTrainers
+from .small_disk import inside_small_disk
 from .strange_records import IMPOSSIBLE, due_letters, letters
 from .three_brokers import ThreeBrokers
 
@@ -52,11 +53,13 @@ class Stage:
         folder: Path,
         *,
         disorderly: bool = False,
+        small_disk: bool = False,
         environ: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.broker = broker
         self.folder = folder
-        self.endpoint = new_endpoint()
+        archive = folder / "archive"
+        self.endpoint = new_endpoint(archive, inside=inside_small_disk(archive) if small_disk else ())
         self.client = new_archive(self.endpoint, "pilothouse")
         self.restarts = 0
         self.sent: Callable[[], int] = int
