@@ -25,6 +25,8 @@ CACHE = Path(__file__).parents[1] / "build" / "tests"
 JAVA_OPTIONS = "_JAVA_OPTIONS"
 TERMINATED = 143
 """How a JVM ends after SIGTERM, in order."""
+START_SECONDS = 180.0
+"""An Apache Kafka needs six on an idle machine; that is not what is tested here."""
 NewBroker = Callable[[], LocalBroker]
 
 # A test's Kafka lives for seconds: the compiler for long-lived servers costs half of the CPU its start takes.
@@ -83,7 +85,7 @@ def _archive_classes(home: Path, archive: Path, options: str) -> None:
 
 
 def started(broker: LocalBroker) -> LocalBroker:
-    broker.start()
+    broker.start(START_SECONDS)
     create_topics(broker.address, PARTITIONS, replication=1)
     return broker
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from pilothouse.cli.brokers import LocalBroker
-from pilothouse.tests.broker_fixture import BROKERS
+from pilothouse.tests.broker_fixture import BROKERS, START_SECONDS
 from pilothouse.tests.slow_network import SlowNetwork
 
 from . import clock
@@ -151,7 +151,7 @@ def broker_killed(stage: Stage) -> int:
     for end in (broker.stop, broker.kill):
         stage.until_archived_more()
         end()
-        broker.start()
+        broker.start(START_SECONDS)
         stage.until_runs_end(2)
     return 2
 
