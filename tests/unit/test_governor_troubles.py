@@ -97,9 +97,9 @@ def test_a_log_of_nothing_but_junk_ends_the_process_and_the_next_one_drains_no_m
         await bench.take(*junk[:2])
         await bench.governor.flush()
         assert (letters(), bench.log.acknowledged) == (2, {SOURCE: 2})
-        for batch in (junk[2:], junk[2:3]):
+        for given in (junk[2:], junk[2:3]):
             with pytest.raises(EverythingMalformed, match="none of the last 3 records"):
-                await bench.take(*batch)
+                await bench.take(*given)
             await bench.start()
         assert (letters(), bench.log.acknowledged) == (2, {SOURCE: 2})
         bench.dead_letter_limit = 0
