@@ -66,6 +66,12 @@ class Job:
         """How many steps rank 0 has logged, in all launches."""
         return sum(len(tape.read_text().splitlines()) for tape in self.folder.glob("tape-*-0"))
 
+    @property
+    def attempts(self) -> int:
+        """How many it has begun: at every launch one, and one at every rollback."""
+        rows = [row for tape in self.folder.glob("tape-*-0") for row in _logged(tape)]
+        return len({attempt for attempt, _ in rows})
+
     def lost(self, events: Iterable[AnyEvent]) -> int:
         """Steps on the tapes that are not in the log; of a rank that was killed, the last ones are passed over: what it
         had not flushed (how many those may be, `test_trainer_kills` says).

@@ -199,6 +199,7 @@ def broken_inside(faults: str, damage: int = -1) -> Callable[[Stage], int]:
         job = stage.job("job", faults=faults, damage=damage, needs=2)
         stage.until(job.ended, "the job was rolled back and has come to its end")
         assert len(job.statuses) == 1, job.said()
+        assert job.attempts > 1, "it was never rolled back"
         return 1 + (damage >= 0)
 
     return strike

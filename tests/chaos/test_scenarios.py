@@ -21,8 +21,8 @@ pytestmark = pytest.mark.chaos_long
 
 
 def play(scenario: Scenario, broker: LocalBroker, new_endpoint: NewEndpoint, folder: Path) -> Row:
-    differs = {"disorderly": scenario.disorderly, "small_disk": scenario.small_disk}
-    with closing(Stage(broker, new_endpoint, folder, **differs)) as stage:
+    made = Stage(broker, new_endpoint, folder, disorderly=scenario.disorderly, small_disk=scenario.small_disk)
+    with closing(made) as stage:
         stage.start(scenario.faults)
         with feeding(stage.trainers.sends(), per_second=PACE) as stage.sent:
             injected = scenario.strike(stage)

@@ -88,7 +88,7 @@ def train(folder: Path, launch: int) -> None:
     rank = dist.get_rank()
     faults = Injector(read_faults(os.environ["FAULTS"] if launch == 1 else ""))
     needs, least = int(os.environ["NEEDS"]), int(os.environ["LEAST"])
-    checkpoints = SpoiltCheckpoints(folder / "checkpoints", every=EVERY)
+    checkpoints = SpoiltCheckpoints(folder / "checkpoints", every=EVERY, keep=MOST_STEPS)
     checkpoints.faults, checkpoints.damage = faults, int(os.environ["DAMAGE"])
     torch.manual_seed(1)
     model = DistributedDataParallel(nn.Linear(8, 1))
