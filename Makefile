@@ -49,7 +49,7 @@ fuzz: $(STAMP)  ## any input at every door for long: codec, policies, imports, e
 
 chaos: $(STAMP)  ## every part of a stack dies, freezes, lies or is cut off: a row each in build/chaos.json
 	@rm -f build/chaos.json
-	$(BIN)/pytest -m chaos_long $(ARGS)
+	$(BIN)/pytest -m chaos_long -n 2 --dist load $(ARGS)
 
 gameday: $(STAMP)  ## an exercise for people: it breaks something, says nothing, and scores what you see and do
 	@$(BIN)/python -P -m pilothouse.cli.gameday $(ARGS)

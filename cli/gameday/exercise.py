@@ -126,8 +126,7 @@ class _Exercise:
         lines = _typed()
         while self._step() < step and self._listens(lines):
             pass
-        broke_at = time.time()
-        self._break()
+        broke_at = self._break(step)
         try:
             while time.time() < broke_at + 60 * minutes and self._listens(lines) and self._trains():
                 self._look()
@@ -157,7 +156,9 @@ class _Exercise:
             return int(rows[0]["step"] or 0)
         return 0
 
-    def _break(self) -> None:
+    def _break(self, step: int) -> float:
+        """Break what the card says; when it broke, in seconds since the epoch."""
+        broke_at = time.time()
         pids = told_by_stack(self._stack.data_dir).get("pids", {})
         match self._card.harm:
             case "rank stands still":
@@ -169,7 +170,16 @@ class _Exercise:
             case "junk":
                 self._send_junk()
             case _:
-                pass  # the training's own: it breaks by itself, or nothing does
+                broke_at = self._trained_at(step)  # the training breaks by itself, or nothing does
+        return broke_at
+
+    def _trained_at(self, step: int) -> float:
+        rows = self._ask(
+            "SELECT toUnixTimestamp64Micro(min(at)) AS at FROM steps"
+            " WHERE run_id = {run:String} AND step >= {step:UInt64}",
+            step=step,
+        )
+        return float(rows[0]["at"]) / 1e6
 
     def _freeze(self, pid: int) -> None:
         self._frozen = pid
@@ -207,9 +217,9 @@ class _Exercise:
             orders.append(Done(self._continued - broke_at, "continued"))
         orders.sort(key=lambda done: done.after)
         signs = [
-            (row["at"] / 1e6 - broke_at, f"{row['type']} is {row['status']}: {row['reason']}")
+            (row["at"] / 1e6 - broke_at, f"{row['name']} is {row['status']}: {row['reason']}")
             for row in self._ask(
-                "SELECT toUnixTimestamp64Micro(at) AS at, JSONExtractString(body, 'type') AS type,"
+                "SELECT toUnixTimestamp64Micro(at) AS at, JSONExtractString(body, 'condition') AS name,"
                 " JSONExtractString(body, 'status') AS status, JSONExtractString(body, 'reason') AS reason FROM events"
                 " WHERE run_id = {run:String} AND kind = 'condition_changed' ORDER BY at"
             )
@@ -217,12 +227,12 @@ class _Exercise:
         ]
         return Account(self._card, step, score(self._card, answers, orders), answers, orders, signs)
 
-    def _ask(self, question: str) -> list[dict[str, Any]]:
+    def _ask(self, question: str, **parameters: Any) -> list[dict[str, Any]]:
         from ...storage.connect import refusals
 
         with refusals():
             client: Client = self._stack.connect()
-            return list(client.query(question, parameters={"run": self._run_id}).named_results())
+            return list(client.query(question, parameters={"run": self._run_id, **parameters}).named_results())
 
 
 def _typed() -> "Iterator[str | None]":

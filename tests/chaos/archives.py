@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pilothouse.cli.brokers import LocalBroker
-from pilothouse.events.codec import Malformed
+from pilothouse.events.codec import Encoded, Malformed
 from pilothouse.events.topics import CONTROL, TELEMETRY
 from pilothouse.storage.archive import Archive, Archived, Poison
 from pilothouse.storage.migrate import migrate
@@ -53,7 +53,7 @@ def new_archive(endpoint: EndpointProcess, database: str) -> "Client":
 def filled_once(client: "Client", told: Sequence[Read], decided: Sequence[Read]) -> Sequence[Poison]:
     """Put what stands on both topics into an archive, at one go."""
     records = [
-        Archived(topic, read.place, read.event)
+        Archived(topic, read.place, read.event, Encoded(read.body or b"", list(read.headers)))
         for topic, reads in ((TELEMETRY.name, told), (CONTROL.name, decided))
         for read in reads
         if not isinstance(read.event, Malformed)
@@ -76,4 +76,4 @@ def _rows(client: "Client", name: str, engine: str, columns: Sequence[tuple[str,
     final = "" if engine == "View" else "FINAL"
     settings = {"output_format_json_quote_denormals": 1}
     body = client.raw_query(f"SELECT {shown} FROM {name} {final}", fmt="JSONCompactEachRow", settings=settings)
-    return sorted(body.decode().splitlines())
+    return sorted(body.decode(errors="backslashreplace").splitlines())  # as it travelled, a decision is bytes

@@ -14,8 +14,8 @@ from pilothouse.events.codec import KEY_ID_HEADER, KIND_HEADER, SCHEMA_HEADER, S
 from pilothouse.events.topics import DEADLETTER, MAX_RECORD_BYTES, TELEMETRY
 from pilothouse.stream_processors.deadletter import BODY_BYTES_HEADER, OURS, REASON_HEADER
 from pilothouse.tests.broker_fixture import PARTITIONS, NewBroker
-from pilothouse.tests.dying_worker import DyingWorker
-from pilothouse.tests.log_reader import Read, Reader
+from pilothouse.tests.dying_worker import DyingWorker, Feed
+from pilothouse.tests.log_reader import Read, Reader, read_all
 from pilothouse.tests.outbox_bench import wait_until
 
 Headers = list[tuple[str, bytes]]
@@ -107,3 +107,29 @@ def test_the_largest_record_is_a_letter_whole_a_larger_one_says_what_it_lacks_an
     assert b"\xff\xfename" in (unreadable.body or b"")
     assert b"cannot be read" in (unreadable.body or b"")
     assert last.body == b"the last"
+
+
+MISTAKE = 2
+
+
+@pytest.mark.parametrize("new_broker", ["embedded"], indirect=True)
+def test_a_topic_of_nothing_but_junk_stops_the_worker_and_is_not_drained_by_the_next_one(
+    new_broker: NewBroker, tmp_path: Path
+) -> None:
+    broker = new_broker()
+    settings = {
+        "PILOTHOUSE_KAFKA": broker.address,
+        "PILOTHOUSE_EMBEDDED_BROKER": "true",
+        "PILOTHOUSE_DEAD_LETTER_LIMIT": "5",
+    }
+    worker = DyingWorker("governor", tmp_path, settings)
+    with closing(Feed(broker.address)) as feed:
+        for number in range(20):
+            feed.send_bytes(TELEMETRY.name, number % PARTITIONS, b"junk")
+        feed.ends()
+        for _ in range(2):
+            worker.start()
+            assert worker.ended() == MISTAKE, worker.said()
+        feed.end(DEADLETTER.name)
+    assert worker.said().count("none of the last 5 records could be read") == 2
+    assert len(read_all(broker.address, DEADLETTER.name, PARTITIONS)) < 5
