@@ -45,6 +45,7 @@ def backup(
     settings = load_settings(os.environ, data_dir=data_dir)
     if is_elsewhere(settings):
         raise _servers_own("BACKUP DATABASE pilothouse TO")
+    _refuse_encrypted(settings)
     name = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
     target = (folder or settings.data_dir / "backups" / name).absolute()
     _refuse_taken(target)
@@ -75,6 +76,7 @@ def restore(
     settings = load_settings(os.environ, data_dir=data_dir)
     if is_elsewhere(settings):
         raise _servers_own("RESTORE DATABASE pilothouse FROM")
+    _refuse_encrypted(settings)
     home = settings.data_dir.absolute()
     if (home / "archive").exists():
         raise DirectoryInUse(
@@ -94,6 +96,19 @@ def _servers_own(statement: str) -> Exception:
         "the settings name a ClickHouse server, which is backed up and restored by its own statement, to where its "
         f"administrator lets it write (docs/operations.md): {statement} Disk('backups', 'NAME')"
     )
+
+
+def _refuse_encrypted(settings: "Settings") -> None:
+    """What such an archive would be in a backup, and whether it came back, was never seen: better none than that."""
+    from ..events.errors import UserMistake
+    from ..keyring import sealing_key
+    from ..storage.engine_encryption import CONFIG_FILE
+
+    if sealing_key(settings) is not None or (settings.data_dir / "archive" / CONFIG_FILE).exists():
+        raise UserMistake(
+            "an encrypted archive is not backed up or restored by this command: stop the stack, and copy its data "
+            "directory as a whole, the key apart"
+        )
 
 
 def _refuse_taken(target: Path) -> None:

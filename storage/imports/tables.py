@@ -249,4 +249,6 @@ def _is_small(found: object) -> bool:
                 waiting += [*members.keys(), *members.values()]
             case list() | tuple() | set() as items:
                 waiting += items
+            case _:
+                pass  # a value
     return False

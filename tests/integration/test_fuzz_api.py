@@ -1,10 +1,13 @@
 """Any request at the control room is answered as its OpenAPI document says."""
 
+from typing import Any
+
 import pytest
 import schemathesis
 from hypothesis import given
 from schemathesis import BaseSchema, Case
 from schemathesis.checks import not_a_server_error
+from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_schema_conformance,
@@ -46,13 +49,13 @@ def control_room(archive: EndpointProcess) -> BaseSchema:
 
 
 def test_any_request_at_the_control_room_is_answered_as_its_openapi_says(control_room: BaseSchema) -> None:
-    operations = [found.ok() for found in control_room.get_all_operations()]
+    operations = [found.ok() for found in control_room.get_all_operations() if isinstance(found, Ok)]
     assert len(operations) > 8
     for operation in operations:
 
         @examples(2)
         @given(operation.as_strategy())
-        def asked(case: Case) -> None:
+        def asked(case: Case[Any]) -> None:
             if case.query.get("run"):
                 case.query["run"] = RUN
             answer = case.call(headers={"Authorization": f"Bearer {TOKEN}"}, timeout=SECONDS)
