@@ -43,6 +43,9 @@ Fault = Literal[
 Note = Literal["Imported", "BegunAnew", "LostWithItsLog", "Unanswered"]
 COMPARED = tuple(name for name in EVENT_LOG.columns if name not in ("body", "seal"))
 
+FIRST = ("time", "run_id", "kind", "what", "who")
+"""Of the trail's columns."""
+
 
 class Finding(NamedTuple):
     """Something that is not as it was said, or (a note) that a reader should know."""
@@ -217,7 +220,8 @@ def audit_trail(client: "Client", trust: Trust, run_id: str = "", limit: int = 1
     """Who did what, when, why and from where, the latest last; `signed_by` is what the signature shows."""
     for row in reversed(ask(client, "audit_trail", run=run_id, limit=limit)):
         seal = row.pop("seal")
-        yield row | {"signed_by": _signed_by(seal, trust)}
+        signed_by = _signed_by(seal, trust)
+        yield {name: row[name] for name in FIRST} | {"signed_by": signed_by} | row
 
 
 def _signed_by(seal: str, trust: Trust) -> str:
