@@ -113,7 +113,7 @@ def test_time_that_the_governor_did_not_sign_does_not_pass(bench: GuardedBench) 
     async def scenario() -> None:
         await bench.start()
         await bench.take(delivered(batch(1), 0), delivered(tick(1), 1))
-        await bench.take(said(tick(1), 2, signed(encode(tick(1)), [GOVERNOR])))
+        await bench.take(delivered(tick(2), 2), said(tick(3), 3, signed(encode(tick(3)), [GOVERNOR])))
         await bench.governor.flush()
 
     asyncio.run(scenario())
