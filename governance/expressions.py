@@ -45,6 +45,7 @@ FEATURES: dict[str, str] = {
     "plateau_since": "the first step at which the loss was stuck",
     "plateau_window": "how many rows were looked at for it",
     "plateau_level": "where it is stuck",
+    "guessing_among": "of how many classes a loss that stands at guessing would be, once it does",
     "plateau_expected": "by how much it should have fallen since, in its logarithm",
     "overfitting": "how far the validation loss has risen from its lowest and the training loss has not: 1 is an alarm",
     "val_gap": "validation loss minus loss_baseline, at the last evaluation",

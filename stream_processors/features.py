@@ -7,7 +7,8 @@ from operator import is_not
 
 import msgspec
 
-from .detectors import generalization, gradient, loss, pace, progress, ranks, start, updates
+from .detectors import chance, generalization, gradient, loss, pace, progress, ranks, start, updates
+from .detectors.chance import ChanceState
 from .detectors.generalization import GeneralizationState
 from .detectors.gradient import GradientState
 from .detectors.loss import Known, LossState
@@ -31,6 +32,7 @@ class FeatureState(msgspec.Struct):
     start: StartState = msgspec.field(default_factory=StartState)
     updates: UpdateState = msgspec.field(default_factory=UpdateState)
     progress: ProgressState = msgspec.field(default_factory=ProgressState)
+    chance: ChanceState = msgspec.field(default_factory=ChanceState)
     generalization: GeneralizationState = msgspec.field(default_factory=GeneralizationState)
     pace: PaceState = msgspec.field(default_factory=PaceState)
     ranks: RanksState = msgspec.field(default_factory=RanksState)
@@ -79,10 +81,11 @@ def _follow_overflows(state: FeatureState, sample: StepSample, seen: dict[str, f
 
 def _observe_blocks(state: FeatureState, sample: StepSample) -> bool:
     """Whether any of them says something new: until a block is complete it answers with what it said before."""
-    said = (state.updates.seen, state.progress.seen, state.pace.seen, state.ranks.seen)
+    said = (state.updates.seen, state.progress.seen, state.chance.seen, state.pace.seen, state.ranks.seen)
     now = (
         updates.observe(state.updates, sample),
         progress.observe(state.progress, sample),
+        chance.observe(state.chance, sample),
         pace.observe(state.pace, sample),
         ranks.observe(state.ranks, sample),
     )
@@ -90,9 +93,8 @@ def _observe_blocks(state: FeatureState, sample: StepSample) -> bool:
 
 
 def _hear_blocks(state: FeatureState) -> None:
-    state.of_blocks = (
-        state.updates.seen | state.progress.seen | state.generalization.seen | state.pace.seen | state.ranks.seen
-    )
+    learned = state.progress.seen | state.chance.seen
+    state.of_blocks = state.updates.seen | learned | state.generalization.seen | state.pace.seen | state.ranks.seen
     state.news = True
 
 
@@ -123,6 +125,7 @@ def rewind(state: FeatureState, step: int) -> None:
     start.rewind(state.start, step)
     updates.rewind(state.updates, step)
     progress.rewind(state.progress, step)
+    chance.rewind(state.chance, step)
     generalization.rewind(state.generalization, step)
     pace.restart(state.pace)
     state.observed, state.overflows = len(state.loss.recent.values), 0

@@ -36,7 +36,7 @@ one has a NaN loss one step later.
 START_EVIDENCE = ("loss", "loss_at_start", "broken_start", "lr")
 GRADIENT_EVIDENCE = ("grad_norm", "grad_baseline", "grad_z", "grad_explosion", "update_ratio", "update_excess", "loss")
 VANISHING_EVIDENCE = ("grad_vanishing", "grad_norm_before", "grad_norm", "update_ratio", "lr", "loss")
-PLATEAU_EVIDENCE = ("plateau", "plateau_since", "plateau_level", "plateau_expected", "loss", "lr")
+PLATEAU_EVIDENCE = ("plateau", "plateau_since", "plateau_level", "plateau_expected", "guessing_among", "loss", "lr")
 GENERALIZING_EVIDENCE = ("overfitting", "val_loss", "val_best", "val_best_step", "val_rise", "train_fall", "val_gap")
 LEAST_TRAIN_FALL = 0.01
 """In logarithms: a training loss that fell by less since the best evaluation stands still."""
@@ -130,11 +130,18 @@ def progressing(condition: Condition, seen: Features, _: int) -> Verdict:
         message = "gradient norm or update fell to a hundredth of what it was, and the loss has stood still since"
         return Verdict("False", "GradientVanishing", message, evidence)
     if seen.get("plateau", 0.0) >= judge.LEARNING.enter:
-        stuck = f"has stood at {seen['plateau_level']:.4g} since step {seen['plateau_since']:.0f}"
         since = seen["plateau_since"]
         evidence = judge.evidence(seen, PLATEAU_EVIDENCE, judge.LEARNING, int(seen["plateau_window"]), since)
-        return Verdict("False", "Plateau", f"the loss fell steadily and {stuck}", evidence)
+        return Verdict("False", "Plateau", _stuck(seen), evidence)
     return STEPS_ENDING
+
+
+def _stuck(seen: Features) -> str:
+    stands = f"has stood at {seen['plateau_level']:.4g}"
+    since = f"since step {seen['plateau_since']:.0f}"
+    if "guessing_among" in seen:
+        return f"the loss {stands}, where guessing among {seen['guessing_among']:.0f} classes does, {since}"
+    return f"the loss fell steadily and {stands} {since}"
 
 
 def generalizing(condition: Condition, seen: Features, _: int) -> Verdict:

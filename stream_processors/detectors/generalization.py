@@ -12,13 +12,12 @@ and a slow rise is seen in time. A loss that is not positive is left alone.
 """
 
 import math
-from itertools import pairwise
-from statistics import fmean, median
+from statistics import fmean
 
 import msgspec
 
 from .bounds import MOST_LOG, MOST_SHARE
-from .usual import MAD_TO_SIGMA
+from .usual import noise_of_bends
 
 MOST = 48
 AROUND = 3
@@ -29,6 +28,7 @@ LEAST_FAR, FAR_NOISES = 4, 8.0
 """... or for so many points by so many times the scatter, which is no matter of a trend any more."""
 NOISES = 2.5
 """The rise in units of the scatter of single points; the widening of the gap in those of its own."""
+LEAST_NOISE = 1e-9
 LEAST_RISE = 0.02
 """Two percent of the validation loss."""
 LEAST_LOST = 0.1
@@ -98,12 +98,13 @@ def _judge(state: GeneralizationState) -> dict[str, float]:
     best_at = levels.index(min(levels))
     best, after, now = points[best_at : best_at + AROUND], points[best_at + AROUND :], points[-AROUND:]
     rise = levels[-1] - levels[best_at]
-    noise, gained = _noise([known.val for known in points]), max(0.0, state.highest - levels[best_at])
+    noise = max(noise_of_bends([known.val for known in points]), LEAST_NOISE)
+    gained = max(0.0, state.highest - levels[best_at])
     bound = max(LEAST_RISE, LEAST_LOST * gained, NOISES * noise, ONCE_MORE * _came_back(levels[:best_at]))
     share = max(0.0, min(rise / bound, MOST_SHARE))
     if state.since < 0:
         widened = rise + _train(best) - _train(now)
-        gap_noise = _noise([known.val - known.train for known in points])
+        gap_noise = max(noise_of_bends([known.val - known.train for known in points]), LEAST_NOISE)
         lasting = max(_trend(after) / TREND_Z, _stays_up(after, levels[best_at]) / (FAR_NOISES * noise))
         share = max(0.0, min(share, lasting, widened / (NOISES * gap_noise)))
     state.since = best[-1].last if share >= 1.0 else state.since if share >= 0.5 else -1
@@ -124,12 +125,6 @@ def _came_back(levels: list[float]) -> float:
         lowest = min(lowest, level)
         largest = max(largest, level - lowest)
     return largest
-
-
-def _noise(values: list[float]) -> float:
-    """The standard deviation of a point, by how much neighbours differ; a trend is little of that."""
-    changes = [abs(late - early) for early, late in pairwise(values)]
-    return max(MAD_TO_SIGMA * median(changes) / math.sqrt(2.0), 1e-9)
 
 
 def _trend(points: list[Point]) -> float:

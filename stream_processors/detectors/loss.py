@@ -18,11 +18,12 @@ from typing import NamedTuple
 
 import msgspec
 
-from .bounds import ABSTAINING, HUGE
+from .bounds import ABSTAINING, HUGE, MOST_LOG
 from .drift import BOUND, LEAST_CLIMB, SUSPECT, Beside, Drift
+from .epochs import Epochs
 from .sample import StepSample
 from .start import UNSURE
-from .usual import Baseline, Recent
+from .usual import BLOCK_NOISE, Baseline, Recent, middle
 
 TWO_Z, THREE_Z, LEAST_OF_THREE = 7.0, 5.0, 3.75
 """Z scores of the loss that alarm when two steps in a row have them, and when three have them in the mean (none
@@ -64,6 +65,12 @@ SUSPECT_Z = 3.0
 CALM_STEPS = 3
 FLOOR = 0.005
 """The least noise: half a percent of the loss."""
+ROUNDED, REGAINED, CHANGES, MOST_UNIT = 0.5, 1.02, 8, 10.0
+"""A log with so few digits that neighbouring losses differ by whole units of the last one: half of such a unit is
+noise. The smallest difference of two losses in a row is taken for it, and grows by this factor with each larger one: of
+losses with all their digits it is a few percent of their noise. It counts after so many changes, and for no more than
+the last, in logarithms.
+"""
 RAW_FLOOR = 1e-9
 """The least noise of a loss that has no logarithm, beside half a percent of itself."""
 
@@ -72,12 +79,14 @@ class LossState(msgspec.Struct):
     """What is remembered of the loss. `suspect_since` is the first step of the excursion that is going on, -1 without
     one; `zs` are the z scores at the last two steps, `grad_zs` those of the gradient norm.
     `gap` is how far apart the last two were, and `alone` whether the last may alarm by itself. `rate` is the last
-    learning rate, `settling` for how many steps it is still new. `in_a_row` counts the strays up to the last step,
+    learning rate, `settling` for how many steps it is still new. `last` is the last loss and `unit` that of its last
+    digit, after so many `changes`. `in_a_row` counts the strays up to the last step,
     `strays` and `rows` are sums of a memory that fades.
     """
 
     recent: Recent = msgspec.field(default_factory=Recent)
     drift: Drift = msgspec.field(default_factory=Drift)
+    epochs: Epochs = msgspec.field(default_factory=Epochs)
     positive: bool = True
     zs: tuple[float, float] = (0.0, 0.0)
     grad_zs: tuple[float, float] = (0.0, 0.0)
@@ -88,6 +97,9 @@ class LossState(msgspec.Struct):
     alone: bool = False
     rate: float = math.inf
     settling: int = 0
+    last: float = math.nan
+    unit: float = math.inf
+    changes: int = 0
     in_a_row: int = 0
     strays: float = 0.0
     rows: float = 0.0
@@ -125,20 +137,15 @@ def _features(state: LossState, sample: StepSample, known: Known, *, learning: b
     loss = max(-HUGE, min(sample.loss, HUGE))
     if state.positive and loss <= 0.0:
         _leave_logarithms(state)
-    _follow_rows(state, sample.step)
+    _follow_rows(state, sample.step, loss)
     value = math.log(loss) if state.positive else loss
-    least = floor(state)
-    usual = state.recent.baseline(least)
-    if (block := state.drift.observe(sample.step, value)) is not None:
-        noise = usual.noise if usual else least
-        state.drift.judge(block, state.recent.blocks, noise, Beside(state.rate, known.norm))
+    usual = state.recent.baseline(floor(state))
+    _follow_drift(state, sample.step, value, usual, known.norm)
     if usual is None:
         state.recent.push(sample.step, value, usual)
         return {}
     z, rise = usual.z(value), value - usual.location
-    climb = state.drift.share(usual.noise, LEAST_CLIMB if state.positive else 0.0)
-    if not (known.proven or state.drift.borne_out):
-        climb = min(climb, UNSURE)
+    climb = _climb(state, value, usual, known)
     own = state.in_a_row
     if own or z >= JOINT_STRAY_Z:
         _follow_strays(state, z, known.grad_z, learning=learning)
@@ -159,6 +166,22 @@ def _features(state: LossState, sample: StepSample, known: Known, *, learning: b
         "loss_drift": climb,
         "instability": max(jump, climb),
     }
+
+
+def _follow_drift(state: LossState, step: int, value: float, usual: Baseline | None, norm: float | None) -> None:
+    if (block := state.drift.observe(step, value)) is not None:
+        noise = usual.noise if usual else floor(state)
+        noise = max(noise, _unit(state) / BLOCK_NOISE)  # of rounded losses the median of a block jumps by a whole unit
+        state.drift.judge(block, state.recent.blocks, noise, Beside(state.rate, norm))
+
+
+def _climb(state: LossState, value: float, usual: Baseline, known: Known) -> float:
+    """How near a slow rise comes to an alarm, 1 being one."""
+    state.epochs.follow(value, climbs=state.drift.total > 0.0)
+    climb = state.drift.share(usual.noise, LEAST_CLIMB if state.positive else 0.0)
+    if not (known.proven or state.drift.borne_out):
+        return min(climb, UNSURE)
+    return climb if state.epochs.bears_out() else min(climb, ABSTAINING)
 
 
 def stray_rate(state: LossState, usual: Baseline, own: int) -> float:
@@ -202,8 +225,15 @@ def _jump(state: LossState, z: float, rise: float, grad_z: float) -> float:
     jump = _in_a_row(state, z, grad_z) if state.zs[1] > 0.0 else 0.0
     if state.alone and (rise >= LONE_RISE or not state.positive):
         jump = max(jump, z / LONE_Z, min(z / LONE_JOINT_Z, grad_z / LONE_GRAD_Z))
-    least = SETTLING_RISE if state.settling else LEAST_RISE
-    return jump if rise >= least or not state.positive else min(jump, ABSTAINING)
+    return jump if rise >= _least_rise(state, rise) else min(jump, ABSTAINING)
+
+
+def _least_rise(state: LossState, rise: float) -> float:
+    """Under which nothing is a spike; of a loss that has no logarithm no size is known."""
+    least = SETTLING_RISE if state.settling or state.epochs.at_beginning() else LEAST_RISE
+    if not state.positive:
+        least = -math.inf
+    return state.epochs.least_rise(rise, least)
 
 
 def _in_a_row(state: LossState, z: float, grad_z: float) -> float:
@@ -229,24 +259,44 @@ def _follow_rate(state: LossState, rate: float | None) -> None:
         state.rate = rate
 
 
-def _follow_rows(state: LossState, step: int) -> None:
+def _follow_rows(state: LossState, step: int, loss: float) -> None:
+    _follow_unit(state, loss)
     usual, state.gap = state.gap, step - state.last_step if state.last_step >= 0 else 0
     state.last_step = step
     state.alone = MANY_STEPS <= state.gap <= LATE * usual
 
 
+def _follow_unit(state: LossState, loss: float) -> None:
+    away, state.last = abs(loss - state.last), loss
+    if not away > 0.0:
+        return
+    state.unit = away if away < state.unit else min(REGAINED * state.unit, HUGE)
+    if state.changes < CHANGES:
+        state.changes += 1
+
+
+def _unit(state: LossState) -> float:
+    """That of the last digit of a log, on the scale on which losses are watched: of a usual one."""
+    if state.changes < CHANGES or not state.recent.newer:
+        return 0.0
+    if not state.positive:
+        return state.unit
+    return min(state.unit * math.exp(min(-middle(state.recent.newer), MOST_LOG)), MOST_UNIT)
+
+
 def floor(state: LossState) -> float:
     """The least noise that is taken for one."""
+    rounding = ROUNDED * _unit(state)
     if state.positive:
-        return FLOOR
-    return max(RAW_FLOOR, FLOOR * abs(state.recent.values[-1]) if state.recent.values else 0.0)
+        return max(FLOOR, rounding)
+    return max(RAW_FLOOR, rounding, FLOOR * abs(state.recent.values[-1]) if state.recent.values else 0.0)
 
 
 def _leave_logarithms(state: LossState) -> None:
     """A loss that is not positive has none: from here on it is watched as it is."""
     state.positive = False
     state.recent.transform(math.exp)
-    state.drift = Drift()
+    state.drift, state.epochs = Drift(), Epochs()
 
 
 def _follow_excursion(state: LossState, step: int, loss_z: float | None, nonfinite: int) -> None:
@@ -268,9 +318,12 @@ def rewind(state: LossState, step: int) -> None:
     state.suspect_since, state.calm = -1, 0
     state.last_step, state.gap, state.alone = -1, 0, False
     state.rate, state.settling = math.inf, 0
+    state.epochs.climbing = 0  # its rows go on being counted: some logs begin with every epoch from step 0
+    state.last, state.unit, state.changes = math.nan, math.inf, 0
 
 
 def restart(state: LossState) -> None:
     """The recipe changed: what was usual is not any more."""
     rewind(state, -1)
+    state.epochs = Epochs()
     state.positive, state.strays, state.rows = True, 0.0, 0.0

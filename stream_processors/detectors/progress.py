@@ -16,7 +16,7 @@ import msgspec
 
 from .bounds import MOST_LOG, MOST_SHARE
 from .sample import StepSample
-from .usual import MAD_TO_SIGMA
+from .usual import noise_of_bends
 
 FIRST_SIZE = 8
 """Steps of a block at first."""
@@ -121,14 +121,7 @@ def _expected_fall(falling: list[Block]) -> float:
         expected = 0.5 * math.fsum(max(0.0, last - less * number) for number in quarters)
     else:
         expected = math.fsum(last * ratio**number for number in quarters)
-    return expected if expected >= SURE * _noise(falling) else 0.0
-
-
-def _noise(blocks: list[Block]) -> float:
-    """The standard deviation of a block, by how differently neighbours fall."""
-    values = [block.value for block in blocks]
-    bends = [abs(a - 2.0 * b + c) for a, b, c in zip(values, values[1:], values[2:], strict=False)]
-    return MAD_TO_SIGMA * median(bends) / math.sqrt(6.0)
+    return expected if expected >= SURE * noise_of_bends([block.value for block in falling]) else 0.0
 
 
 def _spread(flat: list[Block]) -> float:

@@ -14,14 +14,13 @@ climb of its loss is an alarm without its gradient (`loss`).
 """
 
 import math
-from itertools import pairwise
 from statistics import median
 
 import msgspec
 
 from .bounds import MOST_LOG, MOST_SHARE
 from .sample import StepSample
-from .usual import MAD_TO_SIGMA
+from .usual import MAD_TO_SIGMA, noise_of_changes
 
 GROUP = 8
 """Steps whose median is looked at."""
@@ -97,7 +96,7 @@ def _judge(state: StartState, step: int) -> None:
     state.groups += 1
     if state.groups == 1:
         _begin(state, level, scatter, norm)
-        state.first_noise = _from_step_to_step(state.values)
+        state.first_noise = noise_of_changes(state.values)
         return
     noise, state.noise = max(scatter, state.noise), scatter
     rise, bound = level - state.first, max(RISE, NOISES * noise)
@@ -116,13 +115,6 @@ def _judge(state: StartState, step: int) -> None:
 
 def _begin(state: StartState, level: float, scatter: float, norm: float | None) -> None:
     state.first, state.first_norm, state.noise, state.high = level, norm, scatter, 0
-
-
-def _from_step_to_step(values: list[float]) -> float:
-    """The scatter of what is no trend."""
-    changes = [late - early for early, late in pairwise(values)]
-    usual = median(changes)
-    return MAD_TO_SIGMA * median([abs(change - usual) for change in changes]) / math.sqrt(2.0)
 
 
 def _may_be_stuck(state: StartState, rise: float, step: int) -> bool:

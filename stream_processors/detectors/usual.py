@@ -164,3 +164,17 @@ def scatter_of_rises(blocks: list[Block], lag: int) -> float:
     changes = sorted(map(sub, medians[lag:], medians))
     rises = changes[bisect_right(changes, 0.0) :]
     return MAD_TO_SIGMA * middle(rises) if len(rises) >= LEAST_RISES * len(changes) > 0 else 0.0
+
+
+def noise_of_changes(values: Sequence[float]) -> float:
+    """The standard deviation of independent noise, by how differently neighbours change: the same change at every step
+    is a trend. At least two values.
+    """
+    changes = [*map(sub, values[1:], values)]
+    return MAD_TO_SIGMA * median(_distances(changes, median(changes))) / math.sqrt(2.0)
+
+
+def noise_of_bends(values: Sequence[float]) -> float:
+    """The same where the trend may bend. At least three values."""
+    bends = [abs(a - 2.0 * b + c) for a, b, c in zip(values, values[1:], values[2:], strict=False)]
+    return MAD_TO_SIGMA * median(bends) / math.sqrt(6.0)

@@ -23,6 +23,7 @@ NOT_OF_A_STEP = {
     "input_psi",
     "input_ks",
     "inefficient_since",
+    "guessing_among",
 }
 """Features that are known of the run, or only while something is suspect."""
 
