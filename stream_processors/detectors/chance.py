@@ -22,7 +22,7 @@ LATEST = 8
 """Groups in which the level has to be reached."""
 STEADY = 0.01
 """What such a loss scatters by from row to row, and how far its groups may lie apart, as shares of itself."""
-STIRRED, STIRRED_NOISES, FALLEN = 0.0015, 3.0, 0.02
+STIRRED, STIRRED_NOISES, FALLEN = 0.0015, 6.0, 0.02
 """It has begun to learn when it has fallen by this share (and by so much more than its noise explains), which is asked
 before an alarm, and by the last one, which ends it.
 """

@@ -15,11 +15,11 @@ FOLLOWED, LEAST_USUAL = 1.05, 1e-4
 """By this factor the usual change (a median) moves with each row."""
 SHORTEST, MARKS = 16, 8
 """Beginnings are no fewer rows apart; so many abrupt changes are remembered, for some are none."""
-SLACK, SLACK_ROWS = 0.03, 2.0
+SLACK, SLACK_ROWS = 0.002, 2.0
 """Distances are equal within this share, or so many rows: an epoch is seldom a whole number of logged rows."""
 EARLIER = (2, 3)
 """Epochs back another beginning must have been, beside the last."""
-FORGOTTEN = 4.0
+FORGOTTEN = 2.5
 """Epochs without an abrupt change at their beginning."""
 EARLY, EARLY_ROWS = 1.0 / 3.0, 64.0
 """The share of an epoch that is its beginning, and the rows at most."""

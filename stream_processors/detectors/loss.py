@@ -65,7 +65,7 @@ SUSPECT_Z = 3.0
 CALM_STEPS = 3
 FLOOR = 0.005
 """The least noise: half a percent of the loss."""
-ROUNDED, REGAINED, CHANGES, MOST_UNIT = 0.5, 1.02, 8, 10.0
+ROUNDED, REGAINED, CHANGES, MOST_UNIT = 0.5, 1.02, 3, 10.0
 """A log with so few digits that neighbouring losses differ by whole units of the last one: half of such a unit is
 noise. The smallest difference of two losses in a row is taken for it, and grows by this factor with each larger one: of
 losses with all their digits it is a few percent of their noise. It counts after so many changes, and for no more than

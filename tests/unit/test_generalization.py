@@ -141,3 +141,11 @@ def test_nothing_that_an_evaluation_may_say_makes_it_stumble(wild: float) -> Non
     for number in range(200):
         generalization.observe(state, number, wild if number % 3 else 2.0, 0.5 if number % 5 else None)
         assert all(math.isfinite(value) for value in state.seen.values())
+
+
+def test_a_steep_rise_is_none_of_its_own_noise() -> None:
+    def losses(number: int) -> tuple[float, float]:
+        return 0.4 * math.exp(0.08 * max(0, number - 5)), 0.5 * math.exp(-0.05 * number)
+
+    [found] = alarms(losses, 40, sigma=0.002)
+    assert found <= 12
