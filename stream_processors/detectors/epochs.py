@@ -23,8 +23,8 @@ FORGOTTEN = 2.5
 """Epochs without an abrupt change at their beginning."""
 EARLY, EARLY_ROWS = 1.0 / 3.0, 64.0
 """The share of an epoch that is its beginning, and the rows at most."""
-FADES, BEYOND = 0.7, 1.5
-"""How high beginnings stand out is remembered through some of them; a spike is higher by this factor."""
+FADES, BEYOND = 0.9, 1.5
+"""How high beginnings stand out is remembered through some ten of them; a spike is higher by this factor."""
 WHOLE, LONG = 2.0, 160.0
 """A climb is one of the training when it has lasted for so many epochs, or for so many rows."""
 

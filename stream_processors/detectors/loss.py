@@ -60,6 +60,8 @@ RAISED, SETTLING, SETTLING_RISE = 2.0, 96, 0.25
 """A learning rate that is raised in view, by more than this factor in one step, takes the loss along (warm restarts:
 Loshchilov and Hutter 2017, arXiv 1608.03983): for so many steps no lesser rise is an alarm, and drift begins anew.
 """
+BEGINNING_RISE = 0.15
+"""What the beginning of an epoch may rise by in a log of running means, however low those before were."""
 SUSPECT_Z = 3.0
 """From this z score on a step counts as evidence of an incident, though not yet as one."""
 CALM_STEPS = 3
@@ -230,7 +232,7 @@ def _jump(state: LossState, z: float, rise: float, grad_z: float) -> float:
 
 def _least_rise(state: LossState, rise: float) -> float:
     """Under which nothing is a spike; of a loss that has no logarithm no size is known."""
-    least = SETTLING_RISE if state.settling or state.epochs.at_beginning() else LEAST_RISE
+    least = SETTLING_RISE if state.settling else BEGINNING_RISE if state.epochs.at_beginning() else LEAST_RISE
     if not state.positive:
         least = -math.inf
     return state.epochs.least_rise(rise, least)
