@@ -5,6 +5,7 @@ time. `steady` lets ranks send at the pace of a load, with everything that a sta
 """
 
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,9 @@ LOOK_SECONDS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """What `governors` did of a backlog together, between a tenth and nine tenths of it."""
+    """What `governors` did of a backlog together, between a tenth and nine tenths of it; all of it, their start
+    included, where it was decided before they had said twice how far they were.
+    """
 
     broker: str
     governors: int
@@ -41,10 +44,11 @@ def drain(broker: str, kafka_home: Path | None, governors: int, load: dict[str, 
     """Decide a backlog of `load["seconds"]` of these trainings."""
     with tempfile.TemporaryDirectory(prefix="bench-pipeline-") as folder, Rig(Path(folder), kafka_home) as rig:
         sent = rig.generator("--flat-out", *arguments_of(load)).finish(600.0)
+        began = time.time()
         workers = [rig.governor(str(slot)) for slot in range(governors)]
         for worker in workers:
             worker.until_running()
-        return _watched(broker, workers, sent, load)
+        return _watched(broker, workers, began, {**sent, **load})
 
 
 def arguments_of(load: dict[str, float]) -> list[str]:
@@ -52,7 +56,7 @@ def arguments_of(load: dict[str, float]) -> list[str]:
     return [text for name, value in load.items() for text in (f"--{name.replace('_', '-')}", f"{value:g}")]
 
 
-def _watched(broker: str, workers: Sequence[Governor], sent: dict[str, Any], load: dict[str, float]) -> Drained:
+def _watched(broker: str, workers: Sequence[Governor], began: float, sent: dict[str, Any]) -> Drained:
     """Health files are written once a second: what they say is of that moment, and so is the time beside it."""
     marks: list[tuple[float, int, float]] = []
 
@@ -67,18 +71,18 @@ def _watched(broker: str, workers: Sequence[Governor], sent: dict[str, Any], loa
 
     until(done, "the backlog is decided", 600.0)
     first = next(mark for mark in marks if mark[1] >= 0.1 * sent["records"])
-    last = next((mark for mark in marks if mark[1] >= 0.9 * sent["records"]), marks[-1])
+    last = next(mark for mark in marks if mark[1] >= 0.9 * sent["records"])
     if last is first:
-        first = marks[0]
+        first = (began, 0, 0.0)
     records = last[1] - first[1]
     share = records / sent["records"]
     return Drained(
         broker,
         len(workers),
-        int(load["runs"]),
-        int(load["ranks"]),
+        int(sent["runs"]),
+        int(sent["ranks"]),
         records,
         round(share * sent["rank_steps"]),
-        max(last[0] - first[0], 1e-9),
+        last[0] - first[0],
         last[2] - first[2],
     )
