@@ -14,12 +14,11 @@ from pathlib import Path
 import pytest
 
 from pilothouse.cli.brokers import free_port
-from pilothouse.cli.replay_command import decisions_in_order
 from pilothouse.events.decisions import ConditionChanged
 from pilothouse.events.union import AnyEvent
 from pilothouse.settings import load_settings
 from pilothouse.storage.connect import connect
-from pilothouse.storage.history import read_log
+from pilothouse.storage.history import decisions_in_order, read_log
 from pilothouse.stream_processors.replay import prove
 from pilothouse.tests.stack_fixture import RunningStack, running_stack
 

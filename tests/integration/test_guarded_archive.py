@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ SECRET = "a loss that nobody may read"
 MAKE = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
 
 
-def said(folder: Path, **config: object) -> str:
+def said(folder: Path, **config: Any) -> str:
     """Why an endpoint does not start."""
     process = launch(folder, **config)
     _, said = process.communicate(timeout=120)
