@@ -35,6 +35,12 @@ DEFAULTS: Mapping[str, str] = {
 
 STD_EXCEPTION, UNKNOWN_FORMAT, UNKNOWN_SETTING = 1001, 73, 115
 
+WRITE_FAULTS = (
+    *("NOT_ENOUGH_SPACE", "TOO_MANY_PARTS", "MEMORY_LIMIT_EXCEEDED", "VIOLATED_CONSTRAINT", "CANNOT_OPEN_FILE"),
+    *("CANNOT_WRITE_TO_FILE_DESCRIPTOR", "TABLE_IS_READ_ONLY", "TABLE_IS_PERMANENTLY_READ_ONLY"),
+)
+"""As ClickHouse names them: what may happen to rows that can be read."""
+
 BACKUPS = "?backups.allowed_path=../backups/"
 """An option of the engine: it backs up to that folder beside its own, and restores from there; by default to none."""
 
@@ -146,11 +152,28 @@ class Engine:
         with self._handle(job) as handle:
             # There is no other way to give this kind of insert its parameters.
             params = {f"param_{name}": value for name, value in job.params.items()}
+            before = _write_faults(handle)
             _configure(handle, {**job.settings, **params}, job.readonly)
             with _refusals(), handle.send_insert(insert.head, insert.format) as inserter:
                 inserter.append(insert.rows)
                 done = inserter.finish()
+            self._refuse_if_unwritten(before)
             return Result(written_rows=done.rows_written, written_bytes=done.bytes_written, elapsed=done.elapsed)
+
+    def _refuse_if_unwritten(self, before: Mapping[str, int]) -> None:
+        """The engine reports what is wrong with the rows and says nothing where they could not be written (seen in chdb
+        26.9: a full disk, a constraint): it counts such faults, and then has taken none of them. A fault of another
+        statement at the same moment is taken for ours, and the insert for one that must be repeated.
+        """
+        with self._handle(Job(id="")) as handle:
+            now = _write_faults(handle)
+            for name in sorted(name for name in now if now[name] > before.get(name, 0)):
+                asked = {"name": name}
+                said = _ask(
+                    handle, "SELECT code, last_error_message FROM system.errors WHERE name = {name:String}", asked
+                )
+                code, message = said.split("\t", 1)
+                raise QueryRefused(f"{message.strip()} ({name})", int(code))
 
     def kill(self, job_id: str) -> None:
         """Cancel the statement of this job, if it is running now. Returns before the statement has ended."""
@@ -168,6 +191,12 @@ class Engine:
             yield handle
         finally:
             handle.close()
+
+
+def _write_faults(handle: "Connection") -> dict[str, int]:
+    """How often the engine has noted each of the faults that writing may have."""
+    rows = _ask(handle, f"SELECT name, value FROM system.errors WHERE name IN {WRITE_FAULTS}", {}).splitlines()
+    return {name: int(value) for name, value in (row.split("\t") for row in rows)}
 
 
 def _configure(handle: "Connection", settings: Mapping[str, str], readonly: int) -> None:

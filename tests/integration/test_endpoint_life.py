@@ -251,3 +251,14 @@ def test_a_directory_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> Non
     (tmp_path / "file").write_text("")
     with pytest.raises(SettingsInvalid, match="choose another"):
         DirectoryLock.take(tmp_path / "file" / "archive")
+
+
+def test_rows_that_could_not_be_written_are_not_said_to_be_stored(endpoint: EndpointProcess) -> None:
+    """The engine's own way of taking rows in reports what is wrong with them, and is silent where writing them failed."""
+    client = endpoint.client()
+    client.command("CREATE TABLE few (a Int64, CONSTRAINT few CHECK a < 5) ENGINE = MergeTree ORDER BY a")
+    client.insert("few", [[1], [2]], column_names=["a"])
+    with pytest.raises(DatabaseError, match=r"VIOLATED_CONSTRAINT"):
+        client.insert("few", [[3], [9]], column_names=["a"])
+    client.insert("few", [[4]], column_names=["a"])
+    assert client.query("SELECT a FROM few ORDER BY a").result_rows == [(1,), (2,), (4,)]
