@@ -254,7 +254,7 @@ def test_a_directory_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> Non
 
 
 def test_rows_that_could_not_be_written_are_not_said_to_be_stored(endpoint: EndpointProcess) -> None:
-    """The engine's own way of taking rows in reports what is wrong with them, and is silent where writing them failed."""
+    """The engine reports what is wrong with rows as it reads them, and is silent where writing them failed."""
     client = endpoint.client()
     client.command("CREATE TABLE few (a Int64, CONSTRAINT few CHECK a < 5) ENGINE = MergeTree ORDER BY a")
     client.insert("few", [[1], [2]], column_names=["a"])
