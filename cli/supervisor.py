@@ -90,8 +90,11 @@ class Supervisor:
             time.sleep(LOOK_EVERY)
 
     def look(self, now: float) -> None:
-        """One look at everything, and what follows from it."""
-        seen = {part: running.sight(now) for part, running in self._parts.items()}
+        """One look at everything that was begun, and what follows from it. (At the start not everything is, and what
+        comes last would be started twice, the second time on the port of the first.)
+        """
+        begun = {part: running for part, running in self._parts.items() if self._past[part].started_at}
+        seen = {part: running.sight(now) for part, running in begun.items()}
         self._note_deaths(now, seen)
         for step in plan(now, seen, self._past):
             if not self._done(step):
