@@ -134,6 +134,7 @@ def test_keys_are_read_as_they_are_written() -> None:
         (GOVERNOR.public.line() + " forever", "retired"),
         (GOVERNOR.line(), "ROLE ed25519 BASE64 NAME"),
     ],
+    ids=["nonsense", "another role", "too short", "no base64", "a word more", "a private key"],
 )
 def test_what_is_no_key_is_said_with_its_place_and_shows_no_secret(text: str, says: str) -> None:
     with pytest.raises(SettingsInvalid, match="here") as refused:
