@@ -8,6 +8,7 @@ import signal
 import tempfile
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from .rig import quantile, until
@@ -22,8 +23,8 @@ REPLAYED_RUNS = 4
 
 @dataclass(frozen=True, slots=True)
 class Killed:
-    """`without_control_s`: from the SIGKILL to the first command that was heard after it. `unanswered`, `doubled`:
-    probes without a command, or with two. `differing`: runs of which a replay decides otherwise.
+    """`without_control_s`: the longest time without a command from the SIGKILL on. `unanswered`, `doubled`: probes
+    without a command, or with two different ones. `differing`: runs of which a replay decides otherwise.
     """
 
     broker: str
@@ -50,17 +51,22 @@ def killed(broker: str, kafka_home: Path | None) -> Killed:
         stack.until_quiet(QUIET_SECONDS)
         runs = sorted({one["run_id"] for one in told})
         answered = [one for one in told if one["heard"]]
-        after = [one["heard"] for one in answered if one["heard"] > dead_at]
         return Killed(
             broker,
             len(told),
-            (min(after) - dead_at) / 1e9 if after else float("inf"),
+            _silence([one["heard"] for one in answered], dead_at),
             max((one["heard"] - one["taken"]) / 1e9 for one in answered),
             len(told) - len(answered),
-            sum(one["copies"] > 1 for one in told),
+            sum(one["others"] > 0 for one in told),
             len(runs),
             stack.replayed(runs),
         )
+
+
+def _silence(heard: list[int], dead_at: int) -> float:
+    """Seconds; what was on its way when it died is heard at once, and is no control."""
+    after = [dead_at, *sorted(at for at in heard if at > dead_at)]
+    return max((later - at) / 1e9 for at, later in pairwise(after)) if len(after) > 1 else float("inf")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,9 @@
 
 Several runs of the SDK train in one process, each with its pilot; now and then one logs a learning rate that `POLICY`
 answers with a command. Of each such step a line of JSON says, in nanoseconds UTC, when it was logged, taken up for
-sending, sent, and when its command was heard by the SDK's thread and seen at the trainer's next safe point. With
-`--floor` a plain Kafka producer and consumer do the same through the bare agent of `floor`, in the same process.
+sending, sent, when its command was heard by the SDK's thread and seen at the trainer's next safe point, and how many
+others came. With `--floor` a plain Kafka producer and consumer do the same through the bare agent of `floor`, in the
+same process.
 """
 
 import argparse
@@ -66,7 +67,7 @@ class Probe:
     heard: int = 0
     seen: int = 0
     command: str = ""
-    copies: int = 0
+    others: int = 0
 
 
 @dataclass
@@ -132,8 +133,8 @@ class _TimedInbox(Inbox):
     def _accept(self, command: InterventionIssued, place: tuple[str, int]) -> None:
         probe = self._probes.get(command.step)
         if probe is not None:
-            probe.heard, probe.command = probe.heard or time.time_ns(), command.decision_id
-            probe.copies += 1
+            probe.heard, probe.command = probe.heard or time.time_ns(), probe.command or command.decision_id
+            probe.others += command.decision_id != probe.command  # a second copy of the same is at-least-once
         super()._accept(command, place)
 
 
