@@ -4,6 +4,7 @@ The base install is small enough for a training image, which carries no ClickHou
 Called by the commands that need more, and by `main` for an import that failed anywhere below.
 """
 
+import sys
 from importlib.util import find_spec
 
 from ..events.errors import UserMistake
@@ -39,7 +40,8 @@ def require(modules: tuple[str, ...], what: str) -> None:
     Raises:
         UserMistake: one of them is not installed; what to install.
     """
-    missing = [module for module in modules if find_spec(module) is None]
+    # Faust puts another module in the place of its own once it is imported, one that no finder knows.
+    missing = [module for module in modules if module not in sys.modules and find_spec(module) is None]
     if missing:
         raise missing_extra(missing[-1], what)
 

@@ -18,7 +18,12 @@ Form = Annotated[
 ]
 LONGEST_DAYS = 366
 DAY = 86_400_000_000
-router = APIRouter(prefix="/api", dependencies=[Depends(Needs("viewer"))], tags=["reports"])
+router = APIRouter(
+    prefix="/api",
+    dependencies=[Depends(Needs("viewer"))],
+    tags=["reports"],
+    responses={400: {"description": "it cannot be told"}, 404: {"description": "no such run"}},
+)
 
 
 @router.get("/run/report")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 ANYWHERE: tuple[ActionKind, ...] = (
     "scale_lr",
+    "set_lr",
     "set_clip",
     "set_weight_decay",
     "set_dropout",

@@ -98,7 +98,7 @@ def test_without_a_disk_what_fits_memory_waits_there_and_arrives(
 
 
 SMALL_MEMORY = """
-from pilothouse.producers import backlog, outbox
+from pilothouse.producers.delivery import backlog, outbox
 backlog.MEMORY_BYTES, outbox.CAPACITY = 20_000, 500
 """
 

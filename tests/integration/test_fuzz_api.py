@@ -24,7 +24,7 @@ from pilothouse.tests.endpoint_fixture import EndpointProcess
 from pilothouse.tests.fuzzing import examples
 from pilothouse.tests.governed_run import GovernedRun
 
-pytestmark = pytest.mark.fuzz
+pytestmark = [pytest.mark.fuzz, pytest.mark.chaos_long]  # by command: it costs more than the rest of the doors
 
 RUN, TOKEN = "of-fuzz", "a-token-of-the-fuzz-tests"
 NO_BROKER = 503

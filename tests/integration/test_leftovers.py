@@ -25,7 +25,7 @@ from pilothouse.tests.training_script import Script, steps_of
 KILLED = """
 import os, signal, time
 import pilothouse
-from pilothouse.producers import spool
+from pilothouse.producers.delivery import spool
 spool.SEGMENT_BYTES = 20_000
 run = pilothouse.start_run("left")
 for step in range(2_000):
