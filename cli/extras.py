@@ -41,7 +41,7 @@ def require(modules: tuple[str, ...], what: str) -> None:
         UserMistake: one of them is not installed; what to install.
     """
     # Faust puts another module in the place of its own once it is imported, one that no finder knows.
-    missing = [module for module in modules if module not in sys.modules and find_spec(module) is None]
+    missing = [module for module in modules if sys.modules.get(module) is None and find_spec(module) is None]
     if missing:
         raise missing_extra(missing[-1], what)
 

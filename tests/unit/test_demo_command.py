@@ -22,6 +22,7 @@ class NoStack:
     """Keeps `DemoStack`'s contract without starting anything: every command succeeds, or fails with `status`."""
 
     status = 0
+    page = "http://127.0.0.1:1/"
 
     def __init__(self, data_dir: Path, _kafka_home: Path | None = None) -> None:
         self.data_dir = data_dir

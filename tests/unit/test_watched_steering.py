@@ -65,7 +65,7 @@ class Loop:
 def test_a_watch_that_may_steer_offers_all_that_an_optimizers_step_allows_and_the_loop_the_rest() -> None:
     loop = Loop([])
     always = ("pause", "resume", "notify", "revert")
-    assert set(loop.tape.steerable) == {"scale_lr", "set_clip", "set_weight_decay", "set_dropout", *always}
+    assert set(loop.tape.steerable) == {"scale_lr", "set_lr", "set_clip", "set_weight_decay", "set_dropout", *always}
     loop.train(1)
     assert {"skip_batches", "stop"} <= set(loop.tape.steerable)
 
