@@ -37,11 +37,6 @@ class Steady:
     governor_lag: tuple[float, float]
     archiver_lag: tuple[float, float]
 
-    @property
-    def per_core(self) -> float:
-        """Rank-steps that the governor would decide in a second of one core's whole time."""
-        return self.rank_steps_per_s / self.cores["governor"]
-
 
 def steady(broker: str, kafka_home: Path | None, load: Mapping[str, float], seconds: float) -> Steady:
     """The load by the clock, on a whole stack."""

@@ -82,7 +82,12 @@ def told(**changed: Any) -> dict[str, Any]:
         "broker": "kafka", "governors": 1, "runs": 16, "ranks": 64, "records": 10_000, "rank_steps": 40_000,
         "seconds": 2.0, "cpu_seconds": 1.5,
     }  # fmt: skip
-    rows = {"latency": latency, "killed": killed, "backlog": backlog}
+    steady = {
+        "broker": "kafka", "runs": 16, "ranks": 64, "records_per_s": 2_500.0, "rank_steps_per_s": 10_000.0,
+        "decided_records_per_s": 2_500.0, "cores": {"governor": 0.4}, "governor_lag": (9.0, 90.0),
+        "archiver_lag": (9.0, 90.0),
+    }  # fmt: skip
+    rows = {"latency": latency, "killed": killed, "backlog": backlog, "steady": steady}
     parts = [
         {"part": name, "broker": "kafka", "load_before": 1.0, "load_after": 2.0, "seconds": 3.0,
          "rows": [row | changed.get(name, {})]}
@@ -101,6 +106,8 @@ def test_what_is_wanted_is_reached_or_not_by_the_figures() -> None:
         ("killed", {"doubled": 1}),
         ("killed", {"differing": {"probe-1": "decision 3 differs"}}),
         ("backlog", {"cpu_seconds": 2.1}),
+        ("steady", {"cores": {"governor": 0.51}}),
+        ("steady", {"decided_records_per_s": 1_000.0, "cores": {"governor": 0.1}}),
     ):
         missed = [finding for finding in findings(told(**{part: change})) if not finding.held]
         assert len(missed) == 1, change
@@ -117,4 +124,9 @@ def test_what_was_measured_before_is_kept_beside_what_is_measured_now(tmp_path: 
     file = tmp_path / "pipeline.json"
     file.write_text(json.dumps(told()))
     assert main(["--parts", "--keep", "--json", str(file)]) == 0
-    assert [part["part"] for part in json.loads(file.read_text())["parts"]] == ["latency", "killed", "backlog"]
+    assert [part["part"] for part in json.loads(file.read_text())["parts"]] == [
+        "latency",
+        "killed",
+        "backlog",
+        "steady",
+    ]
