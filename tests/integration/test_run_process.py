@@ -102,8 +102,11 @@ def test_an_end_that_ctrl_c_broke_off_is_made_up_for_at_exit(script: Script, tmp
 
 
 FORKED = """
+hears, says = os.pipe()
 if (child := os.fork()) == 0:
+    os.write(says, b"!")
     while True: time.sleep(0.05)
+os.read(hears, 1)  # Python forgets what a child is sent before it runs again
 os.kill(child, signal.SIGTERM)
 print(os.WTERMSIG(os.waitpid(child, 0)[1]), flush=True)
 """
