@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from stat import S_ISDIR
 from typing import Annotated, Any, Literal, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
@@ -35,7 +35,9 @@ class Settings(BaseModel):
     """Where things are and how they are paced. Seconds are floats, sizes are bytes.
 
     `kafka` is a list of host:port, comma separated; `kafka_security` and what follows it say how it lets clients in
-    (`kafka_ca` is a PEM file; the system's authorities without it). What this process says is signed with
+    (`kafka_ca` is a PEM file; the system's authorities without it). A password may be named by a file that holds it and
+    nothing else (`kafka_password_file`, `clickhouse_password_file`, which is the password of the user in
+    `clickhouse_url`, `llm_api_key_file`); it is read once. What this process says is signed with
     `signing_key`, and `trusted_keys` are whom it obeys (`keyring`); each may be the text itself or a file of it.
     With an `encryption_key` what waits on disk, checkpoints and the embedded archive are encrypted. `clickhouse_url` is
     http(s)://user:password@host:port/database, `clickhouse_ca` a PEM file.
@@ -58,6 +60,7 @@ class Settings(BaseModel):
     kafka_mechanism: Mechanism = "PLAIN"
     kafka_user: str = ""
     kafka_password: SecretStr = SecretStr("")
+    kafka_password_file: Path | None = None
     kafka_ca: Path | None = None
     signing_key: SecretStr = SecretStr("")
     signing_key_file: Path | None = None
@@ -66,6 +69,7 @@ class Settings(BaseModel):
     encryption_key: SecretStr = SecretStr("")
     encryption_key_file: Path | None = None
     clickhouse_ca: Path | None = None
+    clickhouse_password_file: Path | None = None
     archive_host: str = "127.0.0.1"
     archive_certificate: Path | None = None
     archive_certificate_key: Path | None = None
@@ -99,6 +103,7 @@ class Settings(BaseModel):
     llm_model: Annotated[str, Field(max_length=200)] = ""
     llm_base_url: str = ""
     llm_api_key: SecretStr = SecretStr("")
+    llm_api_key_file: Path | None = None
     llm_temperature: Annotated[float, Field(ge=0, le=2)] | None = 0.0
     llm_max_tokens: Annotated[int, Field(ge=1, le=100_000)] = 1_000
     llm_usd_per_million_in: Annotated[float, Field(ge=0)] | None = None
@@ -122,7 +127,15 @@ class Settings(BaseModel):
         except RuntimeError as error:
             raise ValueError(str(error)) from error
 
-    @field_validator("signing_key_file", "trusted_keys_file", "encryption_key_file", mode="after")
+    @field_validator(
+        "signing_key_file",
+        "trusted_keys_file",
+        "encryption_key_file",
+        "kafka_password_file",
+        "clickhouse_password_file",
+        "llm_api_key_file",
+        mode="after",
+    )
     @classmethod
     def _stay(cls, value: Path | None) -> Path | None:
         """In a training a wrong setting falls back to its default: not these, for then nothing would be guarded."""
@@ -241,7 +254,8 @@ def _given(environ: Mapping[str, str], overrides: Mapping[str, Any]) -> tuple[di
     given, faults = _from_file(environ.get(CONFIG_KEY))
     given |= _from_environment(environ)
     given |= {name: Given(value, f"option {name}") for name, value in overrides.items() if value is not None}
-    return _from_stack(given) | given, faults
+    told, wrong = _from_secret_files(given)
+    return _from_stack(given) | given | told, faults + wrong
 
 
 def _values(given: Mapping[str, Given]) -> dict[str, Any]:
@@ -267,6 +281,42 @@ def _from_file(name: str | None) -> tuple[dict[str, Given], list[str]]:
     except (OSError, ValueError) as error:  # both of TOML and of UTF-8 are ValueErrors
         return {}, [f"{CONFIG_KEY}={name}: {error}"]
     return {key: Given(value, f"file {name}") for key, value in values.items()}, []
+
+
+def _from_secret_files(given: Mapping[str, Given]) -> tuple[dict[str, Given], list[str]]:
+    """The passwords that stand in files of their own, as secrets are mounted into containers."""
+    told, faults = {}, []
+    for name in ("kafka_password", "clickhouse_password", "llm_api_key"):
+        if (file := given.get(f"{name}_file")) is None or not str(file.value):
+            continue
+        try:
+            secret = Path(file.value).expanduser().read_text(encoding="utf-8").strip()
+            told |= _put(name, secret, given)
+        except (OSError, ValueError, TypeError, RuntimeError) as error:
+            faults.append(f"{name}_file ({file.where}): {error}")
+    return told, faults
+
+
+def _put(name: str, secret: str, given: Mapping[str, Given]) -> dict[str, Given]:
+    """
+    Raises:
+        ValueError: there is no such place for it, or something stands there already.
+    """
+    where = given[f"{name}_file"].where
+    if not secret:
+        raise ValueError("the file is empty")
+    if name != "clickhouse_password":
+        if name in given:
+            raise ValueError(f"{name} is given too ({given[name].where}): name one of them")
+        return {name: Given(secret, where)}
+    url = given.get("clickhouse_url") or Given(Settings.model_fields["clickhouse_url"].default, "default")
+    parts = urlsplit(str(url.value))
+    if not parts.username or parts.password is not None:
+        raise ValueError(
+            f"clickhouse_url ({url.where}) must name a user and no password: http://user@host:8123/database"
+        )
+    place = f"{parts.username}:{quote(secret, safe='')}@{parts.netloc.rpartition('@')[2]}"
+    return {"clickhouse_url": Given(parts._replace(netloc=place).geturl(), f"{url.where}, {where}")}
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Given]:

@@ -3,6 +3,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -95,6 +96,49 @@ def test_home_is_looked_up_when_settings_are_made_not_when_the_module_is_importe
     code = "import os; os.environ['HOME'] = '/first'; import pilothouse.settings as s; os.environ['HOME'] = '/second'; "
     code += "assert str(s.Settings().data_dir) == '/second/.pilothouse', s.Settings().data_dir"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_passwords_stand_in_files_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "kafka").write_text("k/a:f@k a\n")
+    (tmp_path / "clickhouse").write_text("c/l@i:ck\n")
+    (tmp_path / "llm").write_text("sk-none")
+    settings = load_settings(
+        {
+            "PILOTHOUSE_KAFKA_PASSWORD_FILE": str(tmp_path / "kafka"),
+            "PILOTHOUSE_CLICKHOUSE_URL": "https://archiver@host:8443/pilothouse",
+            "PILOTHOUSE_CLICKHOUSE_PASSWORD_FILE": str(tmp_path / "clickhouse"),
+            "PILOTHOUSE_LLM_API_KEY_FILE": str(tmp_path / "llm"),
+            "PILOTHOUSE_DATA_DIR": str(tmp_path),
+        }
+    )
+    assert settings.log_access.password == "k/a:f@k a"
+    assert settings.clickhouse_url == "https://archiver:c%2Fl%40i%3Ack@host:8443/pilothouse"
+    assert unquote(urlsplit(settings.clickhouse_url).password or "") == "c/l@i:ck"
+    assert settings.llm_api_key.get_secret_value() == "sk-none"
+
+
+def test_a_password_that_is_not_there_or_there_twice_is_a_fault_that_says_where(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("one")
+    (tmp_path / "empty").write_text("\n")
+    said = faults(
+        {
+            "PILOTHOUSE_KAFKA_PASSWORD_FILE": str(tmp_path / "secret"),
+            "PILOTHOUSE_KAFKA_PASSWORD": "another",
+            "PILOTHOUSE_LLM_API_KEY_FILE": str(tmp_path / "empty"),
+            "PILOTHOUSE_CLICKHOUSE_PASSWORD_FILE": str(tmp_path / "secret"),
+            "PILOTHOUSE_CLICKHOUSE_URL": "http://a:b@host/pilothouse",
+            "PILOTHOUSE_DATA_DIR": str(tmp_path),
+        }
+    )
+    assert "kafka_password is given too (variable PILOTHOUSE_KAFKA_PASSWORD)" in said[0]
+    assert "clickhouse_url (variable PILOTHOUSE_CLICKHOUSE_URL) must name a user and no password" in said[1]
+    assert said[2].endswith("the file is empty")
+    assert not [line for line in said if "another" in line or "a:b" in line]
+    missing = {"PILOTHOUSE_KAFKA_PASSWORD_FILE": "/no/such/secret", "PILOTHOUSE_DATA_DIR": str(tmp_path)}
+    assert "No such file" in faults(missing)[0]
+    settings, lines = usable_settings(missing)
+    assert settings.kafka_password.get_secret_value() == ""
+    assert len(lines) == 1
 
 
 def test_settings_cannot_be_changed() -> None:
