@@ -1,4 +1,5 @@
-"""`pilothouse storage backup` and `restore`: the archive of a data directory in a folder of its own, and back.
+"""`pilothouse storage backup` and `restore`: the archive of a data directory in a folder of its own, and back. `grants`
+says who may do what on a ClickHouse server.
 
 Registered by `main`. Thin: `storage.backup` asks the engine, `storage.backup_files` seals and checks, and here is said
 what is where. A ClickHouse server is backed up by its own statements, to where its administrator lets it write.
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from .reading import Archive
 
 storage = typer.Typer(
-    name="storage", no_args_is_help=True, help="The archive of this machine's stack: back it up, bring it back."
+    name="storage", no_args_is_help=True, help="The archive: back it up, bring it back, say who may do what with it."
 )
 
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Whose archive [default: ~/.pilothouse]")]
@@ -87,6 +88,59 @@ def restore(
     told = {"data_dir": str(home), "rows": manifest.rows, "epoch": manifest.epoch, "done": done}
     line = f"{sum(manifest.rows.values())} rows are back; `pilothouse up --data-dir {home}` goes on with them"
     print_line(json_line(told) if as_json else "\n".join([*done, line]))
+
+
+@storage.command("grants")
+def grants(  # noqa: PLR0913, PLR0917  # a command's options
+    user: Annotated[
+        list[str] | None,
+        typer.Option("--user", metavar="ROLE=NAME", help="What archiver, reader, … is called at yours"),
+    ] = None,
+    password_file: Annotated[
+        list[str] | None,
+        typer.Option("--password-file", metavar="ROLE=FILE", help="Make this user, with the password in this file"),
+    ] = None,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Put them in force on the server, as its administrator")
+    ] = False,
+    commands: Annotated[bool, typer.Option("--commands", help="As SQL, for clickhouse-client")] = False,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """The least that migrations, each worker, the control room and people must be allowed on a ClickHouse server."""
+    from urllib.parse import unquote, urlsplit
+
+    from ..settings import load_settings
+    from ..storage import grants as rights
+    from ..storage.connect import DEFAULT_DATABASE, connect
+    from .rendering import print_line, show_rows
+
+    settings = load_settings(os.environ, data_dir=data_dir)
+    database = unquote(urlsplit(settings.clickhouse_url).path.strip("/")) or DEFAULT_DATABASE
+    names = rights.names_of(_pairs(user))
+    hashes = rights.hashes_of({role: _secret(file) for role, file in _pairs(password_file).items()})
+    wanted = list(rights.statements(names, hashes, database, settings.clickhouse_cluster))
+    if apply:
+        rights.apply(connect(settings), wanted)
+        print_line(f"the rights of {len(names)} users are in force on {database}")
+    elif commands:
+        for statement in wanted:
+            print_line(f"{statement};")
+    else:
+        show_rows(rights.rows(names, database, settings.clickhouse_cluster), as_json=as_json)
+
+
+def _pairs(given: list[str] | None) -> dict[str, str]:
+    return {role: value for role, _, value in (pair.partition("=") for pair in given or ())}
+
+
+def _secret(file: str) -> str:
+    from ..events.errors import UserMistake
+
+    try:
+        return Path(file).expanduser().read_text(encoding="utf-8").strip()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserMistake(f"--password-file {file}: {error}") from error
 
 
 def _servers_own(statement: str) -> Exception:

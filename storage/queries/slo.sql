@@ -64,7 +64,7 @@ AS
 SELECT
     id, name, hours,
     countIf(inside) AS samples,
-    sumIf(total - good, inside) AS bad,
+    ifNull(sumIf(total - good, inside), 0) AS bad,
     multiIf(
         aggregate = 'count', high * hours / (24 * window_days),
         budget * sumIf(total, inside)) AS allowed,

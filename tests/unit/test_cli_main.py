@@ -76,6 +76,7 @@ OPTIONS = {
     "silence": ["--condition", "--data-dir", "--end", "--for", "--json", "--rule", *ORDERS[2:], "run"],
     "stop": ["--checkpoint", *ORDERS, "run"],
     "storage backup": ["--data-dir", "--json", "folder"],
+    "storage grants": ["--apply", "--commands", "--data-dir", "--json", "--password-file", "--user"],
     "storage restore": ["--data-dir", "--json", "folder"],
     "tail": ["--data-dir", "--json", "--kind", "--lines", "-k", "-n", "run"],
     "topics acl": ["--apply", "--commands", "--data-dir", "--json", "--user"],
