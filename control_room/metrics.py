@@ -17,7 +17,8 @@ TICKETS = ("Efficient", "Generalizing", "InDistribution")
 
 class Told(NamedTuple):
     """What was read: rows of `run_overview` with `cost` and `phase`, open incidents, proposals that wait, how far the
-    archive is behind, service levels, and the workers' last words with whether they are `live` and `ready`.
+    archive is behind, service levels, the workers' last words with whether they are `live` and `ready`, and the hosts
+    of runs.
     """
 
     runs: Sequence[Row]
@@ -28,11 +29,13 @@ class Told(NamedTuple):
     workers: Sequence[Row]
     now: int
     """Microseconds UTC."""
+    hosts: Sequence[Row] = ()
 
 
 def families(told: Told) -> Iterator[Metric]:
     """Everything that is known."""
     yield from _of_runs(told.runs, told.now)
+    yield _hosts(told.runs, told.hosts)
     yield _open_incidents(told)
     yield from _of_archive(told)
     yield from _of_levels(told.levels)
@@ -67,6 +70,17 @@ def _of_runs(runs: Sequence[Row], now: int) -> Iterator[Metric]:
         ("cost", "What it cost so far, in the currency of its cost_per_hour", "cost"),
     ):
         yield _counter(f"pilothouse_run_{name}", words, runs, key)
+
+
+def _hosts(runs: Sequence[Row], hosts: Sequence[Row]) -> Metric:
+    """What joins the figures of exporters on a host to the runs that go on there."""
+    labels = [*OF_RUN, "host"]
+    family = GaugeMetricFamily("pilothouse_run_host_info", "1 for each host on which the run is", labels=labels)
+    going_on = {run["run_id"]: run for run in runs if run["phase"] != "Ended"}
+    for row in hosts:
+        if (run := going_on.get(row["run_id"])) is not None:
+            family.add_metric([*_names(run), row["host"]], 1)
+    return family
 
 
 def _names(run: Row) -> list[str]:

@@ -42,6 +42,7 @@ UPCASTS: Upcasts = {
     ("intervention_proposed", 1): dict,
     ("operator_command", 1): dict,
     ("operator_command", 2): dict,
+    ("resources_sampled", 1): dict,
     ("run_assessed", 1): dict,
     ("run_started", 1): dict,
     ("run_started", 2): dict,

@@ -135,11 +135,15 @@ class SampleRecorded(TrainerFact):
 
 class ResourcesSampled(TrainerFact):
     """Utilisation of one rank's devices and host, by the field's names (`gpu_util`, `gpu_memory_bytes`,
-    `energy_kwh`); `producers.surroundings.resources` lists them with their units.
+    `energy_kwh`); `producers.surroundings.resources` lists them with their units. `host` is the machine's own name, by
+    which what others measure of it is found; empty where it is not told.
     """
+
+    schema_version: ClassVar[int] = 2
 
     kind: Literal["resources_sampled"] = "resources_sampled"
     values: Numbers
+    host: Text = ""
 
 
 class CheckpointSaved(TrainerFact):

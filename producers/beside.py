@@ -23,7 +23,7 @@ from .delivery.heartbeat import interval_at_scale
 from .metrics.log_lines import LogCapture
 from .metrics.profiles import FEATURES, NoNumbers, Profiles, Sampled, sample
 from .plain import shown, why
-from .ranks.context import Identity, Place, local_rank
+from .ranks.context import Identity, Place, host, local_rank
 from .surroundings.environment import at_once, by_looking
 from .surroundings.resources import Sampler, describe_devices, sources_of
 from .voice import logger
@@ -121,7 +121,7 @@ class Beside:
                     one.close()
             elif sampler:
                 if values := sampler[0].read():
-                    self._tell(ResourcesSampled, self._run.identity, {"values": values})
+                    self._tell(ResourcesSampled, self._run.identity, {"values": values, "host": host()})
             else:
                 sampler.append(Sampler(sources))
                 sampler[0].read()  # from here on there are rates

@@ -20,6 +20,8 @@ from .access import Needs
 from .reading import Archive
 
 DAY = 86_400_000_000
+HEARD_MINUTES = 15
+"""A host that was not heard of for so long has left its run: many ranks are sampled seldom."""
 router = APIRouter(dependencies=[Depends(Needs("viewer"))], tags=["look"])
 
 
@@ -46,6 +48,7 @@ def metrics(request: Request, archive: Archive) -> Response:
             levels=report_queries.service_levels(client),
             workers=_workers(request.app.state.settings.data_dir, now),
             now=now,
+            hosts=ask(client, "run_hosts", minutes=HEARD_MINUTES),
         )
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Once(told))

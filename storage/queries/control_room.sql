@@ -17,6 +17,30 @@ WHERE run_id = {run:String} AND kind = 'policy_activated'
 ORDER BY log_epoch DESC, log_offset DESC
 LIMIT 1;
 
+-- On which machines runs are: as their samples said within `minutes`, else as rank 0 said when its attempt began.
+-- name: run_hosts
+SELECT run_id, host
+FROM
+(
+    SELECT b.run_id AS run_id, arrayJoin(if(empty(s.hosts), [b.host], s.hosts)) AS host
+    FROM
+    (
+        SELECT run_id, argMax(JSONExtractString(body, 'environment', 'host'), (log_epoch, log_offset)) AS host
+        FROM event_log
+        WHERE kind = 'run_started'
+        GROUP BY run_id
+    ) AS b
+    LEFT JOIN
+    (
+        SELECT run_id, groupUniqArray(JSONExtractString(body, 'host')) AS hosts
+        FROM event_log
+        WHERE kind = 'resources_sampled' AND at > now64(6) - toIntervalMinute({minutes:UInt32}) AND JSONHas(body, 'host')
+        GROUP BY run_id
+    ) AS s ON s.run_id = b.run_id
+)
+WHERE host != ''
+ORDER BY run_id, host;
+
 -- Incidents that are open in runs that go on, with what the rules that answered them said of their gravity.
 -- name: open_incidents
 SELECT i.run_id AS run_id, i.condition AS condition, i.reason AS reason, toUnixTimestamp64Micro(assumeNotNull(i.opened_at)) AS opened_at,

@@ -125,7 +125,7 @@ WHERE run_id = {run:String} AND phase != 'Ended'
 ORDER BY lr_from, batch_band, data_mix, world_size, phase;
 
 -- name: fleet_runs
-SELECT run_id, model, model_family, dataset, team, cluster, outcome, phase, stability_score, attempts, world_size, last_step,
+SELECT run_id, model, model_family, dataset, team, cluster, outcome, phase, margin, stability_score, attempts, world_size, last_step,
     toUnixTimestamp64Micro(o.started_at) AS started_at, toUnixTimestamp64Micro(o.last_at) AS last_at, duration_s, share_well, incidents,
     open_incidents, mttd_s, mttr_s, steps_lost, interventions_proposed, interventions_issued, interventions_recovered, interventions_in_vain,
     checkpoints, energy_kwh, gpu_util, rank_hours, gpu_hours, cost, wasted_share, wasted_rank_hours, wasted_gpu_hours, wasted_cost

@@ -79,3 +79,12 @@ def test_a_worker_tells_whether_it_works_and_how_far_it_is_behind() -> None:
     assert f"pilothouse_worker_live{{{who}}} 1.0" in text
     assert f"pilothouse_worker_ready{{{who}}} 0.0" in text
     assert f"pilothouse_worker_behind_records{{{who}}} 5.0" in text
+
+
+def test_a_run_that_goes_on_is_joined_to_its_hosts_and_one_that_ended_to_none() -> None:
+    ended = RUN | {"run_id": "done", "phase": "Ended"}
+    hosts = [{"run_id": run["run_id"], "host": host} for run in (RUN, ended) for host in ("node-1", "node-2")]
+    text = told(runs=[RUN, ended], hosts=[*hosts, {"run_id": "long gone", "host": "node-3"}])
+    found = [line for line in text.splitlines() if line.startswith("pilothouse_run_host_info{")]
+    assert len(found) == 2
+    assert all(f'host="node-{number}"' in line and 'model="gpt"' in line for number, line in enumerate(found, 1))

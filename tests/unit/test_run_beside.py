@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -154,6 +155,7 @@ def test_resources_are_sampled_at_the_set_interval_off_the_training_thread_and_n
     sampled = log.of(ResourcesSampled)[-1]
     assert sampled.values["process_memory_bytes"] > 0
     assert sampled.values["host_cpu_util"] >= 0
+    assert sampled.host == socket.gethostname()
     assert quiet.of(ResourcesSampled) == []
     assert Watched.threads == {"pilothouse-beside"}
 
