@@ -285,7 +285,8 @@ def _from_file(name: str | None) -> tuple[dict[str, Given], list[str]]:
 
 def _from_secret_files(given: Mapping[str, Given]) -> tuple[dict[str, Given], list[str]]:
     """The passwords that stand in files of their own, as secrets are mounted into containers."""
-    told, faults = {}, []
+    told: dict[str, Given] = {}
+    faults = []
     for name in ("kafka_password", "clickhouse_password", "llm_api_key"):
         if (file := given.get(f"{name}_file")) is None or not str(file.value):
             continue

@@ -93,7 +93,7 @@ def test_the_archiver_writes_the_log_and_its_summaries_and_nothing_else(folder: 
         stretches.take(event for _, event in run.records)
         client.command("INSERT INTO step_stretches SELECT * FROM step_stretches")
         assert open_runs(client) == ["kept"]
-        assert client.query("SELECT count() FROM log_progress").first_row[0] >= 2
+        assert client.query("SELECT count() FROM log_progress").result_rows[0][0] >= 2
         refused(
             client,
             "DROP TABLE event_log",
@@ -113,7 +113,7 @@ def test_an_importer_brings_runs_and_leaves_the_clock_of_the_log_alone(folder: P
         keeper.note(Begun("brought", "csv", "digest", "recipe", "/a.csv", began_at=1))
         keeper.keep("brought", [Archived(TELEMETRY.name, place, event) for place, event in run.records])
         assert any(isinstance(event, Tick) for _, event in run.records)
-        assert client.query("SELECT count() FROM imported_tick_log").first_row[0] > 0
+        assert client.query("SELECT count() FROM imported_tick_log").result_rows[0][0] > 0
         refused(client, "INSERT INTO tick_log SELECT * FROM tick_log", "DROP VIEW runs")
 
 
