@@ -21,7 +21,7 @@ _TABLE = re.compile(
 _FILLED = re.compile(
     r"CREATE MATERIALIZED VIEW IF NOT EXISTS (?P<name>\w+) TO (?P<target>\w+) AS(?P<query>.*)", re.DOTALL
 )
-_SOURCE = re.compile(r"\bFROM (?P<source>\w+_log)\b")
+_SOURCE = re.compile(r"\bFROM (?P<source>\w+)\b")
 _VIEW = re.compile(r"CREATE OR REPLACE VIEW (?P<name>\w+)(?P<rest>.*)", re.DOTALL)
 _ALTER = re.compile(r"ALTER TABLE (?P<name>\w+) (?P<change>.*)", re.DOTALL)
 _OF_COLUMNS = re.compile(r"(ADD|MODIFY|COMMENT|RENAME|DROP) COLUMN\b")

@@ -2,8 +2,8 @@
 
 -- How far each run has come: what differs from the last look has stirred.
 -- name: pulse
-SELECT run_id, toUnixTimestamp64Micro(max(last_at)) AS last_at, max(last_step) AS last_step
-FROM run_progress
+SELECT run_id, toUnixTimestamp64Micro(max(last_at)) AS last_at, max(greatest_step) AS last_step
+FROM run_summary
 GROUP BY run_id
 ORDER BY last_at DESC
 LIMIT {limit:UInt64};

@@ -5,7 +5,7 @@ SELECT run_id, attempt_id, attempt, attempts, world_size, model, phase, margin, 
     interventions, incidents, open_incidents, toUnixTimestamp64Micro(started_at) AS started_at, toUnixTimestamp64Micro(last_at) AS last_at
 FROM runs
 WHERE {least_stable_first:Bool} OR run_id IN
-    (SELECT p.run_id FROM run_progress AS p GROUP BY p.run_id ORDER BY max(p.last_at) DESC, p.run_id LIMIT {limit:UInt64})
+    (SELECT s.run_id FROM run_summary AS s GROUP BY s.run_id ORDER BY max(s.last_at) DESC, s.run_id LIMIT {limit:UInt64})
 ORDER BY if({least_stable_first:Bool}, ifNull(stability_score, 101), 0), last_at DESC, run_id
 LIMIT {limit:UInt64};
 
@@ -18,19 +18,19 @@ WHERE run_id = {run:String};
 
 -- name: is_known
 SELECT count() > 0 AS known
-FROM run_progress
+FROM run_summary
 WHERE run_id = {run:String};
 
 -- name: run_ids
 SELECT run_id
-FROM run_progress
+FROM run_summary
 GROUP BY run_id
 ORDER BY max(last_at) DESC
 LIMIT {limit:UInt64};
 
 -- name: runs_by_prefix
 SELECT run_id
-FROM run_progress
+FROM run_summary
 WHERE startsWith(run_id, {prefix:String})
 GROUP BY run_id
 ORDER BY max(last_at) DESC

@@ -4,13 +4,17 @@ import io
 import math
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
+from statistics import fmean
 
 import pyarrow.parquet as pq
 import pytest
 from clickhouse_connect.driver.client import Client
 
 from pilothouse.cli.sql_output import Limits, print_answer
+from pilothouse.control_room.report.material import read_material
+from pilothouse.control_room.report.overview import overview
 from pilothouse.events.commands import PipelineReported
 from pilothouse.events.errors import QueryRefused, SettingsInvalid, UserMistake
 from pilothouse.settings import Settings
@@ -67,6 +71,55 @@ def test_every_view_and_column_is_documented(client: Client) -> None:
     assert [name for (name,) in rows(client, views) if f"`{name}`" not in page and name != "log_lines_dropped"] == [
         "slo_objectives"
     ]
+
+
+# ------------------------------------------------------------------------------------------------------ one truth
+
+FINER = {
+    "incidents": "SELECT run_id, countIf(opened_at IS NOT NULL) FROM incidents GROUP BY run_id",
+    "mttd_s": "SELECT run_id, avg(detection_s) FROM incidents GROUP BY run_id",
+    "mttr_s": "SELECT run_id, avg(recovery_s) FROM incidents GROUP BY run_id",
+    "steps_lost": "SELECT run_id, sum(ifNull(i.steps_lost, 0)) FROM incidents AS i GROUP BY run_id",
+    "seconds_in_phase": "SELECT run_id, sumMap(map(toString(phase), seconds)) FROM time_in_phase GROUP BY run_id",
+    "started_at": "SELECT run_id, min(first_at) FROM run_progress GROUP BY run_id",
+    "last_at": "SELECT run_id, max(p.last_at) FROM run_progress AS p GROUP BY run_id",
+    "checkpoints": "SELECT run_id, count() FROM checkpoints GROUP BY run_id",
+}
+"""Columns of `run_overview`, as what it is made of has them."""
+SHARED = (
+    "run_id, model, model_family, dataset, team, cluster, outcome, phase, margin, stability_score, attempts, world_size"
+    ", last_step, started_at, last_at, incidents, open_incidents"
+)
+
+
+def test_a_run_as_a_whole_is_what_the_finer_views_say_however_often_it_was_written(client: Client) -> None:
+    whole = f"SELECT run_id, {', '.join(FINER)} FROM run_overview WHERE incidents > 0 ORDER BY run_id"
+    before = rows(client, whole)
+    assert len(before) >= 2, "histories with incidents"
+    cookbook.fill(client)
+    assert rows(client, whole) == before
+    for number, (name, sql) in enumerate(FINER.items(), start=1):
+        finer = {row[0]: row[1] for row in rows(client, sql)}
+        for row in before:
+            value = finer[row[0]]
+            assert row[number] == (value if isinstance(value, datetime) else pytest.approx(value)), (row[0], name)
+    wholes = rows(client, f"SELECT {SHARED}, interventions_issued FROM run_overview ORDER BY run_id")
+    assert wholes == rows(client, f"SELECT {SHARED}, interventions FROM runs ORDER BY run_id")
+
+
+def test_a_report_says_of_a_run_what_the_views_say(client: Client) -> None:
+    [[run_id, score, incidents, mttd_s, seconds]] = rows(
+        client,
+        "SELECT run_id, stability_score, incidents, mttd_s, seconds_in_phase FROM run_overview"
+        " WHERE mttd_s > 0 ORDER BY incidents DESC, run_id LIMIT 1",
+    )
+    assert isinstance(seconds, dict)
+    whole = overview(read_material(client, str(run_id), lambda *_: None))
+    assert (whole["run"]["stability_score"], whole["run"]["incidents"]) == (score, incidents)
+    told = [row["seconds_to_detect"] for row in whole["incidents"]]
+    assert fmean(one for one in told if one is not None) == pytest.approx(mttd_s)
+    shares = {row["phase"]: row["seconds"] for row in whole["stability"]["time_in_phase"]}
+    assert shares == pytest.approx(seconds)
 
 
 # ---------------------------------------------------------------------------------------------------- service levels

@@ -38,6 +38,10 @@ def test_what_fills_a_table_does_so_on_its_own_shard_and_views_read_all_of_them(
         "CREATE MATERIALIZED VIEW IF NOT EXISTS v ON CLUSTER 'c' TO run_progress_local AS\n"
         "SELECT 1\nFROM event_log_local AS e"
     )
+    [further] = for_cluster(
+        "CREATE MATERIALIZED VIEW IF NOT EXISTS w TO run_summary AS\nSELECT 1\nFROM run_progress AS p", "c"
+    )
+    assert further.endswith("TO run_summary_local AS\nSELECT 1\nFROM run_progress_local AS p")
     view = "CREATE OR REPLACE VIEW events\n(\n    a Int64\n)\nAS\nSELECT a FROM event_log FINAL"
     assert for_cluster(view, "c") == [view.replace("VIEW events", "VIEW events ON CLUSTER 'c'")]
 
