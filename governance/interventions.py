@@ -222,3 +222,12 @@ def take_back(ledger: Ledger, intervention: InFlight) -> None:
     if record is not None:
         record.last_step, record.rung = -1, intervention.rung
         record.issued_at = record.issued_at[:-1]
+
+
+def untried(ledger: Ledger, intervention: InFlight) -> None:
+    """No trainer answered, so nobody knows whether it would have helped: its rule does the same again, when it may. It
+    is paid for all the same: it may have been applied, and the receipt lost.
+    """
+    record = ledger.rules.get(intervention.rule)
+    if record is not None and not intervention.undoes:
+        record.rung = min(record.rung, intervention.rung)

@@ -103,6 +103,7 @@ def went_back(ledger: Ledger, parent: str, attempt_id: str, desk: Desk) -> None:
 def expire(ledger: Ledger, desk: Desk) -> None:
     """Give up on commands that no trainer answered in time."""
     for known in overdue(ledger, desk):
+        interventions.untried(ledger, known)
         _not_put_back(ledger, known, "no receipt came in time", desk)
 
 

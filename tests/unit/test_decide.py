@@ -270,6 +270,16 @@ def test_a_command_that_nobody_answers_expires_and_frees_the_way() -> None:
     assert "no receipt by step 26; it was to be applied by step 5" in run.of(InterventionExpired)[0].reason
 
 
+def test_what_no_trainer_answered_is_tried_again_before_the_ladder_goes_on() -> None:
+    more = "cooldown_steps: 0, ttl_steps: 5, limit: {count: 9}, verify: {window_steps: 4}"
+    run = running(policy(rule(f"{CLIP}, {HALVE}", more=more)), 5 + EXPIRY_GRACE_STEPS + 2)
+    assert life(run) == ["proposed", "issued", "expired", "proposed", "issued"]
+    run.obeys = True  # from the next command on
+    run.train(90)
+    names = [decision.action.action for decision in run.of(InterventionIssued)]
+    assert names[:4] == ["set_clip", "set_clip", "set_clip", "scale_lr"]
+
+
 @pytest.mark.parametrize("mode", ["enforce", "propose"])
 def test_what_is_open_when_a_run_ends_is_closed_with_a_word(mode: str) -> None:
     run = running(policy(rule(CLIP), mode=mode), 3).end()
