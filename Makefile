@@ -4,7 +4,7 @@
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-EXTRAS := server,local,llm,torch,dev
+EXTRAS := server,local,llm,torch,docs,dev
 ARGS   ?=
 # The peers of the SDK's benchmarks have an environment of their own, some 2 GB.
 BENCH  := build/bench/venv
@@ -18,7 +18,7 @@ SPREAD := -n 3 --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-clients check fuzz chaos gameday bench-quiet bench-idle bench-core bench-control bench-detection bench-detection-choice bench-pipeline bench-sdk bench-sdk-failures bench-storage format setup clean
+.PHONY: help demo docs screenshots test test-clients check fuzz chaos gameday bench-quiet bench-idle bench-core bench-control bench-detection bench-detection-choice bench-pipeline bench-sdk bench-sdk-failures bench-storage format setup clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*##  *(.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name what; do \
@@ -35,6 +35,10 @@ check: $(STAMP)  ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PYTHONPATH=$(VENV)/typing $(BIN)/lint-imports
+
+docs: $(STAMP)  ## the documentation site, into build/docs: its reference is made from the code
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
+	@echo "open build/docs/index.html, or: $(BIN)/mkdocs serve"
 
 test-clients: $(STAMP)  ## other languages' clients against the embedded archive: JavaScript by npm, Java by PILOTHOUSE_TEST_JDBC
 	@mkdir -p build/clients

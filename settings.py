@@ -32,82 +32,120 @@ archive's endpoint is given."""
 
 
 class Settings(BaseModel):
-    """Where things are and how they are paced. Seconds are floats, sizes are bytes.
-
-    `kafka` is a list of host:port, comma separated; `kafka_security` and what follows it say how it lets clients in
-    (`kafka_ca` is a PEM file; the system's authorities without it). A password may be named by a file that holds it and
-    nothing else (`kafka_password_file`, `clickhouse_password_file`, which is the password of the user in
-    `clickhouse_url`, `llm_api_key_file`); it is read once. What this process says is signed with
-    `signing_key`, and `trusted_keys` are whom it obeys (`keyring`); each may be the text itself or a file of it.
-    With an `encryption_key` what waits on disk, checkpoints and the embedded archive are encrypted. `clickhouse_url` is
-    http(s)://user:password@host:port/database, `clickhouse_ca` a PEM file.
-    The embedded archive listens on `archive_host`; with a certificate (PEM files) it speaks TLS.
-    `log_format` is how a worker writes its log; at `probe_address`, HOST:PORT, it answers whether it lives and is ready
-    (`stream_processors.probes`).
-    `log_epoch` counts how often the log was lost and begun anew. `slot` names this worker among its equals. A trainer
-    samples its machine every `resources_seconds`; 0 is never. It keeps up to `spool_bytes` on disk; below one folder
-    all of them, the dead too, keep `spool_total_bytes`. A worker ends when none of the last `dead_letter_limit` records
-    could be read; 0 is never. With `clickhouse_cluster` the archive lies on that cluster; it keeps each class of data
-    for so many days, 0 for ever (`storage.retention`). `llm_model` is what the advisor `llm` asks, `provider:name` as
-    pydantic-ai has them, or the bare name at an endpoint of OpenAI's kind (`llm_base_url`); without one it is off.
-    Prices are in USD for a million tokens; without a temperature the provider's own counts.
-    """
+    """Where things are and how they are paced. Seconds are floats, sizes are bytes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     kafka: Annotated[str, Field(min_length=1)] = "127.0.0.1:19092"
+    """Brokers, host:port, several with commas between them."""
     kafka_security: Security = "plaintext"
+    """How the log lets clients in: plaintext, ssl, sasl_plaintext or sasl_ssl."""
     kafka_mechanism: Mechanism = "PLAIN"
+    """How a password is shown under SASL: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512."""
     kafka_user: str = ""
+    """The name under SASL."""
     kafka_password: SecretStr = SecretStr("")
+    """Its password."""
     kafka_password_file: Path | None = None
+    """The same in a file that holds it and nothing else; read once."""
     kafka_ca: Path | None = None
+    """A PEM file: who signed the broker's certificate. Without it the system's authorities count."""
     signing_key: SecretStr = SecretStr("")
+    """What this process signs with: the text itself (`keyring`)."""
     signing_key_file: Path | None = None
+    """The same in a file, read again when it changes."""
     trusted_keys: str = ""
+    """Whom this process obeys: public keys, one a line or with commas between them."""
     trusted_keys_file: Path | None = None
+    """The same in a file, read again when it changes."""
     encryption_key: SecretStr = SecretStr("")
+    """32 bytes in Base64: spool, checkpoints and the embedded archive are encrypted with it."""
     encryption_key_file: Path | None = None
+    """The same in a file."""
     clickhouse_ca: Path | None = None
+    """A PEM file: who signed the archive's certificate."""
     clickhouse_password_file: Path | None = None
+    """The password of the user in `clickhouse_url`, in a file that holds it and nothing else; read once."""
     archive_host: str = "127.0.0.1"
+    """The address on which the embedded archive listens."""
     archive_certificate: Path | None = None
+    """A PEM file: with it the embedded archive speaks TLS."""
     archive_certificate_key: Path | None = None
+    """The key of that certificate."""
     clickhouse_url: str = "http://127.0.0.1:18123/pilothouse"
+    """The archive: http(s)://user:password@host:port/database."""
     data_dir: Path = Path("~/.pilothouse")
+    """Where a stack of this machine keeps everything, and what is taken from it while one runs (`stack.json`)."""
     log_epoch: Annotated[int, Field(ge=0)] = 0
+    """How often the log was lost and begun anew."""
     slot: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")] = "0"
+    """Names this worker among its equals; two of one slot throw each other out."""
     policy_file: Path | None = None
+    """Of new runs: a policy, or a folder of them of which `applies_to` chooses."""
     partitions: Annotated[int, Field(ge=1, le=1_000)] = 4
+    """Of each topic, when it is made."""
     replication: Annotated[int, Field(ge=1, le=10)] = 1
+    """Copies of each topic, when it is made."""
     embedded_broker: bool = False
+    """Whether the log is the embedded broker, which has habits of its own; `up` says so."""
     log_format: Literal["text", "json"] = "text"
+    """How a worker writes its log: text, or json, one object a line."""
     probe_address: Annotated[str, Field(pattern=r"^$|^\S+:[0-9]{1,5}$")] = ""
+    """HOST:PORT at which a worker answers whether it lives and is ready (`stream_processors.probes`); empty:
+    nowhere.
+    """
     tick_seconds: Annotated[float, Field(gt=0)] = 1.0
+    """From one record of time to the next."""
     state_flush_seconds: Annotated[float, Field(gt=0, le=5)] = 0.5
+    """At most so long the governor's acknowledgements wait for the states that contain them."""
     archive_batch: Annotated[int, Field(ge=1, le=100_000)] = 500
+    """Records that the archiver inserts at once, at most."""
     archive_linger_seconds: Annotated[float, Field(gt=0)] = 0.5
+    """At most so long they wait for company."""
     dead_letter_limit: Annotated[int, Field(ge=0)] = 500
+    """A worker ends when none of so many records in a row could be read; 0 is never."""
     producer_flush_seconds: Annotated[float, Field(gt=0)] = 0.5
+    """From one sending of telemetry to the next; ranks other than 0 of large jobs wait longer."""
     heartbeat_seconds: Annotated[float, Field(gt=0)] = 2.0
+    """From one sign of life of a rank to the next."""
     spool_dir: Path | None = None
+    """Where telemetry waits on disk while the broker is away; without it, below `data_dir`."""
     spool_bytes: Annotated[int, Field(ge=0)] = 256 * 1024 * 1024
+    """What one process may keep there."""
     spool_total_bytes: Annotated[int, Field(ge=0)] = 2 * 1024 * 1024 * 1024
+    """What all of them may, the dead included; the oldest of the dead give way."""
     close_seconds: Annotated[float, Field(gt=0)] = 10.0
+    """What the end of a run may take."""
     resources_seconds: Annotated[float, Field(ge=0)] = 10.0
+    """From one sample of the machine to the next; 0 is never."""
     clickhouse_cluster: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.{}-]*$")] = ""
+    """The archive lies on this cluster of ClickHouse."""
     keep_steps_days: Annotated[int, Field(ge=0, le=36_500)] = 0
+    """How long steps are kept (`storage.retention`); 0 is for ever."""
     keep_evidence_days: Annotated[int, Field(ge=0, le=36_500)] = 0
+    """How long heartbeats, log lines, samples of machines, inputs and outputs are; 0 is for ever."""
     keep_ticks_days: Annotated[int, Field(ge=0, le=36_500)] = 180
+    """How long the clock is, which `replay` needs; 0 is for ever."""
     slo_file: Path | None = None
+    """Service levels in the place of `storage/slo.yaml`."""
     llm_model: Annotated[str, Field(max_length=200)] = ""
+    """What the advisor `llm` asks: provider:name as pydantic-ai has them, or the bare name at `llm_base_url`;
+    without one it is off.
+    """
     llm_base_url: str = ""
+    """An endpoint of OpenAI's kind."""
     llm_api_key: SecretStr = SecretStr("")
+    """Its key."""
     llm_api_key_file: Path | None = None
+    """The same in a file that holds it and nothing else; read once."""
     llm_temperature: Annotated[float, Field(ge=0, le=2)] | None = 0.0
+    """Without one the provider's own counts."""
     llm_max_tokens: Annotated[int, Field(ge=1, le=100_000)] = 1_000
+    """Of one answer."""
     llm_usd_per_million_in: Annotated[float, Field(ge=0)] | None = None
+    """Price of a million tokens that are told."""
     llm_usd_per_million_out: Annotated[float, Field(ge=0)] | None = None
+    """Price of a million tokens that are answered."""
 
     @field_validator(
         "data_dir",
