@@ -115,6 +115,7 @@ def test_what_a_page_shows_is_missed_where_it_is_not_printed() -> None:
     assert missed("outcome recovered", "outcome ineffective\n") == ["outcome recovered"]
 
 
+@pytest.mark.chaos_long  # two stacks and two trainings: more than a minute of CPU
 def test_whoever_follows_the_tutorial_sees_what_it_shows(follower: Follower, tmp_path: Path) -> None:
     assert [block.title for block in PAGE if block.language == "python"] == ["train.py"]
     for block, behind in zip(PAGE, [*PAGE[1:], PAGE[0]], strict=True):
