@@ -31,7 +31,7 @@ SECONDS = 120.0
 
 
 @pytest.mark.skipif(PROMTOOL is None, reason=INSTALL.format("promtool"))
-@pytest.mark.parametrize("file", ["rules_test.yml", "spending_test.yml"])
+@pytest.mark.parametrize("file", ["rules_test.yml", "spending_test.yml", "hosts_test.yml"])
 def test_the_rules_fire_when_they_should_and_only_then(file: str) -> None:
     answer = subprocess.run(
         [str(PROMTOOL), "test", "rules", file],

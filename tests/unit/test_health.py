@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from pilothouse.cli.brokers import free_port
+from pilothouse.control_room.metrics import Told, families
 from pilothouse.events.errors import SettingsInvalid
 from pilothouse.stream_processors.health import HealthFile, fitness
 from pilothouse.stream_processors.log import Source
-from pilothouse.stream_processors.probes import answer_probes
+from pilothouse.stream_processors.probes import answer_probes, figures
 from pilothouse.tests.stack_fixture import typed
 
 WORKS = {"at": 10_000_000, "state": "running", "last_error": ""}
@@ -98,3 +100,19 @@ def test_what_is_told_has_the_version_and_the_beginning(tmp_path: Path) -> None:
     assert told == file.last
     assert told["version"]
     assert told["began_at"] <= told["at"]
+
+
+def test_prometheus_is_told_by_the_worker_what_the_control_room_tells_of_it() -> None:
+    told = {
+        "role": "governor",
+        "slot": "0",
+        "at": 5_000_000,
+        "state": "running",
+        "records": 9,
+        "lag": {"t/0": 2, "t/1": 3},
+    }
+    itself = "".join(figures(told, 8_000_000))
+    known = Told([], [], [], [], [], [told | {"live": True, "ready": True}], 8_000_000)
+    of_room = [family for family in families(known) if family.name.startswith("pilothouse_worker_")]
+    assert list(text_string_to_metric_families(itself)) == of_room
+    assert "".join(figures({}, 1)) == ""
