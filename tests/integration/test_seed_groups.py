@@ -67,7 +67,7 @@ def archive(endpoint: EndpointProcess, tmp_path_factory: pytest.TempPathFactory)
     return kept
 
 
-def tests_of(archive: RunArchive, name: str) -> dict[str, dict[str, Any]]:
+def said_of(archive: RunArchive, name: str) -> dict[str, dict[str, Any]]:
     """What `compare` says of the groups that were told different things under this name, by what it tested."""
     runs = [f"{told}-{value}-{seed}" for (told, value), seeds in SEEDS.items() if told == name for seed in seeds]
     answer = archive.cli("compare", *runs, "--json")
@@ -78,14 +78,14 @@ def tests_of(archive: RunArchive, name: str) -> dict[str, dict[str, Any]]:
 
 
 def test_two_groups_of_seeds_that_learn_differently_are_said_to_differ(archive: RunArchive) -> None:
-    told = tests_of(archive, "lr")
+    told = said_of(archive, "lr")
     for what in ("final evaluation", "best evaluation", "final training loss"):
         assert (told[what]["verdict"], told[what]["p"]) == ("differs", told[what]["least_p"]), told[what]
         assert told[what]["groups"] == ["lr=0.5", "lr=0.01"]
 
 
 def test_two_groups_of_seeds_that_learn_alike_are_not_said_to_differ(archive: RunArchive) -> None:
-    told = tests_of(archive, "logger")
+    told = said_of(archive, "logger")
     for what in ("final evaluation", "best evaluation", "final training loss"):
         assert told[what]["verdict"] == "no difference seen", told[what]
         assert told[what]["least_p"] < 0.05  # four and four could have told
