@@ -9,7 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from pilothouse.cli.brokers import LocalBroker
-from pilothouse.tests.broker_fixture import BROKERS, START_SECONDS
+from pilothouse.events.envelope import TrainerFact
+from pilothouse.events.topics import TELEMETRY, partition_key, partition_of
+from pilothouse.tests.before import Wire, as_now, facts
+from pilothouse.tests.broker_fixture import BROKERS, PARTITIONS, START_SECONDS
+from pilothouse.tests.dying_worker import Feed
 from pilothouse.tests.slow_network import SlowNetwork
 
 from . import clock
@@ -90,6 +94,20 @@ def zombie(stage: Stage) -> int:
     return 1
 
 
+def late_zombie(stage: Stage) -> int:
+    """A governor stands still, about to write its states, for longer than its session; the one that took over dies; it
+    wakes up and writes what it was about to write, behind what the dead one wrote.
+    """
+    other = stage.another_governor("1")
+    stage.until(lambda: stopped(stage), "the governor stands still")
+    stage.until(lambda: len(other.health().get("last_offset", ())) == 4, "the other has all partitions")
+    stage.until_runs_end(2)
+    stage.dismiss(other)
+    stage.wake(stage.governor)
+    stage.until_runs_end(3)
+    return 2
+
+
 def stopped(stage: Stage) -> bool:
     assert stage.governor.process is not None
     with open(f"/proc/{stage.governor.process.pid}/stat") as stat:
@@ -142,6 +160,25 @@ def poison(stage: Stage) -> int:
         send_impossible(stage.trainers.feed, number)
     stage.until_runs_end(2)
     return 9
+
+
+def two_versions(stage: Stage) -> int:
+    """In the middle of an upgrade: beside the trainers of this version one of the version before, of whose two ranks
+    one is of this version already.
+    """
+    told = list(facts())
+    for number, (wire, fact) in enumerate(told):
+        if number % 40 == 0:
+            stage.until_runs_end(1)
+        send_wire(stage.trainers.feed, fact, wire if fact.rank == 0 else as_now(wire))
+    stage.until_runs_end(2)
+    return sum(fact.rank == 0 for _, fact in told)
+
+
+def send_wire(feed: Feed, fact: TrainerFact, wire: Wire) -> None:
+    feed.sent.add(fact.event_id)
+    place = partition_of(fact.run_id, PARTITIONS)
+    feed.send_bytes(TELEMETRY.name, place, wire.body, key=partition_key(fact), headers=wire.headers)
 
 
 def broker_killed(stage: Stage) -> int:
@@ -229,21 +266,23 @@ def cut_off(stage: Stage) -> int:
 
 SCENARIOS = (
     Scenario("endpoint SIGKILL", endpoint_killed),
-    Scenario("archive read-only", archive_read_only, ("embedded",)),
-    Scenario("archive's disk full", disk_full, ("embedded",), small_disk=True),
+    Scenario("archive read-only", archive_read_only),
+    Scenario("archive's disk full", disk_full, small_disk=True),
     Scenario("governor SIGSTOP longer than its session", zombie, ("kafka",), faults="sigstop@after_command/2"),
+    Scenario("governor SIGSTOP about to write its states", late_zombie, ("kafka",), faults="sigstop@before_state/40"),
     Scenario("rebalance with an intervention in flight", rebalance_in_flight),
     Scenario("two governors by mistake", two_by_mistake),
-    Scenario("clock jumps forwards and back", clock_jumps, ("embedded",)),
+    Scenario("clock jumps forwards and back", clock_jumps),
     Scenario("records twice, late, cut and spoilt", disorder, disorderly=True),
-    Scenario("poison in a busy run", poison, ("embedded",)),
+    Scenario("poison in a busy run", poison),
     Scenario("broker restarted and SIGKILL", broker_killed, ("kafka",)),
     Scenario("governor and archiver SIGKILL at once", all_workers_killed),
     Scenario("a rank SIGKILL", rank_killed("sigkill@safe_point/70/1")),
-    Scenario("rank 0 SIGKILL", rank_killed("sigkill@safe_point/70/0"), ("kafka",)),
-    Scenario("all ranks SIGKILL", rank_killed("sigkill@safe_point/70"), ("kafka",)),
-    Scenario("SIGTERM in the middle of a checkpoint", preempted, ("kafka",)),
-    Scenario("corrupted checkpoint", broken_inside("nan_grad@grad/110", damage=80), ("kafka",)),
-    Scenario("corrupted data", broken_inside("corrupt_data@batch/0?first=90&last=99"), ("kafka",)),
+    Scenario("rank 0 SIGKILL", rank_killed("sigkill@safe_point/70/0")),
+    Scenario("all ranks SIGKILL", rank_killed("sigkill@safe_point/70")),
+    Scenario("SIGTERM in the middle of a checkpoint", preempted),
+    Scenario("corrupted checkpoint", broken_inside("nan_grad@grad/110", damage=80)),
+    Scenario("corrupted data", broken_inside("corrupt_data@batch/0?first=90&last=99")),
+    Scenario("upgrade with both versions on the topic", two_versions),
     Scenario("network held and cut between trainer and broker", cut_off),
 )
