@@ -17,7 +17,7 @@ from ..settings import Settings
 from .advisor import Advisor
 from .archiver import Archiver
 from .dead_letter_office import DeadLetterOffice
-from .faust_log import FaustLog
+from .faust_log import FaustLog, NewestTable
 from .foreign_batches import read_foreign_batches
 from .governor import Governor, Judge
 from .intake import Intake
@@ -107,6 +107,7 @@ def _faust_app(settings: Settings, role: Role, layout: Layout) -> faust.App:
         key_serializer="raw",
         value_serializer="raw",
         store="memory://",
+        Table=NewestTable,
         web_enabled=False,
         consumer_group_instance_id=f"pilothouse-{role}-{settings.slot}",
         broker_session_timeout=SESSION_SECONDS,
@@ -156,8 +157,7 @@ def _governor(app: faust.App, settings: Settings, layout: Layout, parts: Parts) 
         numbers = {source.partition: offset for source, offset in committed.items()}
         await governor.assign(numbers, restore(table.data, numbers))
 
-    worker = Worker(app, governor, asyncio.get_running_loop().create_future())
-    worker.finish = governor.finish
+    worker = Worker(app, governor, asyncio.get_running_loop().create_future(), finish=governor.finish)
     worker.background = [ticker.run, lambda: _flush(governor, settings.state_flush_seconds)]
     _attach(worker, _Feed((TELEMETRY.name,), TAKE_RECORDS, 0.0, assign))
     return worker
@@ -170,7 +170,7 @@ def _archiver(app: faust.App, settings: Settings, layout: Layout, parts: Parts) 
     log = parts.around(FaustLog(app))
     office = _office(settings, role="archiver", layout=layout)
     archiver = Archiver(log, parts.insert, office, settings.log_epoch, troubles, parts.guard)
-    worker = Worker(app, archiver, asyncio.get_running_loop().create_future())
+    worker = Worker(app, archiver, asyncio.get_running_loop().create_future(), finish=archiver.finish)
     topics = (TELEMETRY.name, CONTROL.name)
     _attach(worker, _Feed(topics, settings.archive_batch, settings.archive_linger_seconds, archiver.assign))
     return worker
@@ -184,7 +184,7 @@ def _office(settings: Settings, role: Role, layout: Layout) -> DeadLetterOffice:
 def _advisor(app: faust.App, layout: Layout, parts: Parts) -> Worker:
     log = parts.around(FaustLog(app))
     advisor = Advisor(log, parts.advisors, layout, guard=parts.guard)
-    worker = Worker(app, advisor, asyncio.get_running_loop().create_future())
+    worker = Worker(app, advisor, asyncio.get_running_loop().create_future(), finish=advisor.finish)
     worker.background = [advisor.run]
     _attach(worker, _Feed((CONTROL.name,), TAKE_RECORDS, 0.0, advisor.assign))
     return worker

@@ -1,18 +1,28 @@
 """The `Log` port over a Faust app: its producer, its table and its consumer. Composed by `app`."""
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import faust
 from aiokafka.errors import KafkaError, KafkaTimeoutError
 from faust.exceptions import ProducerSendError
 
 from ..events.errors import BrokerUnavailable
+from .kept import is_overtaken
 from .log import Kept, Outgoing, Source
 
-if TYPE_CHECKING:
-    import faust
+
+class NewestTable(faust.Table[bytes, bytes]):
+    """What was written last is not always what is newest: a worker that stood still in the middle of a write ends it
+    when it wakes up, behind what the one has written that took its partitions over. Faust believes the last.
+    """
+
+    def apply_changelog_batch(self, batch: Iterable[Any]) -> None:
+        for event in batch:
+            if not is_overtaken(event.key, event.value, self.data.get(event.key)):
+                super().apply_changelog_batch([event])
 
 
 class FaustLog:
@@ -20,7 +30,7 @@ class FaustLog:
     `BrokerUnavailable`; it may do so before anybody else has seen that.
     """
 
-    def __init__(self, app: "faust.App", table: Any = None) -> None:
+    def __init__(self, app: faust.App, table: Any = None) -> None:
         self._app = app
         self._table = table
 
@@ -55,11 +65,12 @@ class FaustLog:
                 for key, value in entries.items()
             ]
             await asyncio.gather(*sent)
+        data = self._table.data
         for key, value in entries.items():
             if value is None:
-                self._table.data.pop(key, None)
-            else:
-                self._table.data[key] = value
+                data.pop(key, None)
+            elif not is_overtaken(key, value, data.get(key)):  # the table may have been recovered meanwhile
+                data[key] = value
 
     def acknowledge(self, positions: Mapping[Source, int]) -> None:
         """Faust's consumer commits these, a moment later."""

@@ -14,7 +14,7 @@ from ..events.signing import GENESIS
 
 T = TypeVar("T")
 
-RUN_PREFIX = b"run/"
+RUN_PREFIX, MARK_PREFIX = b"run/", b"mark/"
 
 
 class KeptRun(msgspec.Struct, array_like=True, frozen=True):
@@ -66,11 +66,26 @@ def run_key(run_id: str) -> bytes:
 
 
 def mark_key(partition: int) -> bytes:
-    return b"mark/%d" % partition
+    return MARK_PREFIX + b"%d" % partition
 
 
 def trouble_key(partition: int) -> bytes:
     return b"trouble/%d" % partition
+
+
+def is_overtaken(key: bytes, value: bytes | None, known: bytes | None) -> bool:
+    """Whether this entry tells of less of the log than the one that is known: a worker wrote it that had stood still,
+    and whose partitions were another's by then. What cannot be read is not judged here.
+    """
+    if not value or not known or not key.startswith((RUN_PREFIX, MARK_PREFIX)):
+        return False
+    decoder: msgspec.msgpack.Decoder[KeptRun] | msgspec.msgpack.Decoder[Mark]
+    decoder = _run if key.startswith(RUN_PREFIX) else _mark
+    try:
+        late, now = decoder.decode(value), decoder.decode(known)
+    except msgspec.DecodeError:
+        return False
+    return (late.epoch, late.next_offset) < (now.epoch, now.next_offset)
 
 
 def restore(table: Mapping[bytes, bytes | None], partitions: Iterable[int]) -> dict[int, Restored]:
