@@ -1,9 +1,9 @@
 """The advisor's shell: questions from the control topic, answers to the telemetry topic, where the governor takes them.
 
-`app` composes it with Faust and calls `assign` and `take`; `run` beside them asks the advisors, several at a time, so
-that one that hangs holds nobody up. A question is acknowledged when its answer is delivered, in offset order: killed in
-between, it is asked again. The answer's identity is derived from the question, so that a second one changes nothing.
-Questions that nobody waits for any more are passed over.
+`app` composes it with Faust and calls `assign`, `take` and, at an orderly stop, `finish`; `run` beside them asks the
+advisors, several at a time, so that one that hangs holds nobody up. A question is acknowledged when its answer is
+delivered, in offset order: killed in between, it is asked again. The answer's identity is derived from the question, so
+that a second one changes nothing. Questions that nobody waits for any more are passed over.
 """
 
 import asyncio
@@ -60,6 +60,8 @@ class Advisor:
         self._positions: dict[Source, Position] = {}
         self._open: dict[Source, list[int]] = {}
         self._questions: asyncio.Queue[_Open] = asyncio.Queue()
+        self._delivering = asyncio.Lock()
+        self._finished = False
 
     @property
     def positions(self) -> dict[Source, int]:
@@ -107,6 +109,14 @@ class Advisor:
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from failed
 
+    async def finish(self) -> None:
+        """An answer that is on its way arrives, and its question is acknowledged. What an advisor still thinks about is
+        asked again by the next one.
+        """
+        self._finished = True
+        async with self._delivering:
+            pass
+
     def _is_new(self, record: Delivered, position: Position) -> bool:
         delivery = position.deliver(record.offset)
         if delivery is Delivery.HOLE:  # of what is gone nobody waits for an answer
@@ -134,7 +144,14 @@ class Advisor:
             log.warning("question %s of run %s came too late to be asked", request.request_id, request.run_id)
         else:
             opinion = await self._opinion(request, question.due - began)
-            await self._publish(_given(request, opinion, began, self._clock()))
+            given = _given(request, opinion, began, self._clock())
+            async with self._delivering:
+                if self._finished:
+                    return
+                await self._publish(given)
+        self._close(question)
+
+    def _close(self, question: _Open) -> None:
         if question.offset in self._open.get(question.source, ()):
             self._open[question.source].remove(question.offset)
             self._acknowledge()

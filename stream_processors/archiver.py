@@ -1,13 +1,14 @@
 """The archiver's shell: telemetry and control, batch by batch, into the archive; acknowledged when they are in it.
 
-`app` composes it with Faust and calls `assign` and `take`. It never raises for what can be waited for: an archive that
-is away is asked again until it answers, one insert at a time. What a record must be to be refused is
-`storage.archive`'s to say; here it goes to the dead letters, and the others go on.
+`app` composes it with Faust and calls `assign`, `take` and, at an orderly stop, `finish`. It never raises for what can
+be waited for: an archive that is away is asked again until it answers, one insert at a time. What a record must be to
+be refused is `storage.archive`'s to say; here it goes to the dead letters, and the others go on.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
 from ..events.codec import Malformed, decode
 from ..events.commands import Tick
@@ -52,6 +53,7 @@ class Archiver:
         self._guard = guard
         self._positions: dict[Source, Position] = {}
         self._taking = asyncio.Lock()
+        self._finished = asyncio.Event()
 
     @property
     def positions(self) -> dict[Source, int]:
@@ -77,13 +79,26 @@ class Archiver:
             EverythingMalformed: nothing but unreadable records comes; nothing of this batch is acknowledged.
         """
         async with self._taking:
+            if self._finished.is_set():
+                return
             positions = self._positions
             letters: list[Outgoing] = []
             records = [archived for record in batch if (archived := self._received(record, letters)) is not None]
-            letters += [self._refused(poison, batch) for poison in await self._inserted(records)]
+            poisons = await self._inserted(records)
+            if poisons is None:
+                return
+            letters += [self._refused(poison, batch) for poison in poisons]
             await self._publish(letters)
             if positions is self._positions:  # else: revoked meanwhile, and delivered again
                 self._acknowledge()
+
+    async def finish(self) -> None:
+        """Let the insert that runs come to its end, and take nothing more. What waits for an archive that is away is
+        left to the next archiver.
+        """
+        self._finished.set()
+        async with self._taking:
+            pass
 
     def _received(self, record: Delivered, letters: list[Outgoing]) -> Archived | None:
         position = self._positions.get(Source(record.topic, record.partition))
@@ -125,20 +140,24 @@ class Archiver:
         for source, offset in acknowledged.items():
             self._troubles.forget(_where(*source), offset)
 
-    async def _inserted(self, records: Sequence[Archived]) -> Sequence[Poison]:
+    async def _inserted(self, records: Sequence[Archived]) -> Sequence[Poison] | None:
+        """What can never be inserted, when all others are; None where the end came first."""
+        if not records:
+            return ()
         pause = FIRST_PAUSE
-        while records:
+        while not self._finished.is_set():
             try:
                 poisons = await asyncio.to_thread(self._insert, records)
             except PilothouseError as error:  # every one of them may pass: no archive, no schema yet, wrong password
                 self.last_error = f"{len(records)} records wait for the archive: {error}"
                 log.error("%s; trying again in %.1f s", self.last_error, pause)
-                await asyncio.sleep(pause)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._finished.wait(), pause)
                 pause = min(LONGEST_PAUSE, pause * 2)
             else:
                 self.last_error = ""
                 return poisons
-        return ()
+        return None
 
     def _refused(self, poison: Poison, batch: Sequence[Delivered]) -> Outgoing:
         place = poison.record.place

@@ -1,7 +1,7 @@
 """The advisor's shell: every question is answered once, in time or not at all, and nothing is acknowledged before."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
@@ -14,7 +14,7 @@ from pilothouse.stream_processors import advisor as shell
 from pilothouse.stream_processors.advisor import Advisor
 from pilothouse.stream_processors.advisor_opinion import Advise, Opinion
 from pilothouse.stream_processors.advisors import advisors_of
-from pilothouse.stream_processors.log import Delivered, Layout, Source
+from pilothouse.stream_processors.log import Delivered, Layout, Outgoing, Source
 from pilothouse.tests.advised_run import asked_run, questions
 from pilothouse.tests.memory_log import MemoryLog, delivered
 
@@ -130,6 +130,51 @@ def test_an_advisor_that_hangs_holds_nobody_up_and_acknowledges_nothing(question
         assert log.acknowledged.get(CONTROL_0, 0) == 0
 
     assert {answer.request_id for answer in drive(advise, scenario).answers()} == {"question-1", "question-2"}
+
+
+def test_a_stop_lets_an_answer_arrive_and_leaves_what_is_thought_about_to_the_next_advisor(
+    question: AdviceRequested,
+) -> None:
+    """Cancelled on its way, an answer would be paid for twice."""
+
+    class SlowLog(Log):
+        def __init__(self) -> None:
+            super().__init__()
+            self.sending, self.may_end = asyncio.Event(), asyncio.Event()
+
+        async def publish(self, records: Sequence[Outgoing]) -> list[int]:
+            self.sending.set()
+            await self.may_end.wait()
+            return await super().publish(records)
+
+    thought = asyncio.Event()
+
+    async def advise(request: AdviceRequested) -> Opinion:
+        if request.request_id == "question-1":
+            await thought.wait()
+        return await knows(request)
+
+    async def scenario() -> None:
+        log = SlowLog()
+        advisor = Advisor(log, {"memory": advise}, LAYOUT)
+        await advisor.assign({CONTROL_0: None})
+        running = asyncio.ensure_future(advisor.run())
+        await advisor.take(asked(*(numbered(question, number) for number in range(2))))
+        await log.sending.wait()
+        finishing = asyncio.ensure_future(advisor.finish())
+        await asyncio.sleep(0)
+        assert not finishing.done()
+        log.may_end.set()
+        await finishing
+        thought.set()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        assert [answer.request_id for answer in log.answers()] == ["question-0"]
+        assert log.acknowledged == {CONTROL_0: 1}
+
+    asyncio.run(asyncio.wait_for(scenario(), 20))
 
 
 def test_an_advisor_is_given_up_before_the_governor_gives_up(

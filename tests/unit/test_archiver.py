@@ -1,4 +1,5 @@
 import asyncio
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,11 +51,28 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shell, "FIRST_PAUSE", 0.001)
 
 
+class Slow(Store):
+    """An insert of it takes as long as the test wants."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.may_end = threading.Event(), threading.Event()
+
+    def insert(self, records: Sequence[Archived]) -> Sequence[Poison]:
+        self.begun.set()
+        assert self.may_end.wait(20)
+        return super().insert(records)
+
+
+def archiver_of(store: Store, log: MemoryLog, folder: Path) -> Archiver:
+    office = DeadLetterOffice(4, LIMIT, folder / "unreadable.json")
+    return Archiver(log, store.insert, office, 3, Troubles(folder / "troubles.json"))
+
+
 def run(
     store: Store, log: MemoryLog, folder: Path, *batches: list[Delivered], committed: int | None = None
 ) -> Archiver:
-    office = DeadLetterOffice(4, LIMIT, folder / "unreadable.json")
-    archiver = Archiver(log, store.insert, office, 3, Troubles(folder / "troubles.json"))
+    archiver = archiver_of(store, log, folder)
 
     async def scenario() -> None:
         await archiver.assign({TELEMETRY_0: committed, CONTROL_1: None})
@@ -132,3 +150,42 @@ def test_when_nothing_can_be_read_it_ends_with_nothing_of_the_batch_acknowledged
     assert len(log.headers(DEADLETTER.name)) == 2 * (LIMIT - 1), "the next one drains nothing more"
     run(store, log, tmp_path, [delivered(beat(1), 0), *junk[: LIMIT - 1]])
     assert len(log.headers(DEADLETTER.name)) == 3 * (LIMIT - 1), "one that can be read begins the count anew"
+
+
+def test_a_stop_lets_the_insert_that_runs_end_and_be_acknowledged_and_takes_nothing_more(tmp_path: Path) -> None:
+    store, log = Slow(), MemoryLog()
+    archiver = archiver_of(store, log, tmp_path)
+
+    async def scenario() -> None:
+        await archiver.assign({TELEMETRY_0: None})
+        taking = asyncio.create_task(archiver.take([delivered(beat(1), 0)]))
+        await asyncio.to_thread(store.begun.wait, 20)
+        finishing = asyncio.create_task(archiver.finish())
+        await asyncio.sleep(0)
+        store.may_end.set()
+        await finishing
+        assert log.acknowledged == {TELEMETRY_0: 1}
+        await archiver.take([delivered(beat(2), 1)])
+        await taking
+
+    asyncio.run(scenario())
+    assert [row.place.offset for row in store.rows] == [0]
+
+
+def test_a_stop_does_not_wait_for_an_archive_that_is_away_and_acknowledges_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shell, "FIRST_PAUSE", 600.0)
+    store, log = Store(StackNotRunning("no")), MemoryLog()
+    archiver = archiver_of(store, log, tmp_path)
+
+    async def scenario() -> None:
+        await archiver.assign({TELEMETRY_0: None})
+        taking = asyncio.create_task(archiver.take([delivered(beat(1), 0)]))
+        while not archiver.last_error:  # noqa: ASYNC110  # the archiver says it nowhere else
+            await asyncio.sleep(0)
+        await asyncio.wait_for(archiver.finish(), 20)
+        await taking
+
+    asyncio.run(scenario())
+    assert (log.acknowledged, store.rows) == ({}, [])
