@@ -23,6 +23,7 @@ from .asking import Asked, asked_in, missing_for
 from .brokers import HOST, EmbeddedBroker, KafkaBroker, LocalBroker, free_port, refuse_taken_port
 from .extras import LOCAL, require
 from .key_files import KEYS, TRUSTED_FILE, KeyFolder
+from .own_archive import is_elsewhere
 from .parts import ArchivePart, BrokerPart, ControlRoomPart, ForeignBroker, Running, StreamPart
 from .stack_file import Stack, access_of, withdraw
 from .supervision import WORKERS, Part
@@ -99,7 +100,13 @@ def _checked(wanted: Wanted) -> Wanted:
 
 
 def _refuse_unreachable(settings: Settings) -> None:
-    """The stack's own parts speak to its archive on loopback, without TLS."""
+    """The stack's own parts speak to an archive of its own, on loopback, without TLS."""
+    if is_elsewhere(settings):
+        raise UserMistake(
+            "PILOTHOUSE_CLICKHOUSE_URL names a ClickHouse elsewhere, and `pilothouse up` runs an archive of its own: "
+            "unset it; or run `pilothouse migrate`, `worker governor`, `worker archiver` and `serve` by themselves, "
+            "with that one (by TLS where it says https)"
+        )
     if settings.archive_certificate is not None:
         raise UserMistake(
             "the archive of `pilothouse up` speaks no TLS: put a proxy in front of it, or run "

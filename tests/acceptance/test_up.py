@@ -129,3 +129,19 @@ def test_what_cannot_be_started_is_one_line(options: tuple[str, ...], said: str,
     line = refused(typed("up", *ANY_PORTS, *(word.format(**named) for word in options), data_dir=tmp_path / "data"))
     assert said.format(**named) in line
     assert not (tmp_path / "data" / "stack.json").exists()
+
+
+@pytest.mark.parametrize(
+    "setting, said",
+    [
+        ("CLICKHOUSE_URL=https://ph:secret@ch.example:8443/pilothouse", "runs an archive of its own: unset it; or run"),
+        ("ARCHIVE_CERTIFICATE=cert.pem", "speaks no TLS"),
+        ("ARCHIVE_HOST=192.0.2.7", "needs 127.0.0.1 or 0.0.0.0"),
+    ],
+)
+def test_an_archive_that_it_could_not_use_is_refused_in_one_line(setting: str, said: str, tmp_path: Path) -> None:
+    name, _, value = setting.partition("=")
+    line = refused(typed("up", *ANY_PORTS, data_dir=tmp_path, more={f"PILOTHOUSE_{name}": value}))
+    assert said in line
+    assert "secret" not in line
+    assert not list(tmp_path.glob("logs/*")), "nothing was begun"
