@@ -1,7 +1,7 @@
 """The judge of the chaos suite: what it counts, it finds."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from pilothouse.events.envelope import LogPlace
 from pilothouse.events.telemetry import InterventionReceipt
 from pilothouse.events.union import AnyEvent
 from pilothouse.tests.chaos import ledger
+from pilothouse.tests.chaos.figures import figures
 from pilothouse.tests.chaos.ledger import Row, applied_twice, differences, out_of_bounds, recorded
 
 
@@ -79,3 +80,11 @@ def test_a_scenario_that_breaks_leaves_a_row_that_did_not_pass(tmp_path: Path, m
         recorded("one", "b", breaks)
     rows = json.loads((tmp_path / "build" / "chaos.json").read_text())
     assert [(row["scenario"], row["passed"]) for row in rows] == [("one", False), ("other", True)]
+
+
+def test_the_figures_say_first_what_did_not_pass() -> None:
+    rows = [asdict(Row("a", "one", 1, 1_000, passed=True)), asdict(Row("b", "two", 2, 20, lost=3))]
+    said, _, table = figures(rows, "2026-01-02").partition("\n\n")
+    assert said.startswith("2026-01-02: 2 plays, 3 faults, 1,020 events, 3 lost")
+    assert said.endswith("NOT PASSED: b (two).")
+    assert table.splitlines()[2:] == ["| a | one | 1 | 1,000 | 0 | 0 | 0 | 0 |", "| b | two | 2 | 20 | 3 | 0 | 0 | 0 |"]
