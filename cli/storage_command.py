@@ -161,7 +161,7 @@ def _refuse_encrypted(settings: "Settings") -> None:
     if sealing_key(settings) is not None or (settings.data_dir / "archive" / CONFIG_FILE).exists():
         raise UserMistake(
             "an encrypted archive is not backed up or restored by this command: stop the stack, and copy its data "
-            "directory as a whole, the key apart"
+            "directory as a whole and with its links (cp -a), the key apart"
         )
 
 

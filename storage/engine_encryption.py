@@ -50,10 +50,12 @@ def encryption_option(directory: Path, key: bytes | None) -> str:
                 f"the archive in {directory} was begun without encryption: export its runs, and import them into a new "
                 "data directory with PILOTHOUSE_ENCRYPTION_KEY_FILE set"
             )
-        text = _CONFIG.format(fingerprint=fingerprint, folder=_escaped(str(directory)), variable=KEY_VARIABLE)
-        file.write_text(text)
     elif f"key {fingerprint} " not in file.read_text():
         raise SettingsInvalid(f"the archive in {directory} was encrypted with another key than the one that is named")
+    # Each time: it names the folder, and a copy of an archive would write into the one that it was copied from.
+    draft = file.with_suffix(".new")
+    draft.write_text(_CONFIG.format(fingerprint=fingerprint, folder=_escaped(str(directory)), variable=KEY_VARIABLE))
+    draft.replace(file)
     os.environ[KEY_VARIABLE] = key.hex()
     return f"&config-file={file}"
 

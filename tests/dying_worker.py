@@ -64,7 +64,7 @@ class DyingWorker:
     def stop(self) -> int:
         assert self.process is not None
         self.process.terminate()
-        return self.ended(30)
+        return self.ended()
 
     def kill(self) -> None:
         if self.process is not None:

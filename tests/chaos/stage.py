@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
@@ -177,11 +178,12 @@ class Stage:
         ends = self.trainers.feed.ends()
         self._until_done(self.governor, {place: end for place, end in ends.items() if place.startswith(TELEMETRY.name)})
         self.until(lambda: len(_judged_to(governors)) == PARTITIONS, "every partition has a governor")
-        judged_to = _stopped(governors)
-        self._workers = [self.archiver]  # the others have ended as they were told to
+        for worker in governors:
+            self._stop(worker)
+        judged_to = _judged_to(governors)
         self.trainers.feed.end(TELEMETRY.name, CONTROL.name)
         self._until_done(self.archiver, self.trainers.feed.ends())
-        assert self.archiver.stop() == 0, self.archiver.said()
+        self._stop(self.archiver)
         self.trainers.feed.end(DEADLETTER.name)
         topics = (TELEMETRY.name, CONTROL.name, DEADLETTER.name)
         told, decided, dead = (read_all(self.broker.address, topic, PARTITIONS) for topic in topics)
@@ -205,6 +207,14 @@ class Stage:
             out_of_bounds=out_of_bounds(events),
         ).concluded()
 
+    def _stop(self, worker: DyingWorker) -> None:
+        """In order. One that has just ended itself, to be started again, is, and then stopped."""
+        while (status := worker.stop()) in COMES_BACK:
+            worker.start()
+            self.until(partial(self.runs, worker), f"the {worker.role} runs again")
+        assert status == 0, worker.said()
+        self._workers.remove(worker)
+
     def _until_done(self, worker: DyingWorker, ends: dict[str, int]) -> None:
         with worker.acknowledged(ends) as done:
             self.until(done, f"the {worker.role} has acknowledged all up to {ends}")
@@ -215,14 +225,8 @@ class Stage:
         return differences(contents(once), contents(self.client))
 
 
-def _stopped(governors: list[DyingWorker]) -> dict[int, int]:
-    """By partition, the offset of the last record that any of them judged."""
-    for worker in governors:
-        assert worker.stop() == 0, worker.said()
-    return _judged_to(governors)
-
-
 def _judged_to(governors: Sequence[DyingWorker]) -> dict[int, int]:
+    """By partition, the offset of the last record that any of them judged."""
     judged_to: dict[int, int] = {}
     for worker in governors:
         for source, offset in worker.health().get("last_offset", {}).items():

@@ -144,3 +144,14 @@ def test_a_server_is_told_of_its_own_statement(backed_up: BackedUp) -> None:
     answer = refused(typed("storage", "backup", data_dir=backed_up.home, more=elsewhere))
     assert "BACKUP DATABASE pilothouse TO" in answer
     assert "secret" not in answer
+
+
+def test_an_encrypted_archive_is_refused_with_what_to_do_instead(backed_up: BackedUp, tmp_path: Path) -> None:
+    key = tmp_path / "encryption.key"
+    key.write_text("A" * 43 + "=\n")
+    key.chmod(0o600)
+    for words in (("backup",), ("restore", str(backed_up.folder))):
+        more = {"PILOTHOUSE_ENCRYPTION_KEY_FILE": str(key)}
+        answer = refused(typed("storage", *words, data_dir=tmp_path / "home", more=more))
+        assert "stop the stack, and copy its data directory as a whole and with its links (cp -a)" in answer
+    assert not (tmp_path / "home").exists()

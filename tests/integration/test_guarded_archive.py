@@ -41,6 +41,23 @@ def test_an_encrypted_archive_holds_nothing_that_can_be_read_and_needs_its_key(n
     assert again.client().query("SELECT text FROM notes").result_rows == [(SECRET,)]
 
 
+def test_a_copy_of_an_encrypted_archive_is_one_of_its_own(new_endpoint: NewEndpoint, tmp_path: Path) -> None:
+    one = new_endpoint(key=KEY)
+    client = one.client()
+    client.command("CREATE TABLE notes (text String) ENGINE = MergeTree ORDER BY text")
+    client.insert("notes", [[SECRET]], column_names=["text"])
+    one.terminate()
+    copy = new_endpoint(Path(shutil.copytree(one.data_dir, tmp_path / "copy", symlinks=True)), key=KEY)
+    copy.client().insert("notes", [["of the copy"]], column_names=["text"])
+    copy.terminate()
+    as_it_was = new_endpoint(key=KEY)
+    assert as_it_was.client().query("SELECT text FROM notes").result_rows == [(SECRET,)]
+    as_it_was.terminate()
+    shutil.rmtree(one.data_dir)
+    again = new_endpoint(copy.data_dir, key=KEY)
+    assert again.client().query("SELECT text FROM notes ORDER BY text").result_rows == [(SECRET,), ("of the copy",)]
+
+
 def test_an_archive_that_was_begun_plainly_does_not_become_secret_by_a_setting(new_endpoint: NewEndpoint) -> None:
     one = new_endpoint()
     one.terminate()
