@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pilothouse.events.codec import Headers, Malformed, decode, encode
-from pilothouse.events.envelope import LogPlace, TrainerFact
+from pilothouse.events.envelope import LogPlace
 from pilothouse.events.telemetry import InterventionReceipt
-from pilothouse.events.union import AnyEvent
+from pilothouse.events.union import AnyEvent, AnyTelemetry
 
 FILE = Path(__file__).parent / "replay" / "before.wire.jsonl.gz"
 
@@ -54,7 +54,7 @@ def as_now(wire: Wire) -> Wire:
     return wire._replace(headers=now.headers, body=now.body)
 
 
-def facts() -> Iterator[tuple[Wire, TrainerFact]]:
+def facts() -> Iterator[tuple[Wire, AnyTelemetry]]:
     """What its ranks told before they obeyed anything: whoever hears it now may decide otherwise than was decided."""
-    told = ((wire, event) for wire in before() if isinstance(event := wire.event, TrainerFact))
+    told = ((wire, event) for wire in before() if isinstance(event := wire.event, AnyTelemetry))
     return takewhile(lambda one: not isinstance(one[1], InterventionReceipt), told)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from pilothouse.cli.brokers import LocalBroker
-from pilothouse.events.envelope import TrainerFact
 from pilothouse.events.topics import TELEMETRY, partition_key, partition_of
+from pilothouse.events.union import AnyTelemetry
 from pilothouse.tests.before import Wire, as_now, facts
 from pilothouse.tests.broker_fixture import BROKERS, PARTITIONS, START_SECONDS
 from pilothouse.tests.dying_worker import Feed
@@ -175,7 +175,7 @@ def two_versions(stage: Stage) -> int:
     return sum(fact.rank == 0 for _, fact in told)
 
 
-def send_wire(feed: Feed, fact: TrainerFact, wire: Wire) -> None:
+def send_wire(feed: Feed, fact: AnyTelemetry, wire: Wire) -> None:
     feed.sent.add(fact.event_id)
     place = partition_of(fact.run_id, PARTITIONS)
     feed.send_bytes(TELEMETRY.name, place, wire.body, key=partition_key(fact), headers=wire.headers)
