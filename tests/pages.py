@@ -5,6 +5,7 @@ checked without running it, by what it is written in (`tests/unit/test_snippets.
 """
 
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -59,3 +60,27 @@ def spans(page: Path) -> Iterator[Block]:
     outside = re.sub(r"^ *```.*?^ *```", lambda fenced: "\n" * fenced[0].count("\n"), text, flags=re.M | re.S)
     for found in SPAN.finditer(outside):
         yield Block(name, outside[: found.start()].count("\n") + 1, "span", "", found[1] + "\n")
+
+
+def command_lines(block: Block) -> Iterator[list[str]]:
+    """The words of every call of ours in a block, behind `pilothouse` or `make`."""
+    for line in block.text.replace("\\\n", " ").splitlines():
+        for part in re.split(r"\s(?:&&|\|\||\|(?=\s)|>|;)\s", f" {line} "):
+            try:
+                words = shlex.split(part, comments=True)
+            except ValueError:
+                continue  # prose or a drawing
+            while words and (words[0] == "$" or re.match(r"^[A-Z_]+=", words[0])):
+                words = words[1:]
+            if words and words[0].rpartition("/")[2] in ("pilothouse", "make"):
+                yield [words[0].rpartition("/")[2], *words[1:]]
+
+
+def queries(page: Path) -> Iterator[Block]:
+    """What a page asks of the archive: its blocks of SQL, and the queries of its commands."""
+    for block in (*blocks(page), *spans(page)):
+        if block.language == "sql":
+            yield block
+        for words in command_lines(block):
+            asked = [word for word in words[2:] if " " in word] if words[:2] == ["pilothouse", "sql"] else []
+            yield from (block._replace(language="sql", text=sql) for sql in asked)

@@ -28,6 +28,7 @@ from pilothouse.governance.condition_words import CONDITIONS, PHASES, REASONS
 from pilothouse.governance.expressions import FEATURES, FOR_PEOPLE
 from pilothouse.governance.policy_schema import MEANINGS, schema
 from pilothouse.storage.migrate import load_migrations
+from pilothouse.storage.named import statements
 
 Row = tuple[str, ...]
 VIEW = re.compile(r"^CREATE OR REPLACE VIEW (?P<name>\w+)\n\((?P<columns>.*?)\n\)\nAS\b", re.MULTILINE | re.DOTALL)
@@ -227,10 +228,10 @@ def command_line() -> str:
 
 
 def views() -> dict[str, list[Row]]:
-    """Each view's columns (name, type, words), as the last migration that makes it has them."""
+    """Each view's columns (name, type, words), as the last statement that makes it has them."""
     found: dict[str, list[Row]] = {}
-    for migration in load_migrations():
-        for view in VIEW.finditer(migration.text):
+    for text in (*(migration.text for migration in load_migrations()), *statements().values()):
+        for view in VIEW.finditer(text):
             columns = COLUMN.finditer(view["columns"])
             found[view["name"]] = [(each["name"], each["type"], each["words"] or "") for each in columns]
     return found

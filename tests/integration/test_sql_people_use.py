@@ -15,6 +15,7 @@ from clickhouse_connect.driver.client import Client
 from pilothouse.cli.sql_output import Limits, print_answer
 from pilothouse.control_room.report.material import read_material
 from pilothouse.control_room.report.overview import overview
+from pilothouse.docs._site.reference import views
 from pilothouse.events.commands import PipelineReported
 from pilothouse.events.errors import QueryRefused, SettingsInvalid, UserMistake
 from pilothouse.settings import Settings
@@ -27,6 +28,7 @@ from pilothouse.storage.upgrade import bring_up_to_date
 from pilothouse.tests import cookbook
 from pilothouse.tests.archive_events import logged
 from pilothouse.tests.endpoint_fixture import READER_TOKEN, EndpointProcess
+from pilothouse.tests.pages import PAGES, ROOT, Block, queries
 
 PLENTY = Limits(60, 2**31)
 
@@ -60,6 +62,22 @@ def test_the_cookbook_has_at_least_twenty_questions() -> None:
 def test_the_cookbook_s_answer_is_what_the_archive_says(client: Client, question: cookbook.Question) -> None:
     answer = cookbook.answer(client, question.sql)
     assert answer == question.answer.rstrip("\n"), "where histories were renewed: python -m pilothouse.tests.cookbook"
+
+
+ELSEWHERE = [query for page in PAGES if page != ROOT / "docs" / "sql.md" for query in queries(page)]
+
+
+@pytest.mark.parametrize("query", ELSEWHERE, ids=lambda query: query.name)
+def test_every_query_on_another_page_is_one_that_the_archive_answers(client: Client, query: Block) -> None:
+    run_sql(client, query.text.replace("'RUN'", "'run'"))
+
+
+def test_the_reference_has_the_views_and_columns_that_the_archive_has(client: Client) -> None:
+    there = "SELECT name FROM system.tables WHERE database = currentDatabase() AND engine = 'View'"
+    sql = f"SELECT table, name FROM system.columns WHERE database = currentDatabase() AND table IN ({there})"
+    of_the_levels_file = {"slo_objectives", "slo_samples"}
+    told = {(view, column[0]) for view, columns in views().items() for column in columns}
+    assert told == {(view, name) for view, name in rows(client, sql) if view not in of_the_levels_file}
 
 
 def test_every_view_and_column_is_documented(client: Client) -> None:

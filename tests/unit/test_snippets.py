@@ -11,9 +11,8 @@ import importlib
 import inspect
 import json
 import re
-import shlex
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from pilothouse.events.union import KINDS
 from pilothouse.governance.condition_words import CONDITIONS, PHASES, REASONS
 from pilothouse.governance.policy import SHIPPED, load_policy, shipped_policy_text
 from pilothouse.stream_processors.trial import run_trials
-from pilothouse.tests.pages import PAGES, ROOT, Block, blocks, spans
+from pilothouse.tests.pages import PAGES, ROOT, Block, blocks, command_lines, spans
 
 ALL = [block for page in PAGES for block in blocks(page)]
 SPANS = [block for page in PAGES for block in spans(page)]
@@ -46,20 +45,6 @@ def by_name(block: Block) -> str:
 
 
 # ---------------------------------------------------------------------------------------------------------- commands
-
-
-def command_lines(block: Block) -> Iterator[list[str]]:
-    """The words of every call of ours in a block, behind `pilothouse` or `make`."""
-    for line in block.text.replace("\\\n", " ").splitlines():
-        for part in re.split(r"\s(?:&&|\|\||\|(?=\s)|>|;)\s", f" {line} "):
-            try:
-                words = shlex.split(part, comments=True)
-            except ValueError:
-                continue  # prose or a drawing
-            while words and (words[0] == "$" or re.match(r"^[A-Z_]+=", words[0])):
-                words = words[1:]
-            if words and words[0].rpartition("/")[2] in ("pilothouse", "make"):
-                yield [words[0].rpartition("/")[2], *words[1:]]
 
 
 def plain(word: str) -> str:
