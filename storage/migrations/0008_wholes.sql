@@ -1,5 +1,6 @@
 -- What is asked of runs as wholes, out of one table and one reading of the log: ClickHouse takes longer to plan a join of stacked views
--- than to read what they name.
+-- than to read what they name. With FINAL it reads every column of what the key may hold before it looks for the run, unless it is told
+-- not to; only conditions on the key are looked at first then, of which every copy of an event has the same.
 
 -- When a run was heard of and how far it came, of all its ranks together. Defaults say nothing: they are beyond every time and step.
 ALTER TABLE run_summary ADD COLUMN IF NOT EXISTS first_at SimpleAggregateFunction(min, DateTime64(6, 'UTC'))
@@ -71,6 +72,7 @@ WITH told AS
     FROM event_log AS a FINAL
     WHERE a.kind IN ('run_started', 'run_ended')
     GROUP BY run_id
+    SETTINGS optimize_move_to_prewhere_if_final = 1
 ),
 summary AS
 (
@@ -226,6 +228,7 @@ WITH told AS
         'intervention_verified', 'checkpoint_saved', 'checkpoint_rejected', 'checkpoint_restored', 'eval_completed', 'resources_sampled')
         OR (kind = 'run_assessed' AND run_id IN (SELECT run_id FROM event_log WHERE kind = 'incident_opened'))
     GROUP BY run_id
+    SETTINGS optimize_move_to_prewhere_if_final = 1
 ),
 summary AS
 (
