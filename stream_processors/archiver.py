@@ -79,8 +79,6 @@ class Archiver:
             EverythingMalformed: nothing but unreadable records comes; nothing of this batch is acknowledged.
         """
         async with self._taking:
-            if self._finished.is_set():
-                return
             positions = self._positions
             letters: list[Outgoing] = []
             records = [archived for record in batch if (archived := self._received(record, letters)) is not None]

@@ -78,7 +78,9 @@ def play(wishes: Wishes, console: Console) -> Account:
         recipe = _recipe(run_id, stack.data_dir, card, step, wishes.seed)
         with Ranks(recipe, RANKS, stack.data_dir / "logs" / run_id, stack.environ) as ranks:
             _brief(console, stack, run_id, wishes)
-            return _Exercise(stack, ranks, card, run_id).played(step, wishes.minutes)
+            account = _Exercise(stack, ranks, card, run_id, console).played(step, wishes.minutes)
+            console.print("It is over; the account comes when the stack has stopped.")
+            return account
 
 
 def _recipe(run_id: str, folder: Path, card: Card, step: int, seed: int) -> Recipe:
@@ -105,15 +107,18 @@ def _brief(console: Console, stack: DemoStack, run_id: str, wishes: Wishes) -> N
         f"[bold]A training, {run_id}, runs on a live stack.[/] Something will break in it or under it, or nothing.",
         "Look and act at another terminal, with the ordinary commands:",
         f"  export PILOTHOUSE_DATA_DIR={stack.data_dir}",
-        f"  pilothouse runs; pilothouse show {run_id}; pilothouse status; pilothouse stop {run_id} --why …",
-        "Type here what you see, one finding a line; it is the word that counts, and a wrong one costs points.",
+        f"  pilothouse runs; pilothouse show {run_id}; pilothouse status; pilothouse doctor",
+        f"  pilothouse pause {run_id} --why …; pilothouse stop {run_id} --why …; the logs are in {stack.data_dir}/logs",
+        "Type here what you see, one finding a line, as soon as you see it; it is the word that counts, and a wrong",
+        "one costs points. Each line is noted, and not judged before the end.",
         f"`{OVER}` ends the exercise; {wishes.minutes:g} minutes after the break it ends by itself.",
     ):
         console.print(line, highlight=False, soft_wrap=True)
 
 
 class _Exercise:
-    def __init__(self, stack: DemoStack, ranks: Ranks, card: Card, run_id: str) -> None:
+    def __init__(self, stack: DemoStack, ranks: Ranks, card: Card, run_id: str, console: Console) -> None:
+        self._console = console
         self._stack = stack
         self._ranks = ranks
         self._card = card
@@ -142,6 +147,7 @@ class _Exercise:
             if line == OVER:
                 return False
             self._answers.append((time.time(), line))
+            self._console.print("noted")
         return True
 
     def _trains(self) -> bool:

@@ -20,7 +20,7 @@ from pilothouse.settings import load_settings
 from pilothouse.storage.connect import connect
 from pilothouse.storage.history import decisions_in_order, read_log
 from pilothouse.stream_processors.replay import prove
-from pilothouse.tests.stack_fixture import RunningStack, running_stack
+from pilothouse.tests.stack_fixture import RunningStack, running_stack, typed
 
 from .governors import DEFAULT_POLICY
 from .job import Job
@@ -54,7 +54,13 @@ class Scene:
 
     def until_over(self) -> None:
         self.stack.until(self.job.ended, "the job has come to its end", WAIT)
+        # A job that ends while no broker answers keeps what it has on its disk, for a person to send.
+        self.stack.until(self._pushed, "what the job left on its disk is sent", WAIT)
         self.stack.until(lambda: self.stack.archived(RUN, "run_ended"), "its end is archived", WAIT)
+
+    def _pushed(self) -> bool:
+        more = {"PILOTHOUSE_KAFKA": self.job.kafka}
+        return typed("spool", "push", data_dir=self.job.folder, more=more).returncode == 0
 
     def judged(self, scenario: str, broker: str) -> Row:
         client = connect(load_settings(self.stack.environ))

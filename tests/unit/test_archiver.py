@@ -189,3 +189,24 @@ def test_a_stop_does_not_wait_for_an_archive_that_is_away_and_acknowledges_nothi
 
     asyncio.run(scenario())
     assert (log.acknowledged, store.rows) == ({}, [])
+
+
+def test_partitions_that_are_taken_away_during_an_insert_are_not_acknowledged(tmp_path: Path) -> None:
+    store, log = Slow(), MemoryLog()
+    archiver = archiver_of(store, log, tmp_path)
+
+    async def scenario() -> None:
+        await archiver.assign({TELEMETRY_0: 0, CONTROL_1: 0})
+        taking = asyncio.create_task(archiver.take([delivered(beat(1), 0)]))
+        await asyncio.to_thread(store.begun.wait, 20)
+        archiver.revoke()
+        assigning = asyncio.create_task(archiver.assign({CONTROL_1: 0}))
+        await asyncio.sleep(0)
+        store.may_end.set()
+        await taking
+        await assigning
+        assert log.acknowledged == {}
+        await archiver.take([delivered(beat(1), 0), delivered(beat(2), 0, partition=1, topic=CONTROL.name)])
+
+    asyncio.run(scenario())
+    assert log.acknowledged == {CONTROL_1: 1}
