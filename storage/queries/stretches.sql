@@ -19,33 +19,34 @@ LEFT JOIN
     GROUP BY run_id, attempt_id
 ) AS s ON s.run_id = p.run_id AND s.attempt_id = p.attempt_id;
 
--- Rows that lie in one stretch, as nearly all do, are summed up whole; the others step by step. `told` is in the order of the log, and
--- of the rows within a record.
+-- A row lies in one stretch, as nearly all do, or is taken once for each of those it reaches into, with what it has there. `told` is in
+-- the order of the log, and of the rows within a record.
 -- name: sum_up
 INSERT INTO step_stretches
     (run_id, metric, rank, attempt_id, stretch, attempt, last_step, first_at, values, finite, total, least, greatest, last, told)
-SELECT run_id, metric, rank, attempt_id, stretch, any(s.attempt), max(s.last_step), min(s.first_at), sum(s.values), sum(s.finite),
-    sum(s.total), minIf(s.least, s.finite > 0), maxIf(s.greatest, s.finite > 0), argMax(s.last, s.told), max(s.told)
+SELECT run_id, metric, rank, attempt_id, stretch, any(s.attempt), max(arrayMax(own_steps)), min(arrayMin(own_times)), sum(length(own)),
+    sum(length(fine)), sum(arraySum(fine)), minIf(arrayMin(fine), notEmpty(fine)), maxIf(arrayMax(fine), notEmpty(fine)),
+    argMax(own[-1], told), max(told)
 FROM
 (
-    SELECT run_id, metric, rank, attempt_id, attempt, intDiv(first_step, {size:Int64}) AS stretch, l.last_step AS last_step,
-        arrayMin(times) AS first_at, length(l.values) AS values, length(fine) AS finite, arraySum(fine) AS total, arrayMin(fine) AS least,
-        arrayMax(fine) AS greatest,
-        reinterpretAsFloat64(bits[-1]) AS last, arrayFilter(value -> isFinite(value), l.values) AS fine,
-        bitShiftLeft(toUInt64(log_epoch), 54) + bitShiftLeft(log_offset, 14) + length(bits) AS told
-    FROM step_log AS l FINAL
-    WHERE run_id IN {runs:Array(String)} AND attempt_id IN {attempts:Array(String)} AND metric != '' AND notEmpty(bits)
-        AND stretch = intDiv(l.last_step, {size:Int64}) AND stretch >= {first:Int64} AND stretch < {last:Int64}
-    UNION ALL
-    SELECT run_id, metric, rank, attempt_id, attempt, intDiv(step, {size:Int64}) AS stretch, step AS last_step, at AS first_at, 1 AS values,
-        isFinite(last) AS finite, if(finite, last, 0) AS total, total AS least, total AS greatest, reinterpretAsFloat64(bit) AS last,
-        [] AS fine, bitShiftLeft(toUInt64(log_epoch), 54) + bitShiftLeft(log_offset, 14) + number AS told
-    FROM step_log AS l FINAL
-    ARRAY JOIN steps AS step, times AS at, bits AS bit, arrayEnumerate(bits) AS number
-    WHERE run_id IN {runs:Array(String)} AND attempt_id IN {attempts:Array(String)} AND metric != ''
-        AND intDiv(first_step, {size:Int64}) != intDiv(l.last_step, {size:Int64})
-        AND l.last_step >= {first:Int64} * {size:Int64} AND first_step < {last:Int64} * {size:Int64}
-        AND stretch >= {first:Int64} AND stretch < {last:Int64}
+    SELECT run_id, metric, rank, attempt_id, attempt, stretch, l.whole AS whole,
+        if(whole, steps, arrayFilter(step -> intDiv(step, {size:Int64}) = stretch, steps)) AS own_steps,
+        if(whole, times, arrayFilter((at, step) -> intDiv(step, {size:Int64}) = stretch, times, steps)) AS own_times,
+        arrayMap(bit -> reinterpretAsFloat64(bit),
+            if(whole, bits, arrayFilter((bit, step) -> intDiv(step, {size:Int64}) = stretch, bits, steps))) AS own,
+        arrayFilter(value -> isFinite(value), own) AS fine,
+        bitShiftLeft(toUInt64(log_epoch), 54) + bitShiftLeft(log_offset, 14)
+            + if(whole, length(bits), arrayLastIndex(step -> intDiv(step, {size:Int64}) = stretch, steps)) AS told
+    FROM
+    (
+        SELECT *, intDiv(first_step, {size:Int64}) = intDiv(last_step, {size:Int64}) AS whole,
+            if(whole, [intDiv(first_step, {size:Int64})], arrayDistinct(arrayMap(step -> intDiv(step, {size:Int64}), steps))) AS stretches
+        FROM step_log FINAL
+        WHERE run_id IN {runs:Array(String)} AND attempt_id IN {attempts:Array(String)} AND metric != '' AND notEmpty(bits)
+            AND last_step >= {first:Int64} * {size:Int64} AND first_step < {last:Int64} * {size:Int64}
+    ) AS l
+    ARRAY JOIN stretches AS stretch
+    WHERE stretch >= {first:Int64} AND stretch < {last:Int64}
 ) AS s
 GROUP BY run_id, metric, rank, attempt_id, stretch;
 
