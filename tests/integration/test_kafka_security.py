@@ -15,8 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.errors import TopicAuthorizationFailedError
+from kafka import KafkaProducer
 
 import pilothouse
 from pilothouse.access import KafkaAccess
@@ -41,6 +40,7 @@ from pilothouse.producers.steering.control import Distrusted, Follower, follow
 from pilothouse.settings import Settings, load_settings
 from pilothouse.stream_processors.broker_watch import BrokerWatch
 from pilothouse.tests.broker_fixture import PARTITIONS, named_kafka
+from pilothouse.tests.kafka_rights import may_read, may_write
 from pilothouse.tests.kafka_stub import KafkaStub
 from pilothouse.tests.outbox_bench import wait_until
 from pilothouse.tests.pilot_world import issued
@@ -249,33 +249,6 @@ def users(guarded: KafkaBroker, tmp_path_factory: pytest.TempPathFactory) -> Map
 
 def environ_of(guarded: KafkaBroker, given: Mapping[str, str]) -> dict[str, str]:
     return {f"PILOTHOUSE_{name}": value for name, value in {"KAFKA": guarded.address, **given}.items()}
-
-
-def may_write(access: KafkaAccess, topic: str) -> bool:
-    producer = KafkaProducer(**access.options(), enable_idempotence=False, max_block_ms=60_000)
-    try:
-        if not producer.partitions_for(topic):
-            return False
-        producer.send(topic, b"x", partition=0).get(20)
-    except TopicAuthorizationFailedError:
-        return False
-    finally:
-        producer.close()
-    return True
-
-
-def may_read(access: KafkaAccess, topic: str) -> bool:
-    consumer = KafkaConsumer(**access.options(), enable_auto_commit=False, auto_offset_reset="earliest")
-    try:
-        if not consumer.partitions_for_topic(topic):  # who may not even know of it is told that there is none
-            return False
-        consumer.assign([TopicPartition(topic, 0)])
-        wait_until(lambda: bool(consumer.poll(500)), 60)
-    except TopicAuthorizationFailedError:
-        return False
-    finally:
-        consumer.close()
-    return True
 
 
 def allowed(user: User, operation: str) -> set[str]:
