@@ -5,6 +5,7 @@ is encrypted from its first table on or never: what was written plainly does not
 """
 
 import os
+import re
 from hashlib import sha256
 from pathlib import Path
 
@@ -18,7 +19,7 @@ _CONFIG = """<!-- key {fingerprint} -->
 <clickhouse>
   <storage_configuration>
     <disks>
-      <bare><type>local</type><path>{folder}/encrypted/</path></bare>
+      <bare><type>local</type><path/></bare>
       <sealed>
         <type>encrypted</type><disk>bare</disk><algorithm>AES_256_CTR</algorithm><key_hex from_env="{variable}"/>
       </sealed>
@@ -28,6 +29,7 @@ _CONFIG = """<!-- key {fingerprint} -->
   <merge_tree><storage_policy>sealed</storage_policy></merge_tree>
 </clickhouse>
 """
+_FOLDER = re.compile(r"<path/>|<path>[^<]*</path>")
 
 
 def encryption_option(directory: Path, key: bytes | None) -> str:
@@ -50,14 +52,19 @@ def encryption_option(directory: Path, key: bytes | None) -> str:
                 f"the archive in {directory} was begun without encryption: export its runs, and import them into a new "
                 "data directory with PILOTHOUSE_ENCRYPTION_KEY_FILE set"
             )
-    elif f"key {fingerprint} " not in file.read_text():
+        told = _CONFIG.format(fingerprint=fingerprint, variable=KEY_VARIABLE)
+    elif f"key {fingerprint} " not in (told := file.read_text()):
         raise SettingsInvalid(f"the archive in {directory} was encrypted with another key than the one that is named")
-    # Each time: it names the folder, and a copy of an archive would write into the one that it was copied from.
-    draft = file.with_suffix(".new")
-    draft.write_text(_CONFIG.format(fingerprint=fingerprint, folder=_escaped(str(directory)), variable=KEY_VARIABLE))
-    draft.replace(file)
+    _write(file, _FOLDER.sub(lambda _: f"<path>{_escaped(str(directory))}/encrypted/</path>", told))
     os.environ[KEY_VARIABLE] = key.hex()
     return f"&config-file={file}"
+
+
+def _write(file: Path, text: str) -> None:
+    """As a whole. Each time, for it names the folder: a copy would write into the archive that it was copied from."""
+    draft = file.with_suffix(".new")
+    draft.write_text(text)
+    draft.replace(file)
 
 
 def _escaped(path: str) -> str:
