@@ -31,8 +31,10 @@ Severity = Literal["page", "ticket", "info"]
 Mode = Literal["observe", "propose", "enforce"]
 OPERATOR = "operator"
 """What stands as the rule of a person's own order; no rule of a policy may be called so."""
-SINCE_GOOD = "steps_since_good_checkpoint"
-"""The feature of `RunAssessed` by which trainers know what must not be removed."""
+SINCE_GOOD, VAL_BEST_STEP = "steps_since_good_checkpoint", "val_best_step"
+"""The features of `RunAssessed` by which trainers know what must not be removed: how far back the last good checkpoint
+lies, and at which step the validation loss was lowest.
+"""
 VerificationOutcome = Literal["recovered", "ineffective", "inconclusive", "reverted"]
 AdviceOutcome = Literal[
     "proposed", "nothing", "out_of_bounds", "refused", "unanswered", "stale", "abandoned", "not_asked"

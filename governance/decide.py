@@ -11,7 +11,7 @@ from zlib import crc32
 from ..events.actions import ACTION, Action, EvictRank, Rollback
 from ..events.bounds import beyond
 from ..events.commands import AdviceGiven
-from ..events.decisions import InterventionProposed
+from ..events.decisions import VAL_BEST_STEP, InterventionProposed
 from . import advice, expressions, interventions, silences
 from .desk import Desk
 from .interventions import InFlight, Ledger, RuleRecord
@@ -184,7 +184,7 @@ def _undone_from(action: Rollback, situation: Situation) -> int | None:
     if action.to == "last_good":
         return situation.onset
     features = situation.facts["features"]
-    best = features.get("val_best_step") if isinstance(features, dict) else None
+    best = features.get(VAL_BEST_STEP) if isinstance(features, dict) else None
     return None if best is None else int(best) + 1
 
 

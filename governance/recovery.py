@@ -14,6 +14,7 @@ from .desk import Desk
 KEPT = 16
 KEPT_BYTES = 12_000
 """Candidates remembered per run, in number and in bytes; the oldest is forgotten first."""
+MOST_SPARED = 2
 
 
 class Candidate(msgspec.Struct):
@@ -33,12 +34,15 @@ class Candidate(msgspec.Struct):
         )
 
 
-def remember(candidates: list[Candidate], saved: Candidate) -> None:
-    """Add a checkpoint, replacing one of the same id; bounded, and never at the price of the last stable one."""
+def remember(candidates: list[Candidate], saved: Candidate, best: int | None = None) -> None:
+    """Add a checkpoint, replacing one of the same id; bounded, and never at the price of the last stable one, nor of
+    the last up to step `best`, where the validation loss was lowest (that one goes where there is no room for two).
+    """
     candidates[:] = [known for known in candidates if known.checkpoint_id != saved.checkpoint_id] + [saved]
     while len(candidates) > KEPT or len(msgspec.msgpack.encode(candidates)) > KEPT_BYTES:
-        newest_good = last_good(candidates, before=None) if len(candidates) > 1 else None
-        candidates.remove(next(known for known in candidates if known is not newest_good))
+        newest = last_good(candidates, before=None) if len(candidates) > 1 else None
+        lowest = last_good(candidates, before=best + 1) if best is not None and len(candidates) > MOST_SPARED else None
+        candidates.remove(next(known for known in candidates if known is not newest and known is not lowest))
 
 
 def last_good(candidates: list[Candidate], before: int | None) -> Candidate | None:

@@ -6,7 +6,7 @@ The order of this pipeline is the meaning of the whole system; judges are in `ve
 
 from functools import lru_cache
 
-from ..events.decisions import SINCE_GOOD, ConditionChanged, Phase, PhaseChanged, RunAssessed
+from ..events.decisions import SINCE_GOOD, VAL_BEST_STEP, ConditionChanged, Phase, PhaseChanged, RunAssessed
 from ..governance import advice, decide, expressions, incidents, interventions, issuing, recovery, verification
 from ..governance.conditions import Condition, Verdict
 from ..governance.desk import Desk
@@ -185,7 +185,8 @@ def checkpoint_saved(state: RunState, candidate: recovery.Candidate, desk: Desk)
     healthy = all(state.conditions[name].status == "True" for name in ("Finite", "Stable", "TelemetryFresh"))
     healthy = healthy and state.conditions["Synchronized"].status != "False"  # whose weights would be saved?
     candidate.stable = healthy and state.incident is None and features.onset(state.features) < 0
-    recovery.remember(state.candidates, candidate)
+    best = state.last_features.get(VAL_BEST_STEP)
+    recovery.remember(state.candidates, candidate, None if best is None else int(best))
     recoverable(state, desk)
 
 

@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 class Judgement(NamedTuple):
     """What the governor thinks of a run, as far as it matters here: the steps of the last checkpoints that it called
-    `good`, the newest last, and the onset of the incident that is open.
+    `good`, the newest last, the onset of the incident that is open, and where the validation loss was lowest.
     """
 
     good: tuple[int, ...] = ()
     suspect_since: int | None = None
+    best: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,4 +70,6 @@ def _wanted_by_a_rollback(known: Sequence[Kept], judged: Judgement) -> set[str]:
     wanted = [[one for one in usable if one.step == step] for step in judged.good]
     if judged.suspect_since is not None:
         wanted.append([one for one in usable if one.step < judged.suspect_since])
+    if judged.best is not None:
+        wanted.append([one for one in usable if one.step <= judged.best])
     return {found[-1].name for found in wanted if found}

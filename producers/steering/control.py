@@ -21,7 +21,14 @@ from typing import Any, NamedTuple, Protocol
 from ...access import Address, access_of
 from ...events.actions import Resume
 from ...events.codec import KIND_HEADER, Encoded, Malformed, decode
-from ...events.decisions import SINCE_GOOD, IncidentOpened, IncidentResolved, InterventionIssued, RunAssessed
+from ...events.decisions import (
+    SINCE_GOOD,
+    VAL_BEST_STEP,
+    IncidentOpened,
+    IncidentResolved,
+    InterventionIssued,
+    RunAssessed,
+)
 from ...events.envelope import LogPlace
 from ...events.signing import OPEN, Trust, Untrusted
 from ...events.telemetry import ReceiptOutcome
@@ -113,7 +120,7 @@ class Inbox:
             onset = event.onset_step if isinstance(event, IncidentOpened) else None
             self.judged = self.judged._replace(suspect_since=onset)
         elif isinstance(event, RunAssessed) and event.run_id == self._run_id:
-            self._hear_of_good(event)
+            self._hear_of_checkpoints(event)
 
     def take(self) -> InterventionIssued | Distrusted | None:
         return self._waiting.popleft() if self._waiting else None
@@ -134,8 +141,13 @@ class Inbox:
                 why.detail,
             )
 
-    def _hear_of_good(self, event: RunAssessed) -> None:
-        """How far back the last good checkpoint lies. One that lies before those that were heard of takes them back."""
+    def _hear_of_checkpoints(self, event: RunAssessed) -> None:
+        """How far back the last good checkpoint lies (one that lies before those that were heard of takes them back),
+        and where the validation loss was lowest.
+        """
+        best = event.features.get(VAL_BEST_STEP, math.nan)
+        if math.isfinite(best):
+            self.judged = self.judged._replace(best=round(best))
         ago = event.features.get(SINCE_GOOD, math.nan)
         if math.isfinite(ago):
             step = event.step - round(ago)

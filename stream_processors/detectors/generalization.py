@@ -16,6 +16,7 @@ from statistics import fmean
 
 import msgspec
 
+from ...events.decisions import VAL_BEST_STEP
 from .bounds import MOST_LOG, MOST_SHARE
 from .usual import noise_of_bends
 
@@ -113,7 +114,7 @@ def _judge(state: GeneralizationState) -> dict[str, float]:
         "val_best": math.exp(levels[best_at]),
         "val_rise": rise,
         "train_fall": _train(best) - _train(now),
-        "val_best_step": float(best[AROUND // 2].last),
+        VAL_BEST_STEP: float(best[AROUND // 2].last),
         "val_window": float(points[-1].last - points[0].first),
     }
 

@@ -45,8 +45,9 @@ def test_it_takes_the_checkpoint_of_the_lowest_validation_loss_and_not_the_newes
     assert action.lr_factor == 0.5
 
 
-def test_a_person_may_order_it() -> None:
-    run = evaluated(GovernedRun().begin(), 12)
+@pytest.mark.parametrize("evaluations", [12, 60])
+def test_a_person_may_order_it_however_long_ago_it_was(evaluations: int) -> None:
+    run = evaluated(GovernedRun().begin(), evaluations)
     run.order("intervene", action=Rollback(to="best_validation"))
     [action] = rollbacks(run)
     assert action.checkpoint.step == LOWEST

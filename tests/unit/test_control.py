@@ -14,6 +14,7 @@ from pilothouse.events.codec import encode
 from pilothouse.events.decisions import (
     OPERATOR,
     SINCE_GOOD,
+    VAL_BEST_STEP,
     IncidentOpened,
     IncidentResolved,
     InterventionIssued,
@@ -95,6 +96,18 @@ def test_which_checkpoints_are_good_is_heard_and_what_a_rollback_gave_up_is_good
         heard.append(inbox.judged.good)
     assert heard == [(10,), (10,), (10, 20), (20, 30), (20, 30), (20,), (20,), (10,)]
     assert inbox.take() is None
+
+
+def test_where_the_validation_loss_was_lowest_is_heard() -> None:
+    inbox, heard = Inbox("run-1"), []
+    for step, best in ((15, None), (18, 8.0), (24, 16.0), (33, math.nan), (34, None)):
+        assessed = RunAssessed(
+            at=0, run_id="run-1", attempt_id="a", attempt=1, basis=LogPlace(0, 0, 1), step=step, policy_hash="h",
+            decision_id="d", phase="Normal", features={} if best is None else {VAL_BEST_STEP: best},
+        )  # fmt: skip
+        inbox.offer("log", wire(step, assessed))
+        heard.append(inbox.judged.best)
+    assert heard == [None, 8, 16, 16, 16]
 
 
 def test_reading_the_log_again_gives_nothing_again_but_a_second_copy_is_heard() -> None:

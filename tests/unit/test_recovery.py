@@ -78,6 +78,17 @@ def test_the_oldest_are_forgotten_but_never_the_last_stable_one() -> None:
     assert steps(known)[1:] == list(range(85, 100))
 
 
+def test_the_last_one_up_to_the_lowest_validation_loss_is_not_forgotten_while_there_is_room_for_three() -> None:
+    known: list[Candidate] = []
+    for step in range(0, 1_000, 10):
+        remember(known, candidate(step), best=34 if step > 90 else None)
+    assert steps(known) == [30, *range(850, 1_000, 10)]
+    large: list[Candidate] = []
+    for step in range(10):
+        remember(large, candidate(step, path="x" * 4_000), best=4)
+    assert steps(large) == [4, 9]
+
+
 def test_candidates_are_bounded_in_bytes_too() -> None:
     known: list[Candidate] = []
     for step in range(10):

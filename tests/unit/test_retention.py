@@ -29,6 +29,11 @@ def test_while_a_run_is_suspect_the_newest_from_before_it_stays() -> None:
     assert gone(Retention(1), kept(10, 20, 30, 40), Judgement(suspect_since=30)) == [10, 30]
 
 
+def test_the_last_one_up_to_the_lowest_validation_loss_stays() -> None:
+    assert gone(Retention(2), kept(10, 20, 30, 40, 50, 60), Judgement(best=34)) == [10, 20, 40]
+    assert gone(Retention(1, max_bytes=1), kept(10, 20, 30, 40), Judgement(best=20)) == [10, 30]
+
+
 def test_what_somebody_has_damaged_is_no_good_one_and_the_one_before_it_is_kept_instead() -> None:
     known = [*kept(10, 20), *kept(30, whole=False), *kept(40, 50)]
     assert gone(Retention(1), known, Judgement(suspect_since=35)) == [10, 30, 40]
@@ -61,7 +66,8 @@ def test_the_disk_is_bounded_oldest_first_and_what_a_rollback_may_want_is_not_th
 KEPT = st.builds(Kept, st.uuids().map(str), st.integers(0, 9), st.integers(1, 50), st.booleans(), st.booleans())
 RETENTION = st.builds(Retention, st.integers(1, 4), st.none() | st.integers(1, 4), st.none() | st.integers(1, 100))
 JUDGED = st.builds(
-    Judgement, st.lists(st.integers(0, 9), max_size=2).map(tuple), st.none() | st.integers(0, 12)
+    Judgement, st.lists(st.integers(0, 9), max_size=2).map(tuple), st.none() | st.integers(0, 12),
+    st.none() | st.integers(0, 12),
 )  # fmt: skip
 
 
@@ -73,8 +79,9 @@ def test_whatever_is_there_a_rollback_finds_what_it_wants_and_the_bound_holds_fo
     left = [one for one in known if one not in doomed]
     usable = [one for one in known if one.whole and not one.abandoned]
     before = [one for one in usable if judged.suspect_since is not None and one.step < judged.suspect_since]
+    up_to_best = [one for one in usable if judged.best is not None and one.step <= judged.best]
     wanted = {known[-1].name} if known else set()
-    for found in [before, *([one for one in usable if one.step == step] for step in judged.good)]:
+    for found in [before, up_to_best, *([one for one in usable if one.step == step] for step in judged.good)]:
         wanted |= {one.name for one in found[-1:]}
     assert wanted <= {one.name for one in left}
     if retention.max_bytes is not None and sum(one.size_bytes for one in left) > retention.max_bytes:
