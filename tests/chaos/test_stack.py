@@ -27,7 +27,7 @@ from .job import Job
 from .ledger import Row, applied_twice, out_of_bounds, recorded
 
 RUN = "on-a-stack"
-WAIT = 240.0
+WAIT = 480.0
 
 pytestmark = pytest.mark.chaos_long
 
