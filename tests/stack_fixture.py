@@ -27,7 +27,7 @@ from pilothouse.settings import load_settings
 
 ANY_PORTS = ("--kafka-port", "0", "--http-port", "0")
 CLI = (sys.executable, "-P", "-m", "pilothouse.cli.main")
-UP_SECONDS = 300.0
+UP_SECONDS = 480.0
 """Ten are enough on an idle laptop; a machine with twenty others at work took over a hundred for a Kafka."""
 
 
