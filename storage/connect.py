@@ -133,8 +133,10 @@ def error_code(error: "Error") -> int:
 
 
 def _one_line(message: str) -> str:
-    """ClickHouse's message without the driver's frame, code, stack and version."""
+    """ClickHouse's message without the driver's frame, code, stack and version, and without all that it would have
+    understood."""
     message = message.split("server response:", 1)[-1]
     message = re.sub(r"^\s*Code: \d+\. DB::Exception: ", "", message)
-    message = re.split(r"\s*(?:Stack trace:|\(version |\(for url )", message, maxsplit=1)[0]
+    message = re.split(r"\s*(?:Stack trace:|\(version |\(for url |Expected one of: )", message, maxsplit=1)[0]
+    message = re.sub(r"\s*FORMAT Native\b", "", message)  # the driver's
     return " ".join(message.split())[:600]

@@ -48,9 +48,9 @@ def _differs(row: Row) -> str:
 
 def past_incidents(row: Row) -> Iterator[Block]:
     """What was done in incidents like this one, and whether it helped."""
-    yield Words(f"Here: {_tried(row)}; {row['outcome']}. Seen {number(row['seen_before'])} times in other runs.")
+    yield Words(f"Here: {_tried(row)}; {row['outcome']}. Seen {_times(row['seen_before'])} in other runs.")
     for one in row["worked"]:
-        told = f"{one['action']} was applied {one['applied']} times and helped {one['helped']} times."
+        told = f"{one['action']} was applied {_times(one['applied'])} and helped {_times(one['helped'])}."
         yield Words(told, "good" if one["helped"] else "warn")
     rows = [
         (
@@ -77,3 +77,7 @@ def past_incidents(row: Row) -> Iterator[Block]:
 def _tried(row: Row) -> str:
     told = [f"{one['action']} ({one['verification'] or one['state']})" for one in row["tried"]]
     return ", ".join(told) or "nothing was done"
+
+
+def _times(count: int) -> str:
+    return {0: "never", 1: "once", 2: "twice"}.get(count, f"{number(count)} times")

@@ -60,6 +60,14 @@ def test_an_unknown_run_is_answered_with_what_may_have_been_meant(asked: str, na
             QueryRefused,
             "Syntax error: failed at position 1. (SYNTAX_ERROR) (code 62)",
         ),
+        (
+            DatabaseError(
+                "server response: Code: 62. DB::Exception: Syntax error: SELEC 1\n FORMAT Native. Maybe "
+                "you meant: SELECT. Expected one of: Query, list of union elements. (SYNTAX_ERROR) (version 26.9)"
+            ),
+            QueryRefused,
+            "Syntax error: SELEC 1. Maybe you meant: SELECT. (code 62)",
+        ),
     ],
 )
 def test_an_error_of_the_driver_is_one_line_for_a_person(error: Error, kind: type[Exception], said: str) -> None:
