@@ -40,6 +40,10 @@ docs: $(STAMP)  ## the documentation site, into build/docs: its reference is mad
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
 	@echo "open build/docs/index.html, or: $(BIN)/mkdocs serve"
 
+screenshots: $(STAMP)  ## the pictures of the documentation anew, into docs/images; wants Chromium
+	$(BIN)/pytest tests/acceptance/test_control_room.py tests/acceptance/test_tutorial.py --basetemp build/screenshots $(ARGS)
+	$(BIN)/python -m pilothouse.tests.pictures build/screenshots docs/images
+
 test-clients: $(STAMP)  ## other languages' clients against the embedded archive: JavaScript by npm, Java by PILOTHOUSE_TEST_JDBC
 	@mkdir -p build/clients
 	@test -d build/clients/node_modules/@clickhouse/client || \
