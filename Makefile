@@ -41,7 +41,8 @@ docs: $(STAMP)  ## the documentation site, into build/docs: its reference is mad
 	@echo "open build/docs/index.html, or: $(BIN)/mkdocs serve"
 
 screenshots: $(STAMP)  ## the pictures of the documentation anew, into docs/images; wants Chromium
-	$(BIN)/pytest tests/acceptance/test_control_room.py tests/acceptance/test_tutorial.py --basetemp build/screenshots $(ARGS)
+	@mkdir -p build
+	$(BIN)/pytest tests/integration/test_pictures.py --basetemp build/screenshots $(ARGS)
 	$(BIN)/python -m pilothouse.tests.pictures build/screenshots docs/images
 
 test-clients: $(STAMP)  ## other languages' clients against the embedded archive: JavaScript by npm, Java by PILOTHOUSE_TEST_JDBC

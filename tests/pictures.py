@@ -1,8 +1,8 @@
-"""The pictures of the documentation: the tests that look at the page take them, here they are chosen and made small.
+"""The pictures of the documentation: `test_pictures` takes them, here they are chosen and made small.
 
     make screenshots        or: python -m pilothouse.tests.pictures TAKEN docs/images
 
-TAKEN is the folder in which the tests left theirs (pytest's --basetemp). A picture is called by its view, its width and
+TAKEN is the folder in which the test left them (pytest's --basetemp). A picture is called by its view, its width and
 its colours.
 """
 
@@ -42,16 +42,21 @@ def taken(tab: Tab, folder: Path, view: str) -> None:
         tab.picture(folder / f"{view}-{width}-{scheme}.png")
 
 
-def shows(tab: Tab, address: str, words: str, seconds: float = 120.0) -> None:
-    """Go there, until the page says so, in its own words or within a report."""
+def says(words: str) -> str:
+    """As JavaScript: the page says this, in its own words or within a report."""
+    return f"((document.querySelector('main')?.innerText ?? '') + ({WITHIN} ?? '')).includes({json.dumps(words)})"
+
+
+def shows(tab: Tab, address: str, holds: str, seconds: float = 300.0) -> None:
+    """Go there (or stay, without an address), until an expression of JavaScript is true of the page."""
     tab.sized(1200)
     tab.seen_as(scheme="light")
-    tab.value(f"location.hash = {json.dumps(address)}")
-    said = f"(document.querySelector('main').innerText + ({WITHIN} ?? '')).includes({json.dumps(words)})"
+    if address:
+        tab.value(f"location.hash = {json.dumps(address)}")
     deadline = time.monotonic() + seconds
-    while not tab.value(said):
+    while not tab.value(f"Boolean({holds})"):
         if time.monotonic() > deadline:
-            pytest.fail(f"not within {seconds:.0f} s at {address}: {words!r}; the page: {tab.text('main')}")
+            pytest.fail(f"not within {seconds:.0f} s at {address}: {holds}; the page: {tab.text('main')}")
         time.sleep(0.2)
 
 
@@ -73,7 +78,7 @@ def main(taken_in: Path, kept_in: Path) -> None:
     for name in CHOSEN:
         found = sorted(taken_in.rglob(f"{name}.png"))
         if not found:
-            raise SystemExit(f"no test took {name}.png below {taken_in}: is there a Chromium?")
+            raise SystemExit(f"nobody took {name}.png below {taken_in}: is there a Chromium?")
         keep(found[-1], kept_in / f"{name}.webp")
 
 

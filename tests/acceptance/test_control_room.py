@@ -16,7 +16,6 @@ from torch import nn, optim
 import pilothouse
 from pilothouse.settings import load_settings
 from pilothouse.tests.browser import Tab, browser
-from pilothouse.tests.pictures import shows, taken
 from pilothouse.tests.stack_fixture import RunningStack, running_stack
 
 RUN = "goes-wrong-<b>live</b>"
@@ -104,7 +103,6 @@ def test_a_person_agrees_in_the_page_and_the_trainer_obeys(stack: RunningStack, 
         trainer.breaks.set()
         until(tab, lambda: "scale_lr factor=0.5" in tab.text("#asked"), "the page asks")
         assert trainer.rate == 1.0
-        seen_waiting(tab, tmp_path)
         tab.value("document.querySelector('#asked input').value = 'seen on my phone'")
         tab.value("document.querySelector('#asked button.approve').click()")
         until(tab, lambda: "1 of 1 ranks" in tab.text("#interventions"), "the page shows what the trainer did")
@@ -114,14 +112,6 @@ def test_a_person_agrees_in_the_page_and_the_trainer_obeys(stack: RunningStack, 
 
         look_back(tab, tmp_path)
         assert tab.complaints == []
-
-
-def seen_waiting(tab: Tab, folder: Path) -> None:
-    """What is asked, among all that waits; then back to the run."""
-    shows(tab, "#/waiting", "scale_lr factor=0.5")
-    taken(tab, folder, "waiting")
-    shows(tab, f"#/run/{quote(RUN, safe='')}", "scale_lr factor=0.5")
-    until(tab, lambda: tab.text("#asked") != "", "the run asks as well")
 
 
 def look_back(tab: Tab, pictures: Path) -> None:

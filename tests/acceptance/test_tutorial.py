@@ -8,7 +8,6 @@ machine that hardly moves a training may be over before the governor could save 
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -18,10 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from pilothouse.tests.browser import NAMES as BROWSERS
-from pilothouse.tests.browser import Tab, browser
 from pilothouse.tests.pages import ROOT, Block, blocks
-from pilothouse.tests.pictures import shows, taken
 from pilothouse.tests.stack_fixture import RunningStack, environ, running_stack
 
 PAGE = [block for block in blocks(ROOT / "docs" / "tutorial.md") if block.language in ("sh", "python", "text")]
@@ -119,33 +115,9 @@ def test_what_a_page_shows_is_missed_where_it_is_not_printed() -> None:
     assert missed("outcome recovered", "outcome ineffective\n") == ["outcome recovered"]
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # the browser's pipes end with the browser
 @pytest.mark.chaos_long  # two stacks and two trainings: more than a minute of CPU
 def test_whoever_follows_the_tutorial_sees_what_it_shows(follower: Follower, tmp_path: Path) -> None:
     assert [block.title for block in PAGE if block.language == "python"] == ["train.py"]
     for block, behind in zip(PAGE, [*PAGE[1:], PAGE[0]], strict=True):
         follower.follow(block, behind.text if behind.language == "text" else "")
     assert "<html" in (tmp_path / "governed.html").read_text()
-    assert follower.stack is not None
-    if any(map(shutil.which, BROWSERS)):
-        with browser(tmp_path / "browser") as tab:
-            look_around(tab, follower.stack, tmp_path)
-
-
-def look_around(tab: Tab, stack: RunningStack, folder: Path) -> None:
-    """What the page shows of the two trainings; the pictures are kept."""
-    [address] = re.findall(r"http://\S+#token=\S+", stack.printed.read_text())
-    tab.visit(address)
-    for view, hash_of_it, words in (
-        ("fleet", "#/", "governed"),
-        ("run", "#/run/governed", "recovered"),
-        ("compare", "#/compare/watched/governed", "nonfinite"),
-        ("history", "#/history", "Service levels"),
-        ("policies", "#/policies", "autonomous"),
-    ):
-        shows(tab, hash_of_it, words)
-        taken(tab, folder, view)
-    shows(tab, "#/run/governed", "recovered")
-    shows(tab, tab.value("document.querySelector('#incidents tbody a').hash"), "To be filled in")
-    taken(tab, folder, "incident")
-    assert tab.complaints == []
