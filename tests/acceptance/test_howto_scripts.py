@@ -1,4 +1,4 @@
-"""The scripts of docs/howto train, with no stack to talk to: what they say of Pilothouse is right, and costs no training."""
+"""The scripts of docs/howto train, with no stack to talk to: what they say of us is right, and costs no training."""
 
 import os
 import subprocess
