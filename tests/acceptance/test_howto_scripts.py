@@ -34,4 +34,4 @@ def test_a_script_of_a_how_to_page_trains_as_its_page_says(script: Block, tmp_pa
     )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    assert "pilothouse spool push" in done.stderr, "all of it waits on disk for a stack"
+    assert str(tmp_path / "data" / "spool") in done.stderr, "all of it waits on disk for a stack, and that is said"
