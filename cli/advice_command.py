@@ -6,8 +6,8 @@ Three events make one row: the question, the answer, and the governor's word on 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ..events.event_words import action
 from ..events.plain_json import body_of
-from .event_text import action
 from .query_commands import AsJson, DataDir, Run
 from .rendering import Column, Row, number, printable, short, text_of
 

@@ -16,9 +16,9 @@ from mcp.server.mcpserver.exceptions import ToolError
 from pydantic import Field
 
 from ..events.errors import PilothouseError
+from ..events.event_words import STORY, summary
 from ..events.plain_json import body_of
 from . import mcp_answers as answers
-from .event_text import summary
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -29,14 +29,6 @@ Run = Annotated[str, Field(description="The run's id, or its beginning where tha
 Limit = Annotated[int, Field(ge=1, le=1_000)]
 Given = ParamSpec("Given")
 Said = dict[str, Any]
-
-STORY = (
-    "run_started", "run_ended", "phase_changed", "condition_changed", "incident_opened", "incident_resolved",
-    "intervention_proposed", "intervention_approved", "intervention_declined", "intervention_issued",
-    "intervention_expired", "intervention_verified", "checkpoint_restored", "checkpoint_rejected", "recipe_changed",
-    "operator_command", "policy_activated", "annotated",
-)  # fmt: skip
-"""The kinds of event that make a timeline."""
 
 
 def tool(
@@ -169,19 +161,13 @@ class Tools:
     @tool
     def policy_in_force(self, run: Run) -> Said:
         """The policy that governs a run: its mode, who activated it and when, its hash, its whole text in YAML."""
-        from ..storage.queries import events_of
-        from .policy_activation import RunsArchive
-        from .reading import open_archive
+        from ..control_room.activation import in_force
 
-        archive = open_archive(self.data_dir)
-        with archive.client as client:
-            runs = RunsArchive(client, archive.settings)
-            known = runs.in_force(runs.full_name(run))
-            activated = [body_of(row) for row in events_of(client, known.run_id, kinds=["policy_activated"], limit=100)]
-        texts = [body["text"] for body in activated if body["policy_hash"] == known.policy_hash]
+        with self._run(run) as (client, run_id):
+            known = in_force(client, run_id)
         about = {"run_id": known.run_id, "policy": known.policy.name, "mode": known.policy.mode}
         who = {"hash": known.policy_hash, "by": known.who, "at": known.at}
-        return answers.told(about | who) | {"text": texts[-1] if texts else ""}
+        return answers.told(about | who) | {"text": known.text}
 
     @tool
     def waiting(self, run: Annotated[str, Field(description="Empty: all runs that go on")] = "") -> Said:

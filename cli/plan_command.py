@@ -80,7 +80,7 @@ def told_of(plan: "Plan", file: Path) -> dict[str, Any]:
 
 def account(plan: "Plan", file: Path, follow: str) -> str:
     """The plan for a person, and the line that follows it."""
-    from .event_text import action
+    from ..events.event_words import action
     from .planning import rollbacks
 
     lines = [

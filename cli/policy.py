@@ -127,7 +127,7 @@ def activate(  # noqa: PLR0913, PLR0917  # a command's options
         refuse_failing(loaded, text)
     archive = open_runs_archive(data_dir)
     names = archive.going_on() if all_runs else [archive.full_name(run)]
-    done = [activate_on(archive, name, loaded, text.text, asked_for=not all_runs) for name in names]
+    done = [activate_on(archive, name, text.text, asked_for=not all_runs) for name in names]
     for activation in done:
         show_activation(activation, as_json=as_json)
     _say_who_is_missing(loaded, archive.settings.data_dir)

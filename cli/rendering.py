@@ -6,7 +6,6 @@ times are microseconds UTC, and NaN and the infinities are the strings "NaN", "I
 
 import csv
 import io
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -17,7 +16,11 @@ from rich.table import Table
 from rich.text import Text
 
 from ..events import plain_json
-from ..events.plain_text import printable as printable  # noqa: PLC0414  # commands take it from here
+from ..events.event_words import number as number  # noqa: PLC0414  # commands take it from here
+from ..events.event_words import numbers as numbers  # noqa: PLC0414  # and this
+from ..events.event_words import short as short  # noqa: PLC0414  # and this
+from ..events.event_words import text_of as text_of  # noqa: PLC0414  # and this
+from ..events.plain_text import printable as printable  # noqa: PLC0414  # and this
 from ..events.plain_text import printable_lines
 
 Row = Mapping[str, Any]
@@ -116,33 +119,6 @@ def print_line(line: str) -> None:
     print(printable_lines(line), flush=True)  # noqa: T201  # the CLI's product
 
 
-def text_of(value: Any) -> str:
-    """A value for a person."""
-    match value:
-        case None | float():
-            return number(value)
-        case tuple() | list():
-            return ", ".join(text_of(each) for each in value)
-        case Mapping():
-            return numbers(value)
-        case bool():
-            return "yes" if value else "no"
-        case _:
-            return str(value)
-
-
-def number(value: float | None, digits: int = 4) -> str:
-    """A figure for a person, NaN and the infinities by name; a dash for none."""
-    if value is None:
-        return "–"
-    return f"{value:.{digits}g}" if math.isfinite(value) else plain_json.non_finite(value)
-
-
-def numbers(values: Mapping[str, Any]) -> str:
-    """Named figures on one line."""
-    return " ".join(f"{name}={text_of(value)}" for name, value in values.items())
-
-
 def clock(micros: int | None) -> str:
     """Local time of day of an event, with its date where that is not today."""
     if micros is None:
@@ -150,8 +126,3 @@ def clock(micros: int | None) -> str:
     moment = datetime.fromtimestamp(micros / 1e6, UTC).astimezone()
     today = datetime.now(UTC).astimezone().date()
     return moment.strftime("%H:%M:%S") if moment.date() == today else moment.strftime("%Y-%m-%d %H:%M:%S")
-
-
-def short(identity: str | None) -> str:
-    """The head of an id, enough to tell it from its neighbours."""
-    return (identity or "")[:8]

@@ -5,8 +5,12 @@ account alone. Others are let in by a file of tokens with roles.
 """
 
 import json
+import signal
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
 
 LOCAL_ONLY = ("127.0.0.1", "localhost", "::1")
 EVERYWHERE = ("0.0.0.0", "::")
+GRACE_SECONDS = 5
+"""For what was asked before the end: an order waits so long for the governor's answer."""
 
 
 class Wanted(NamedTuple):
@@ -114,8 +120,24 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _run(app: "FastAPI", listener: socket.socket) -> None:
+    """Until SIGTERM or Ctrl-C, which are a good end. Pages listen for as long as they are open: they are let go at
+    once."""
     import uvicorn
 
-    # Pages listen for as long as they are open: nobody waits for them to close.
-    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1)
-    uvicorn.Server(config).run(sockets=[listener])
+    class Server(uvicorn.Server):
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            """As theirs, but that the signal is not raised again behind it: who stops is not killed by it."""
+            before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+            try:
+                yield
+            finally:
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            super().handle_exit(sig, frame)
+            app.state.heart.end()
+
+    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE_SECONDS)
+    Server(config).run(sockets=[listener])

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from .event_text import action
+from ..events.event_words import action
 from .rendering import Column, Row, clock, number, numbers, printable, short, table, text_of
 
 RUN_COLUMNS: list[Column] = [

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..events.errors import UserMistake
+from ..events.event_words import action
 from ..storage.people import waiting
-from .event_text import action
 from .rendering import Column, clock, json_line, numbers, out, print_line, short, show_rows
 
 if TYPE_CHECKING:

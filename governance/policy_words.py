@@ -22,7 +22,7 @@ from ..events.actions import (
     SkipBatches,
     Stop,
 )
-from ..events.bounds import Bound
+from ..events.bounds import Bound, Bounds
 from ..events.decisions import Mode
 from .policy import Policy, Rule, Verify
 
@@ -52,8 +52,13 @@ def of_policy(policy: Policy) -> dict[str, str]:
         "applies to": _applies_to(policy),
         "budget": f"at most {_times(policy.budget, 'intervention')} that touch a run, over the run's whole life"
         + (f", and {policy.limit.count} in {_steps(policy.limit.window_steps)}" if policy.limit else ""),
-        "bounds": "; ".join(f"{name} {_bound(bound)}" for name, bound in policy.bounds.items()) or "none of its own",
+        "bounds": of_bounds(policy.bounds) or "none of its own",
     }
+
+
+def of_bounds(bounds: Bounds) -> str:
+    """Between which values what is changed may be left."""
+    return "; ".join(f"{name} {_bound(bound)}" for name, bound in bounds.items())
 
 
 def _bound(bound: Bound) -> str:

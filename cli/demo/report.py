@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from ..event_text import action
+from ...events.event_words import action
 from ..rendering import Column, Row, short, table, text_of
 from .account import Account
 from .plan import Name

@@ -16,8 +16,8 @@ from ...events.decisions import (
     InterventionVerified,
     PhaseChanged,
 )
+from ...events.event_words import action
 from ...events.union import AnyDecision
-from ..event_text import action
 from ..rendering import Row, number, numbers, short, text_of
 from .account import Account
 

@@ -7,10 +7,9 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...events.errors import UserMistake
-from ...governance.policy import load_policy
 from ...storage import report_queries
 from ...storage.history import decisions_in_order
-from ...storage.named import ask
+from ..activation import in_force
 from .compare_page import compare_page
 from .comparison import Axis, comparison, side_of
 from .document import Document
@@ -102,9 +101,8 @@ def of_comparison(client: "Client", ours: Sequence[str], theirs: Sequence[str], 
 
 def _runbooks(client: "Client", run_id: str, rules: Collection[str]) -> dict[str, str]:
     """What the policy in force tells a person to do, by rule."""
-    in_force = ask(client, "policy_in_force", run=run_id)
-    policy = load_policy(in_force[0]["text"]).rules if in_force else ()
-    return {rule.name: rule.runbook for rule in policy if rule.name in rules and rule.runbook}
+    governing = in_force(client, run_id).policy.rules
+    return {rule.name: rule.runbook for rule in governing if rule.name in rules and rule.runbook}
 
 
 def _chosen(ours: Sequence[str], theirs: Sequence[str]) -> list[str]:

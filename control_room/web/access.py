@@ -10,10 +10,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal, NamedTuple
 
-from fastapi import Cookie, Header, HTTPException, Request
+from fastapi import Cookie, Depends, HTTPException, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 Role = Literal["viewer", "operator", "admin"]
 RANKS: Mapping[Role, int] = {"viewer": 0, "operator": 1, "admin": 2}
+MAY: Mapping[Role, str] = {
+    "viewer": "look",
+    "operator": "look and order",
+    "admin": "look, order, and say which policy governs",
+}
+BEARER = HTTPBearer(auto_error=False, description="A token of `pilothouse serve`; a browser keeps it in a cookie")
 COOKIE = "pilothouse_token"
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
@@ -51,21 +58,21 @@ class Needs:
     def __call__(
         self,
         request: Request,
-        authorization: Annotated[str, Header(description="Bearer TOKEN")] = "",
+        bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)],
         pilothouse_token: Annotated[str, Cookie(include_in_schema=False)] = "",
     ) -> Person:
-        scheme, _, told = authorization.partition(" ")
         access: Access = request.app.state.access
-        person = access.who(told.strip() if scheme.lower() == "bearer" else pilothouse_token)
+        person = access.who(bearer.credentials.strip() if bearer else pilothouse_token)
         if person is None:
             raise HTTPException(401, "a token is needed: Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"})
         if RANKS[person.role] < RANKS[self.role]:
-            raise HTTPException(403, f"{person.name} may {_may(person.role)}; this needs the role {self.role}")
+            raise HTTPException(403, f"{person.name} may {MAY[person.role]}; this needs the role {self.role}")
         return person
 
 
-def _may(role: Role) -> str:
-    return "look" if role == "viewer" else "look and act"
+def via_page(person: Person) -> str:
+    """By what name the log knows what somebody orders here."""
+    return f"{person.name} via the control room"
 
 
 def called_by(host: str) -> str:

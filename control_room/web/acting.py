@@ -9,8 +9,8 @@ from ...events.actions import Action
 from ...events.commands import CommandVerb
 from ...storage.queries import known_run
 from ..orders import as_fields, order_of, send
-from .access import Needs, Person
-from .answers import Answer
+from .access import Needs, Person, via_page
+from .answers import ABOUT_A_RUN, Answer
 from .reading import Archive, RunId
 
 WAIT_SECONDS = 4.0
@@ -38,10 +38,7 @@ class Order(BaseModel):
     seconds: Annotated[int, Field(ge=0, le=10**9)] | None = None
 
 
-@router.post(
-    "/run/orders",
-    responses={400: {"description": "the order makes no sense"}, 404: {"description": "no such run"}},
-)
+@router.post("/run/orders", responses=ABOUT_A_RUN)
 def order(
     request: Request,
     archive: Archive,
@@ -57,7 +54,7 @@ def order(
         run_id,
         given.verb,
         why=given.why,
-        who=f"{person.name} via the control room",
+        who=via_page(person),
         origin=f"control room, from {request.client.host if request.client else 'an unknown address'}",
         needs_why=given.verb not in BARE and not _ends_a_silence(given),
         **{name: value for name, value in about.items() if value != ""},

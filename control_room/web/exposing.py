@@ -17,6 +17,7 @@ from ...storage.people import waiting
 from ...stream_processors.health import fitness, read_health
 from ..metrics import Told, families
 from .access import Needs
+from .answers import LET_IN
 from .reading import Archive
 
 DAY = 86_400_000_000
@@ -35,7 +36,7 @@ class _Once(Collector):
         return families(self._told)
 
 
-@router.get("/metrics", responses={200: {"content": {"text/plain": {}}}}, response_class=Response)
+@router.get("/metrics", responses={**LET_IN, 200: {"content": {"text/plain": {}}}}, response_class=Response)
 def metrics(request: Request, archive: Archive) -> Response:
     """Every run of the last day, open incidents, what waits, service levels, and the workers of this host."""
     now = time.time_ns() // 1_000

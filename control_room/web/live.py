@@ -13,7 +13,7 @@ from ...events import plain_json
 
 LOOK_SECONDS = 1.0
 ALIVE_SECONDS = 15.0
-"""A silent connection is cut by what lies between; a comment keeps it."""
+"""A silent connection is cut by what lies between; a word keeps it, and tells the page that it stands."""
 MOST_LISTENERS = 200
 
 Pulse = Mapping[str, tuple[int, int]]
@@ -26,7 +26,8 @@ class Heart:
 
     def __init__(self, look: Callable[[], Pulse]) -> None:
         self._look = look
-        self._listeners: set[asyncio.Queue[str]] = set()
+        self._listeners: set[asyncio.Queue[str | None]] = set()
+        self._ended = False
         self._beating: asyncio.Task[None] | None = None
 
     @property
@@ -34,24 +35,34 @@ class Heart:
         return len(self._listeners) >= MOST_LISTENERS
 
     async def listen(self) -> AsyncIterator[str]:
-        """Server-sent events, until the listener goes away."""
-        told: asyncio.Queue[str] = asyncio.Queue(maxsize=16)
+        """Server-sent events, until the listener goes away or `end` is said."""
+        told: asyncio.Queue[str | None] = asyncio.Queue(maxsize=16)
         self._listeners.add(told)
         if self._beating is None or self._beating.done():
             self._beating = asyncio.create_task(self._beat())
         try:
             yield "retry: 2000\n\n"
-            while True:
+            while not self._ended:
                 try:
-                    yield await asyncio.wait_for(told.get(), ALIVE_SECONDS)
+                    line = await asyncio.wait_for(told.get(), ALIVE_SECONDS)
                 except TimeoutError:
-                    yield ": alive\n\n"
+                    line = "event: alive\ndata: {}\n\n"
+                if line is not None:
+                    yield line
         finally:
             self._listeners.discard(told)
 
+    def end(self) -> None:
+        """Let every listener go: a server that stops need not wait for pages to be closed. They come again by
+        themselves."""
+        self._ended = True
+        for listener in self._listeners:
+            with suppress(asyncio.QueueFull):  # it has something to read, and sees the end behind it
+                listener.put_nowait(None)
+
     async def _beat(self) -> None:
         before: Pulse | None = None
-        while self._listeners:
+        while self._listeners and not self._ended:
             try:
                 now = await asyncio.to_thread(self._look)
             except Exception as error:  # noqa: BLE001  # whatever it is, pages must hear of it, and the next look may do

@@ -1,24 +1,31 @@
 """What the control room's pages ask: the fleet, one run, its curves, its events. Nothing here changes anything."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from starlette.responses import StreamingResponse
 
-from ...governance.policy import load_policy
+from ...events.event_words import STORY, summary
+from ...events.plain_json import body_of
 from ...storage import queries
 from ...storage.named import ask
 from ...storage.people import waiting
+from ..activation import InForce, in_force
 from .access import Needs
-from .answers import Answer
+from .answers import ABOUT_A_RUN, Answer
 from .archive import ArchivePool
 from .fleet import as_they_need_attention
-from .policies_told import in_words
+from .policies_told import in_words, proposal_in_words
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.client import Client
 
 MOST_RUNS, MOST_EVENTS, MOST_POINTS = 2_000, 2_000, 4_000
+RANK_STEPS, RANK_WIDTH = 240, 8
+"""How many of the last steps a heat map of ranks shows, and how many of them are a cell."""
 
 RunId = Annotated[str, Query(alias="run", min_length=1, max_length=200, description="The run's id")]
-router = APIRouter(prefix="/api", dependencies=[Depends(Needs("viewer"))], tags=["look"])
+router = APIRouter(prefix="/api", dependencies=[Depends(Needs("viewer"))], responses=ABOUT_A_RUN, tags=["look"])
 
 
 def archive_of(request: Request) -> ArchivePool:
@@ -36,7 +43,16 @@ def fleet(archive: Archive, limit: Annotated[int, Query(ge=1, le=MOST_RUNS)] = 2
     with archive.client() as client:
         rows = queries.list_runs(client, limit)
         asked = waiting(client)
-    return Answer({"runs": as_they_need_attention(rows, asked), "waiting": asked})
+        effort, failing = ask(client, "fleet_effort", limit=limit), ask(client, "failing_conditions")
+    return Answer({"runs": as_they_need_attention(rows, asked, effort, failing), "waiting": asked})
+
+
+@router.get("/waiting")
+def waits(archive: Archive, run_id: Annotated[str, Query(alias="run", max_length=200)] = "") -> Answer:
+    """What waits for a person, of one run or of all: what it would do, why, within which bounds, and what happens if
+    nobody answers."""
+    with archive.client() as client:
+        return Answer(_asked(client, run_id))
 
 
 @router.get("/run")
@@ -48,12 +64,32 @@ def run(archive: Archive, run_id: RunId) -> Answer:
             "interventions": queries.interventions_of(client, run_id),
             "phases": queries.phases_of(client, run_id),
             "checkpoints": queries.checkpoints_of(client, run_id),
-            "waiting": waiting(client, run_id),
+            "waiting": _asked(client, run_id),
             "metric_names": [row["metric"] for row in queries.metrics_of(client, run_id)],
-            "rank_times": ask(client, "rank_times", run=run_id),
-            "policy": _in_force(ask(client, "policy_in_force", run=run_id)),
+            "policy": _governing(in_force(client, run_id)),
         }
     return Answer(whole)
+
+
+@router.get("/run/ranks")
+def ranks(archive: Archive, run_id: RunId) -> Answer:
+    """The times that ranks tell of their last steps (`step_s`, `compute_s`, `data_wait_s`, `comm_s`): the mean of each
+    rank in each `column`, the oldest first."""
+    with archive.client() as client:
+        queries.known_run(client, run_id)
+        return Answer(ask(client, "rank_times", run=run_id, steps=RANK_STEPS, width=RANK_WIDTH))
+
+
+@router.get("/run/logs")
+def logs(
+    archive: Archive,
+    run_id: RunId,
+    severity: Annotated[int, Query(ge=0, le=100, description="At least so grave, as Python's logging counts")] = 0,
+    limit: Annotated[int, Query(ge=1, le=MOST_EVENTS)] = 100,
+) -> Answer:
+    """The latest lines of the job's own log, oldest first."""
+    with archive.client() as client:
+        return Answer(queries.log_lines_of(client, run_id, least_severity=severity, limit=limit))
 
 
 @router.get("/run/series")
@@ -90,11 +126,14 @@ def events(
     archive: Archive,
     run_id: RunId,
     kind: Annotated[list[str] | None, Query(max_length=50)] = None,
+    story: Annotated[bool, Query(description="Only the kinds that tell what happened, where no kind is named")] = False,
     limit: Annotated[int, Query(ge=1, le=MOST_EVENTS)] = 200,
 ) -> Answer:
-    """The run's latest events, oldest first."""
+    """The run's latest events, oldest first, each as it was `told` and in words."""
+    kinds = kind or (STORY if story else ())
     with archive.client() as client:
-        return Answer(queries.events_of(client, run_id, kinds=kind or (), limit=limit))
+        rows = queries.events_of(client, run_id, kinds=kinds, limit=limit)
+    return Answer([row | {"told": summary(row["kind"], body_of(row))} for row in rows])
 
 
 @router.get("/live", responses={200: {"content": {"text/event-stream": {}}}}, response_class=Response)
@@ -106,5 +145,14 @@ async def live(request: Request) -> Response:
     return StreamingResponse(heart.listen(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
 
-def _in_force(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
-    return rows[0] | in_words(load_policy(rows[0]["text"])) if rows else None
+def _asked(client: "Client", run_id: str) -> list[dict[str, Any]]:
+    rows = waiting(client, run_id)
+    governing = {name: in_force(client, name).policy for name in {row["run_id"] for row in rows}}
+    return [row | proposal_in_words(row, governing[row["run_id"]]) for row in rows]
+
+
+def _governing(known: InForce) -> dict[str, Any] | None:
+    if known.at is None:
+        return None
+    told = {"name": known.policy.name, "policy_hash": known.policy_hash, "who": known.who, "at": known.at}
+    return told | {"text": known.text} | in_words(known.policy)

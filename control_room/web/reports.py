@@ -10,7 +10,7 @@ from ..report import making
 from ..report.comparison import Axis
 from ..report.html import fragment
 from .access import Needs
-from .answers import Answer
+from .answers import ABOUT_A_RUN, Answer
 from .reading import Archive, RunId
 
 Form = Annotated[
@@ -22,7 +22,7 @@ router = APIRouter(
     prefix="/api",
     dependencies=[Depends(Needs("viewer"))],
     tags=["reports"],
-    responses={400: {"description": "it cannot be told"}, 404: {"description": "no such run"}},
+    responses=ABOUT_A_RUN,
 )
 
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, HTTPException, Request
 from pydantic import BaseModel, Field
 
 from .access import COOKIE, Access, Needs, Person
-from .answers import Answer
+from .answers import LET_IN, SIGNING_IN, Answer
 
 DAYS = 30
 router = APIRouter(prefix="/api/session", tags=["session"])
@@ -21,7 +21,7 @@ class Token(BaseModel):
     token: Annotated[str, Field(min_length=1, max_length=500)]
 
 
-@router.post("", responses={401: {"description": "nobody's token"}})
+@router.post("", responses=SIGNING_IN)
 def sign_in(request: Request, given: Token) -> Answer:
     """Let the browser keep the token."""
     access: Access = request.app.state.access
@@ -34,13 +34,13 @@ def sign_in(request: Request, given: Token) -> Answer:
     return answer
 
 
-@router.get("")
+@router.get("", responses=LET_IN)
 def who(person: Annotated[Person, Depends(Needs("viewer"))]) -> Answer:
     """Who is signed in, and what they may do."""
     return Answer(person._asdict())
 
 
-@router.delete("")
+@router.delete("", responses=SIGNING_IN)
 def sign_out() -> Answer:
     """Let the browser forget the token."""
     answer = Answer({})

@@ -8,14 +8,14 @@ GROUP BY run_id
 ORDER BY last_at DESC
 LIMIT {limit:UInt64};
 
--- The policy that governs a run, and its text.
--- name: policy_in_force
+-- The policies that were activated for a run, the latest first: the first that can be used governs it.
+-- name: policies_of_run
 SELECT JSONExtractString(body, 'name') AS name, JSONExtractString(body, 'policy_hash') AS policy_hash,
     JSONExtractString(body, 'who') AS who, toUnixTimestamp64Micro(at) AS at, JSONExtractString(body, 'text') AS text
 FROM events
 WHERE run_id = {run:String} AND kind = 'policy_activated'
 ORDER BY log_epoch DESC, log_offset DESC
-LIMIT 1;
+LIMIT 20;
 
 -- On which machines runs are: as their samples said within `minutes`, else as rank 0 said when its attempt began.
 -- name: run_hosts
@@ -77,10 +77,66 @@ LEFT JOIN
 ORDER BY last_at DESC
 LIMIT {limit:UInt64};
 
--- Times that ranks tell of their steps, the latest: a straggler shows.
+-- The times that ranks tell of the last steps of the latest attempt, as the mean of each of equal parts of them (`column` counts from the
+-- oldest, `width` steps are one): a straggler shows. NaN and the infinities are no times.
 -- name: rank_times
-SELECT rank, metric, argMax(steps[-1], (log_epoch, log_offset)) AS step, argMax(values[-1], (log_epoch, log_offset)) AS value
-FROM step_log FINAL
-WHERE run_id = {run:String} AND metric IN ('step_s', 'compute_s', 'data_wait_s', 'comm_s') AND notEmpty(values)
-GROUP BY rank, metric
-ORDER BY rank, metric;
+SELECT rank, metric, column, avg(value) AS value
+FROM
+(
+    WITH
+    (
+        SELECT argMax((attempt_id, greatest_step), greatest_attempt)
+        FROM
+        (
+            SELECT attempt_id, max(p.attempt) AS greatest_attempt, max(p.last_step) AS greatest_step
+            FROM run_progress AS p
+            WHERE p.run_id = {run:String}
+            GROUP BY attempt_id
+            HAVING greatest_step >= 0
+        )
+    ) AS latest
+    SELECT rank, metric, intDiv(step - latest.2 + {steps:Int64} - 1, {width:Int64}) AS column, value
+    FROM step_log FINAL
+    ARRAY JOIN steps AS step, values AS value
+    WHERE run_id = {run:String} AND metric IN ('step_s', 'compute_s', 'data_wait_s', 'comm_s') AND attempt_id = latest.1
+        AND last_step > latest.2 - {steps:Int64} AND step > latest.2 - {steps:Int64} AND isFinite(value)
+)
+GROUP BY rank, metric, column
+ORDER BY metric, rank, column;
+
+-- What the latest runs have cost so far (by `cost_per_hour`; NULL: not told), and how many steps a second their latest attempt has
+-- made on average since it began.
+-- name: fleet_effort
+SELECT p.run_id AS run_id, sum(s.rate * p.seconds) / 3600 AS cost,
+    argMax(tuple(if(p.seconds > 0 AND p.last_step > s.first_step, (p.last_step - s.first_step) / p.seconds, NULL)), p.attempt).1
+        AS steps_per_second
+FROM
+(
+    SELECT q.run_id AS run_id, q.attempt_id AS attempt_id, max(q.attempt) AS attempt, max(q.last_step) AS last_step,
+        dateDiff('microsecond', min(q.first_at), max(q.last_at)) / 1e6 AS seconds
+    FROM run_progress AS q
+    WHERE q.attempt_id != '' AND q.run_id IN
+        (SELECT r.run_id FROM run_progress AS r GROUP BY r.run_id ORDER BY max(r.last_at) DESC, r.run_id LIMIT {limit:UInt64})
+    GROUP BY run_id, attempt_id
+) AS p
+INNER JOIN
+(
+    SELECT e.run_id AS run_id, e.attempt_id AS attempt_id, max(e.cost_per_hour) AS rate, min(e.first_step) AS first_step
+    FROM event_log AS e
+    WHERE e.kind = 'run_started'
+    GROUP BY run_id, attempt_id
+) AS s ON s.run_id = p.run_id AND s.attempt_id = p.attempt_id
+GROUP BY run_id;
+
+-- The conditions that do not hold, by the last word on each, of runs that have not ended.
+-- name: failing_conditions
+SELECT run_id, condition, said.2 AS reason
+FROM
+(
+    SELECT run_id, condition, argMax((JSONExtractString(body, 'status'), reason), (log_epoch, log_offset)) AS said
+    FROM event_log
+    WHERE kind = 'condition_changed'
+    GROUP BY run_id, condition
+)
+WHERE said.1 = 'False'
+ORDER BY run_id, condition;

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from pilothouse.cli.event_text import summary
 from pilothouse.cli.report_fact import fact_of, read_moment, read_numbers
 from pilothouse.cli.views import LOG_COLUMNS, is_dirty, machine
 from pilothouse.events.errors import UserMistake
+from pilothouse.events.event_words import summary
 
 SAID: dict[str, object] = {"fact": "latency", "subject": "gpt-7", "note": "", "who": "ci", "numbers": {"p95_ms": 4.0}}
 

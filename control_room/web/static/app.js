@@ -1,7 +1,7 @@
 // The page: which view its address names, renewed whenever one of its runs stirs.
 
-import { get, listen, post, Refused } from "./api.js";
-import { h, plain } from "./dom.js";
+import { forget, get, listen, post, Refused } from "./api.js";
+import { age, h, plain, say } from "./dom.js";
 import { fleet } from "./fleet.js";
 import { policies } from "./policies.js";
 import { compare, incident, review, similar, whole } from "./report.js";
@@ -9,17 +9,19 @@ import { run } from "./run.js";
 import { signIn } from "./sign_in.js";
 import { waiting } from "./waiting.js";
 
-const content = document.getElementById("content");
-const link = document.getElementById("link");
-let view = null, source = null, due = null, shown = 0;
+const byId = (id) => document.getElementById(id);
+const content = byId("content"), link = byId("link"), trouble = byId("trouble"), keys = byId("keys");
+let view = null, source = null, due = null, again = null, shown = 0;
 
-// Each view: `make(target, ...arguments)` gives { title, renew(), wants(runs), end() }. Names are encoded in an address.
+// Each view: `make(target, ...arguments)` gives { title, renew(), wants(runs), end() }; what `renew` gives back, where
+// it gives anything, is how many proposals wait. Names are encoded in an address.
 const VIEWS = { run: [run, 1], report: [whole, 1], similar: [similar, 1], incident: [incident, 2], compare: [compare, 2], waiting: [waiting, 0], history: [review, 0], policies: [policies, 0] };
 
 function viewOf(address) {
   const [, name, ...rest] = address.split("/");
   const [make, least] = VIEWS[name] ?? [fleet, 0];
-  const given = rest.filter(Boolean).map(decodeURIComponent);
+  let given = [];
+  try { given = rest.filter(Boolean).map(decodeURIComponent); } catch { return [fleet]; } // an address cut in half
   return given.length < least ? [fleet] : [make, ...given];
 }
 
@@ -30,26 +32,33 @@ async function show() {
   content.replaceChildren();
   view = make(content, ...given);
   document.title = `${view.title} · Pilothouse`;
+  const open = `#/${location.hash.split("/")[1] ?? ""}`;
   for (const each of document.querySelectorAll("nav a")) {
-    if (each.getAttribute("href") === (location.hash || "#/")) each.setAttribute("aria-current", "page");
+    if (each.getAttribute("href") === open) each.setAttribute("aria-current", "page");
     else each.removeAttribute("aria-current");
   }
   await renew(mine);
 }
 
+// What went wrong is said above what was known before, which stays; what may be over soon is asked again.
+const AGAIN = 5000;
+
 async function renew(mine = shown) {
+  clearTimeout(again);
   try {
-    await view.renew();
-    count(await get("/api/fleet?limit=1"));
+    const waits = await view.renew();
+    count(waits ?? (await get("/api/waiting")).length);
+    if (mine === shown) say(trouble, "");
   } catch (error) {
     if (mine !== shown) return;
-    if (error instanceof Refused && error.status === 401) return begin();
-    content.replaceChildren(h("p", { class: "bad", role: "alert" }, plain(error.message)));
+    if (error instanceof Refused && error.status === 401) { begin(); return; }
+    say(trouble, plain(error.message));
+    if (!(error instanceof Refused) || error.status >= 500) again = setTimeout(renew, AGAIN);
   }
 }
 
-function count(told) {
-  document.getElementById("waiting-count").textContent = told.waiting.length ? `(${told.waiting.length})` : "";
+function count(waits) {
+  say(byId("waiting-count"), waits ? `(${waits})` : "");
 }
 
 // As things stir, however much happens: what is asked costs the archive something.
@@ -70,24 +79,39 @@ async function begin() {
   }
   try {
     const person = await get("/api/session");
-    document.getElementById("who").textContent = `${plain(person.name)} (${person.role})`;
+    say(byId("who"), `${plain(person.name)} (${person.role})`);
     document.body.dataset.role = person.role;
   } catch (error) {
-    link.textContent = "";
-    return signIn(content, error, begin);
+    document.body.dataset.role = "";
+    say(link, "");
+    if (error instanceof Refused && error.status === 401) return signIn(content, begin);
+    say(trouble, plain(error.message));
+    again = setTimeout(begin, AGAIN);
+    return;
   }
-  source = listen(stirred, (word) => { link.textContent = word; link.className = word === "live" ? "live" : "lost"; });
+  say(trouble, "");
+  source = listen({ stirred, back: () => { if (!document.hidden) renew(); }, state: (word) => { say(link, word); link.className = word === "live" ? "live" : "lost"; } });
   await show();
 }
 
-window.addEventListener("hashchange", show);
+const KEYS = { f: "#/", w: "#/waiting", h: "#/history", p: "#/policies" };
+
+window.addEventListener("hashchange", async () => {
+  if (!view) return;
+  window.scrollTo(0, 0);
+  content.focus({ preventScroll: true }); // what was focused is gone with its view
+  await show();
+});
+window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => view?.repaint?.());
 document.addEventListener("visibilitychange", () => { if (!document.hidden && view) renew(); });
 document.addEventListener("keydown", (event) => {
-  if (event.target.closest("input, textarea, select") || event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.key === "f") location.hash = "#/";
-  if (event.key === "w") location.hash = "#/waiting";
-  if (event.key === "h") location.hash = "#/history";
-  if (event.key === "p") location.hash = "#/policies";
+  if (!keys.checked || event.target.closest("input, textarea, select") || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (KEYS[event.key]) location.hash = KEYS[event.key];
   if (event.key === "/") { document.querySelector("input[type=search]")?.focus(); event.preventDefault(); }
 });
+keys.checked = localStorage.getItem("keys") !== "off";
+keys.addEventListener("change", () => localStorage.setItem("keys", keys.checked ? "on" : "off"));
+document.querySelector(".skip").addEventListener("click", (event) => { event.preventDefault(); content.focus(); }); // an address names a view
+byId("leave").addEventListener("click", async () => { source?.close(); view?.end(); view = null; await forget("/api/session"); begin(); });
+setInterval(age, 10_000);
 begin();

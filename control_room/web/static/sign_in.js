@@ -1,7 +1,7 @@
 import { post } from "./api.js";
 import { h, plain } from "./dom.js";
 
-export function signIn(target, error, done) {
+export function signIn(target, done) {
   const field = h("input", { type: "password", id: "token", autocomplete: "current-password", required: true });
   const said = h("p", { class: "bad", role: "alert" });
   const form = h("form", {
@@ -11,7 +11,7 @@ export function signIn(target, error, done) {
     },
   },
     h("h1", {}, "Who is there?"),
-    h("p", {}, error.status === 401 ? "The control room needs a token: the address that `pilothouse serve` printed holds one." : plain(error.message)),
+    h("p", {}, "The control room needs a token: the address that `pilothouse serve` printed holds one."),
     h("label", { for: "token" }, "Token "), field, h("button", {}, "Sign in"), said);
   target.replaceChildren(form);
   field.focus();

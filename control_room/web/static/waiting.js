@@ -1,27 +1,22 @@
 // What waits for a person: what is proposed, why, and what happens if nobody answers.
 
 import { get, ofRun, post } from "./api.js";
-import { action, clock, h, number, plain } from "./dom.js";
+import { action, clock, facts, h, number, plain, runLink, say, settle } from "./dom.js";
 
 export function waiting(target) {
-  const list = h("div", {}, h("p", { class: "soft" }, "loading …"));
-  target.append(h("h1", {}, "Waiting for an answer"), list);
-  const drawn = new Map();
+  const list = h("div", {}), said = h("p", { class: "soft", role: "status" }, "loading …");
+  target.append(h("h1", {}, "Waiting for an answer"), said, list);
   return {
     title: "Waiting",
     wants: () => true,
     end: () => {},
     renew: async () => {
-      const { waiting: told } = await get("/api/fleet?limit=1");
+      const told = await get("/api/waiting");
       // A card in which somebody writes is left as it is.
-      for (const [id, card] of drawn) if (!told.some((each) => each.intervention_id === id)) { card.remove(); drawn.delete(id); }
-      for (const each of told) if (!drawn.has(each.intervention_id)) {
-        const card = proposal(each);
-        drawn.set(each.intervention_id, card);
-        list.append(card);
-      }
-      list.querySelector("p.soft")?.remove();
-      if (!told.length) list.append(h("p", { class: "soft" }, "Nothing waits for you."));
+      const known = new Map([...list.children].map((card) => [card.dataset.key, card]));
+      settle(list, told.map((each) => known.get(each.intervention_id) ?? proposal(each)));
+      say(said, told.length ? "" : "Nothing waits for you.");
+      return told.length;
     },
   };
 }
@@ -43,11 +38,15 @@ export function proposal(told) {
     },
   }, verb));
   const evidence = Object.entries(told.evidence || {}).slice(0, 8).map(([name, value]) => `${name} ${number(value)}`).join(", ");
-  return h("section", { class: "card asks", "aria-label": `proposal for run ${plain(told.run_id)}` },
-    h("h2", {}, h("a", { href: `#/run/${encodeURIComponent(told.run_id)}` }, plain(told.run_id)), `: ${action(told.action)}`),
-    h("dl", {},
-      h("div", {}, h("dt", {}, "because"), h("dd", {}, `${plain(told.reason)} (rule ${plain(told.rule)}, ${plain(told.severity)}, step ${number(told.step)})`)),
-      h("div", {}, h("dt", {}, "if nobody answers"), h("dd", {}, `${plain(told.default || "–")} at ${clock(told.until)} UTC`)),
-      h("div", {}, h("dt", {}, "evidence"), h("dd", {}, plain(evidence) || "–"))),
+  return h("section", { class: "card asks", "data-key": told.intervention_id, "aria-label": `proposal for run ${plain(told.run_id)}` },
+    h("h2", {}, runLink(told.run_id), `: ${action(told.action)}`),
+    facts([
+      ["it would", plain(told.does)],
+      ["because", `${plain(told.reason)} (rule ${plain(told.rule)}, ${plain(told.severity)}, step ${number(told.step)})`],
+      ["if nobody answers", `${plain(told.default || "–")} at ${clock(told.until)} UTC`],
+      ["bounds", plain(told.bounds || "none but the action's own")],
+      ["evidence", plain(evidence) || "–"],
+      ...Object.entries(told.asked).map(([name, words]) => [name, plain(words)]),
+    ]),
     h("p", { class: "tools act" }, why, buttons), said);
 }
