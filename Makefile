@@ -6,6 +6,8 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 EXTRAS := server,local,llm,torch,docs,dev
 ARGS   ?=
+# What judges the page's accessibility in a browser, where there is npm: those tests are skipped without it.
+AXE    := build/page/node_modules/axe-core/axe.min.js
 # The peers of the SDK's benchmarks have an environment of their own, some 2 GB.
 BENCH  := build/bench/venv
 BENCH_DETECTION := build/bench/detection-venv
@@ -18,7 +20,7 @@ SPREAD := -n 3 --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs screenshots test test-clients check fuzz chaos gameday bench-quiet bench-idle bench-core bench-control bench-detection bench-detection-choice bench-pipeline bench-sdk bench-sdk-failures bench-storage format setup clean
+.PHONY: help demo docs screenshots test test-clients check fuzz chaos gameday bench-quiet bench-idle bench-page bench-core bench-control bench-detection bench-detection-choice bench-pipeline bench-sdk bench-sdk-failures bench-storage format setup clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*##  *(.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name what; do \
@@ -27,7 +29,7 @@ help:  ## this list
 demo: $(STAMP)  ## start the stack and train three small GPTs: healthy, broken, broken and governed
 	$(BIN)/pilothouse demo $(ARGS)
 
-test: $(STAMP)  ## every level of tests except the long kills
+test: $(STAMP) $(AXE)  ## every level of tests except the long kills
 	$(BIN)/pytest -m "not chaos_long" $(SPREAD) $(ARGS)
 
 check: $(STAMP)  ## ruff, mypy --strict, import contracts
@@ -69,6 +71,9 @@ bench-quiet: $(STAMP)  ## twelve seeds of fault-free training: no intervention i
 bench-idle: $(STAMP)  ## what a stack costs that has nothing to do
 	$(BIN)/python -m benchmarks.idle $(ARGS)
 
+bench-page: $(STAMP)  ## how soon the page shows 1,000 runs, a curve of a million points, and a fault in training
+	$(BIN)/python -m benchmarks.page --json build/bench/page.json $(ARGS)
+
 bench-core: $(STAMP)  ## how many steps of how many ranks the pure core judges in a second
 	$(BIN)/python -m benchmarks.core --json build/bench/core.json $(ARGS)
 
@@ -102,6 +107,10 @@ setup: $(STAMP)  ## only the set-up
 clean:  ## remove the environment and every cache
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(AXE):
+	@npm install --silent --no-audit --no-fund --prefix build/page axe-core@4.14.1 >/dev/null 2>&1 || \
+	  echo "axe-core could not be installed by npm: the accessibility of the page is not tested" >&2
 
 # The link lets type checkers resolve `pilothouse.…` as tests and users write it, without an editable-install hook.
 $(STAMP): pyproject.toml constraints.txt

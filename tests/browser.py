@@ -65,6 +65,19 @@ class Tab:
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
+    def awaited(self, expression: str) -> Any:
+        """What the promise of an expression comes to."""
+        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
+
+    def key(self, name: str) -> None:
+        """One key, pressed and let go: a character, or `Tab`, `Enter`."""
+        code, text = {"Tab": (9, ""), "Enter": (13, "\r")}.get(name, (ord(name[0].upper()), name))
+        told = {"key": name, "windowsVirtualKeyCode": code}
+        self.call("Input.dispatchKeyEvent", type="keyDown", text=text, **told)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **told)
+
     def text(self, selector: str) -> str:
         """What is read in an element; nothing where there is none."""
         return str(self.value(f"document.querySelector({json.dumps(selector)})?.innerText ?? ''"))

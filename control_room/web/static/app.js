@@ -48,7 +48,9 @@ async function renew(mine = shown) {
   try {
     const waits = await view.renew();
     count(waits ?? (await get("/api/waiting")).length);
-    if (mine === shown) say(trouble, "");
+    if (mine !== shown) return;
+    say(trouble, "");
+    content.dataset.renewals = 1 + Number(content.dataset.renewals ?? 0); // for whoever waits for it: a test, a browser's console
   } catch (error) {
     if (mine !== shown) return;
     if (error instanceof Refused && error.status === 401) { begin(); return; }
