@@ -109,7 +109,7 @@ fi
 
 empty=""
 for name in alertmanager_pagerduty_routing_key alertmanager_slack_webhook alertmanager_webhook_url alertmanager_smtp_password \
-  alertmanager_heartbeat_url llm_api_key; do
+  alertmanager_heartbeat_url alertmanager_governor_heartbeat_url alertmanager_pagerduty_escalation_key llm_api_key; do
   test -e "$name" || : > "$name"
   test -s "$name" || empty="$empty $name"
 done

@@ -30,12 +30,15 @@ class Told(NamedTuple):
     now: int
     """Microseconds UTC."""
     hosts: Sequence[Row] = ()
+    budgets: Sequence[Row] = ()
+    """What runs may cost by their own tags: `cost` and `rank_hours`, None where a run says nothing."""
 
 
 def families(told: Told) -> Iterator[Metric]:
     """Everything that is known."""
     yield from _of_runs(told.runs, told.now)
     yield _hosts(told.runs, told.hosts)
+    yield from _budgets(told.runs, told.budgets)
     yield _open_incidents(told)
     yield from _of_archive(told)
     yield from _of_levels(told.levels)
@@ -81,6 +84,17 @@ def _hosts(runs: Sequence[Row], hosts: Sequence[Row]) -> Metric:
         if (run := going_on.get(row["run_id"])) is not None:
             family.add_metric([*_names(run), row["host"]], 1)
     return family
+
+
+def _budgets(runs: Sequence[Row], budgets: Sequence[Row]) -> Iterator[Metric]:
+    """What a run may cost, labelled as its costs are, so that the two are compared."""
+    known = {run["run_id"]: run for run in runs}
+    for name, words in (("cost", "What it may cost"), ("rank_hours", "How many rank-hours it may take")):
+        family = GaugeMetricFamily(f"pilothouse_run_budget_{name}", f"{words}, by its own tag", labels=OF_RUN)
+        for row in budgets:
+            if row["run_id"] in known and row[name] is not None:
+                family.add_metric(_names(known[row["run_id"]]), float(row[name]))
+        yield family
 
 
 def _names(run: Row) -> list[str]:

@@ -94,10 +94,10 @@ def _facts(facts: Facts) -> str:
 
 
 def _table(table: Table) -> str:
-    head = "".join(f'<th scope="col">{escaped(heading)}</th>' for heading in table.headings)
+    head = "".join(f'<th scope="col">{escaped(heading)}</th>' if heading else "<td></td>" for heading in table.headings)
     note = f'<p class="note">{escaped(table.note)}</p>' if table.note else ""
     return (
-        f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(_rows(table))}</tbody></table></div>'
+        f'<div class="wide" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{"".join(_rows(table))}</tbody></table></div>'
         f"{note}"
     )
 

@@ -50,6 +50,7 @@ def metrics(request: Request, archive: Archive) -> Response:
             workers=_workers(request.app.state.settings.data_dir, now),
             now=now,
             hosts=ask(client, "run_hosts", minutes=HEARD_MINUTES),
+            budgets=ask(client, "run_budgets"),
         )
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Once(told))

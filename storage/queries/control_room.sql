@@ -140,3 +140,16 @@ FROM
 )
 WHERE said.1 = 'False'
 ORDER BY run_id, condition;
+
+-- What runs may cost by their own tags `budget_cost` and `budget_rank_hours`; NULL is no number.
+-- name: run_budgets
+SELECT run_id, nullIf(toFloat64OrZero(last.1), 0) AS cost, nullIf(toFloat64OrZero(last.2), 0) AS rank_hours
+FROM
+(
+    SELECT run_id, argMax((JSONExtractString(body, 'tags', 'budget_cost'), JSONExtractString(body, 'tags', 'budget_rank_hours')),
+        (log_epoch, log_offset)) AS last
+    FROM event_log
+    WHERE kind = 'run_started' AND position(body, '"budget_') > 0
+    GROUP BY run_id
+)
+WHERE (cost > 0 AND isFinite(cost)) OR (rank_hours > 0 AND isFinite(rank_hours));

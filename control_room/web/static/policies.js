@@ -23,7 +23,7 @@ export function policies(target) {
 
 function card(told, all, runs) {
   const open = told.governs.slice(0, 8).map((run) => [runLink(run), " "]);
-  return h("section", { class: "card", "aria-label": `policy ${plain(told.name)}` },
+  return h("section", { class: "card", "aria-label": `policy ${plain(told.name)} ${plain(told.policy_hash).slice(0, 12)}` },
     h("h2", {}, plain(told.name), h("small", {}, ` ${plain(told.policy_hash).slice(0, 12)}`)),
     facts([["mode", plain(told.mode)], ["first in force", `${clock(told.first_at)} UTC`], ["by", plain(told.who)],
       ["governs", told.governs.length ? [...open, told.governs.length > 8 ? `and ${told.governs.length - 8} more` : ""] : "nothing now"],
