@@ -14,9 +14,10 @@ export function policies(target) {
     renew: async () => {
       const [told, fleet] = await Promise.all([get("/api/policies"), get("/api/fleet?limit=200")]);
       const state = JSON.stringify(told.map((each) => [each.policy_hash, each.governs]));
-      if (state === shown) return; // what a person has opened stays open
+      if (state === shown) return fleet.waiting.length; // what a person has opened stays open
       shown = state;
       list.replaceChildren(...(told.length ? told.map((each) => card(each, told, fleet.runs)) : [h("p", { class: "soft" }, "no run was governed yet")]));
+      return fleet.waiting.length;
     },
   };
 }
