@@ -96,10 +96,9 @@ def _facts(facts: Facts) -> str:
 def _table(table: Table) -> str:
     head = "".join(f'<th scope="col">{escaped(heading)}</th>' if heading else "<td></td>" for heading in table.headings)
     note = f'<p class="note">{escaped(table.note)}</p>' if table.note else ""
-    return (
-        f'<div class="wide" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{"".join(_rows(table))}</tbody></table></div>'
-        f"{note}"
-    )
+    rows = "".join(_rows(table))
+    whole = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    return f'<div class="wide" tabindex="0">{whole}</div>{note}'
 
 
 def _rows(table: Table) -> Iterator[str]:

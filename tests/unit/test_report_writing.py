@@ -59,7 +59,21 @@ ALLOWED = frozenset(
 )
 ALLOWED_ATTRIBUTES = frozenset(
     {
-        *("lang", "charset", "http-equiv", "content", "name", "id", "href", "rel", "class", "style", "title", "role", "tabindex"),
+        *(
+            "lang",
+            "charset",
+            "http-equiv",
+            "content",
+            "name",
+            "id",
+            "href",
+            "rel",
+            "class",
+            "style",
+            "title",
+            "role",
+            "tabindex",
+        ),
         *(
             "aria-label",
             "aria-hidden",
