@@ -1,7 +1,6 @@
 """How soon a browser shows a view, and the API answers: the real page, served as `pilothouse serve` does."""
 
 import http.client
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -115,7 +114,7 @@ def answers(page: ServedPage, times: int) -> dict[str, dict[str, Any]]:
     where = urlsplit(page.address())
     connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=PATIENCE)
     headers = {"Authorization": f"Bearer {token('admin')}", "Accept-Encoding": "gzip"}
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for name, path in ASKED.items():
         took, size = [], 0
         for _ in range(times + 1):
@@ -129,4 +128,4 @@ def answers(page: ServedPage, times: int) -> dict[str, dict[str, Any]]:
         times_of = Times.of(took[1:])
         found[name] = {"p50": times_of.p50, "worst": times_of.worst, "bytes": size}
     connection.close()
-    return json.loads(json.dumps(found))
+    return found

@@ -17,16 +17,14 @@ def in_words(policy: Policy) -> dict[str, Any]:
     return {"mode": policy.mode, "words": of_policy(policy), "rules": rules}
 
 
-def proposal_in_words(proposal: Mapping[str, Any], policy: Policy | None) -> dict[str, Any]:
+def proposal_in_words(proposal: Mapping[str, Any], policy: Policy) -> dict[str, Any]:
     """What a proposal would do (`does`), within which `bounds`, and of its rule what is asked before one agrees
-    (`asked`). `policy` is the one in force: none has no bounds of its own, and a person's own order no rule.
+    (`asked`). `policy` is the one in force; a person's own order is of no rule of it.
     """
     action = ACTION.validate_python(proposal["action"])
-    bounds = {} if policy is None else {name: bound for name, bound in policy.bounds.items() if name in action.changes}
-    rules = () if policy is None else policy.rules
-    words = next((of_rule(rule, policy.mode) for rule in rules if rule.name == proposal["rule"]), {}) if policy else {}
+    words = {rule.name: of_rule(rule, policy.mode) for rule in policy.rules}.get(proposal["rule"], {})
     return {
         "does": of_action(action),
-        "bounds": of_bounds(bounds),
+        "bounds": of_bounds({name: bound for name, bound in policy.bounds.items() if name in action.changes}),
         "asked": {name: words[name] for name in ASKED if name in words},
     }

@@ -186,9 +186,9 @@ def test_a_stop_takes_seconds_with_pages_open_which_come_back_by_themselves_and_
 
 def test_a_page_that_is_left_open_does_not_grow(tab: Tab, archive: RunArchive) -> None:
     noted = GovernedRun(world=1, run_id="talks").begin().train(12)
-    told = {"run_id": "talks", "writer_id": "ada", "at": START, "who": "ada"}
     for number in range(1, 151):
-        noted.fold(RunAnnotated(seq=number, text=f"note {number}", **told))
+        text = f"note {number}"
+        noted.fold(RunAnnotated(run_id="talks", writer_id="ada", seq=number, at=START, who="ada", text=text))
     archive.keep(noted)
     tab.value("location.hash = '#/run/talks'")
     until(tab, "document.querySelectorAll('#events tbody tr').length === 60")
