@@ -2,14 +2,17 @@
 very commands, variables and secrets of theirs. In the place of ClickHouse's server stands the embedded archive.
 """
 
+import json
 import os
 import re
+import shutil
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 
@@ -35,6 +38,7 @@ from pilothouse.tests.stack_fixture import CLI, environ
 pytestmark = pytest.mark.chaos_long  # a broker, three workers and an archive
 
 SERVICES = {told.name: told for told in composed()}
+PROMETHEUS = shutil.which("prometheus")
 NO_PROPERTIES = ("KAFKA_OPTS", "KAFKA_HEAP_OPTS", "CLUSTER_ID")
 SECONDS = 300.0
 
@@ -200,6 +204,44 @@ def test_a_training_elsewhere_is_judged_kept_and_seen_by_what_the_services_start
         assert 'pilothouse_worker_ready{slot="0",worker="archiver"} 1.0' in told
         for name in ("governor", "archiver"):
             run_once(where, name, tuple(written()["services"][name]["healthcheck"]["test"][2:]))
+
+
+@pytest.mark.skipif(PROMETHEUS is None, reason="needs Prometheus: apt-get install prometheus")
+def test_prometheus_with_its_own_configuration_is_let_in_by_the_control_room_and_judges_its_rules(
+    where: Composed, kafka: ComposedKafka
+) -> None:
+    port, listens = free_port(), free_port()
+    folder = where.secrets.parent / "prometheus"
+    told = (folder / "prometheus.yml").read_text().replace("control-room:18080", f"{HOST}:{port}")
+    (folder / "here.yml").write_text(where.here(told))
+    prometheus = Child("prometheus", where.folder / "prometheus.log")
+    try:
+        with at_work(where, port):
+            prometheus.start(
+                [
+                    str(PROMETHEUS),
+                    f"--config.file={folder / 'here.yml'}",
+                    f"--storage.tsdb.path={where.folder / 'tsdb'}",
+                    f"--web.listen-address={HOST}:{listens}",
+                ],
+                dict(os.environ),
+            )
+            wait_until(lambda: bool(recorded(listens, 'up{job="pilothouse"} == 1')), SECONDS)
+            wait_until(lambda: bool(recorded(listens, 'pilothouse_worker_live{worker="governor"} == 1')), SECONDS)
+            wait_until(lambda: bool(recorded(listens, 'ALERTS{alertname="PilothouseWatchdog"}')), SECONDS)
+    finally:
+        prometheus.stop(30.0)
+
+
+def recorded(port: int, expression: str) -> list[object]:
+    """What Prometheus knows, asked twice a second; nothing while it does not answer."""
+    time.sleep(0.5)
+    asked = f"http://{HOST}:{port}/api/v1/query?{urlencode({'query': expression})}"
+    try:
+        with urllib.request.urlopen(asked, timeout=30) as answer:
+            return list(json.load(answer)["data"]["result"])
+    except OSError:
+        return []
 
 
 def test_a_rank_writes_telemetry_over_tls_and_reads_commands_and_nothing_else(
