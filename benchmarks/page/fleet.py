@@ -13,7 +13,7 @@ from pilothouse.storage.archive import Archive, Archived
 from pilothouse.storage.connect import connect
 from pilothouse.storage.migrate import migrate
 
-STEPS, METRICS, LONG_METRICS = 450, ("loss", "lr", "grad_norm", "compute_s"), ("loss", "grad_norm")
+STEPS, METRICS, LONG_METRICS = 450, ("loss", "lr", "grad_norm", "compute_s"), ("loss", "lr", "grad_norm")
 ENDED_OF = 10
 """Every so many-th run has ended."""
 AT_ONCE = 10_000
