@@ -23,6 +23,7 @@ from pilothouse.producers.steering.safe_point import Links
 from pilothouse.producers.teller import Teller
 from pilothouse.settings import Settings
 from pilothouse.stream_processors.policy_text import PolicyText
+from pilothouse.stream_processors.replay import Proof
 
 from .beside import Blocking
 from .late import Late
@@ -235,10 +236,10 @@ class ThroughKafka:
         assert self._late is not None
         _enter(row, decisions_in_order(client, self._run_id), applied, self._late)
         proof = proved(client, self._run_id, _unseen)
-        while proof.difference is None and (proof.ahead or proof.untold) and time.monotonic() < deadline:
+        while not _is_whole(proof) and time.monotonic() < deadline:
             time.sleep(LOOK_EVERY)  # the archive has one half of the log and not yet the other
             proof = proved(client, self._run_id, _unseen)
-        row.replayed = proof.difference is None and proof.same == proof.told and not proof.untold
+        row.replayed = _is_whole(proof)
         row.not_replayed = "" if row.replayed else str(proof)[:MOST_SAID]
 
 
@@ -282,6 +283,10 @@ def in_short(action: Action) -> str:
             return f"evict rank {action.rank}"
         case other:
             return other
+
+
+def _is_whole(proof: Proof) -> bool:
+    return proof.difference is None and proof.same == proof.told and not proof.untold
 
 
 def _unseen(_what: str, _done: float, _total: float | None) -> None:
