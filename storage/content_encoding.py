@@ -14,6 +14,9 @@ from ..events.errors import QueryRefused
 
 UNKNOWN_COMPRESSION_METHOD, CANNOT_DECOMPRESS, TOO_LARGE = 89, 271, 229
 
+PIECE = 8_192
+"""Bytes that are undone at once: what a frame leaves of them is handed on, and a body may be of many small frames."""
+
 _PACKAGES = {"lz4": ("lz4.frame",), "zstd": ("compression.zstd", "backports.zstd")}
 
 
@@ -25,21 +28,32 @@ def decode_body(body: bytes, encoding: str, limit: int) -> bytes:
     """
     if encoding in ("", "identity"):
         return body
-    opened = decompressor(encoding)
-    if opened is None:
+    if decompressor(encoding) is None:
         message = f"Content-Encoding '{encoding}' is not known here: send gzip, deflate, or nothing compressed."
         raise QueryRefused(f"{message} (UNKNOWN_COMPRESSION_METHOD)", UNKNOWN_COMPRESSION_METHOD)
     try:
-        plain = bytes(opened.decompress(body, limit + 1))
-        complete = opened.eof
+        return _decoded(body, encoding, limit)
     except unreadable() as error:
         message = f"The body is not {encoding}, as its Content-Encoding says: {error}. (CANNOT_DECOMPRESS)"
         raise QueryRefused(message, CANNOT_DECOMPRESS) from error
-    if len(plain) > limit:
-        raise too_large(limit)
-    if not complete:
+
+
+def _decoded(body: bytes, encoding: str, limit: int) -> bytes:
+    """All frames of it: clickhouse-connect sends each of an insert's blocks (2 MB) as one of its own."""
+    plain, at, opened = bytearray(), 0, None
+    while at < len(body):
+        opened = opened or decompressor(encoding)
+        piece = body[at : at + PIECE]
+        plain += opened.decompress(piece, limit + 1 - len(plain))
+        if len(plain) > limit:
+            raise too_large(limit)
+        at += len(piece)
+        if opened.eof:
+            at -= len(opened.unused_data or b"")
+            opened = None
+    if opened is not None or not body:
         raise QueryRefused(f"The {encoding} body ends too early. (CANNOT_DECOMPRESS)", CANNOT_DECOMPRESS)
-    return plain
+    return bytes(plain)
 
 
 def too_large(limit: int) -> QueryRefused:

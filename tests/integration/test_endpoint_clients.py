@@ -49,6 +49,18 @@ def test_numbers_that_are_not_finite_survive_a_native_round_trip(
     assert bits(found) == bits(values)
 
 
+@pytest.mark.parametrize("compress", [True, False, "lz4", "zstd", "gzip"])
+def test_an_insert_of_several_blocks_is_written_whole(endpoint: EndpointProcess, compress: bool | str) -> None:
+    client = endpoint.client(compress=compress)
+    client.command("CREATE TABLE blocks (n UInt64, text String) ENGINE = MergeTree ORDER BY n")
+    try:
+        rows = [(number, f"{number:x}" * 3_000) for number in range(2_000)]  # clickhouse-connect sends 2 MB in a block
+        client.insert("blocks", rows, column_names=["n", "text"])
+        assert client.query("SELECT n, text FROM blocks ORDER BY n").result_rows == rows
+    finally:
+        client.command("DROP TABLE blocks")
+
+
 def test_numbers_that_are_not_finite_survive_json(endpoint: EndpointProcess) -> None:
     client = endpoint.client()
     client.command("CREATE TABLE json_trip (i UInt8, f Float64) ENGINE = MergeTree ORDER BY i")

@@ -30,6 +30,19 @@ def test_small_and_empty_bodies_are_encoded_too(encoding: str, body: bytes) -> N
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "lz4", "zstd"])
+@pytest.mark.parametrize("frames", [2, 5, 3_000])
+def test_a_body_of_many_frames_is_decoded_to_its_end(encoding: str, frames: int) -> None:
+    bodies = [b"%d\n" % number * (20_000 if frames < 10 else 1) for number in range(frames)]
+    packed, whole = b"".join(encode_body(body, encoding)[0] for body in bodies), b"".join(bodies)
+    assert decode_body(packed, encoding, len(whole)) == whole
+    with pytest.raises(QueryRefused):
+        decode_body(packed, encoding, len(whole) - 1)
+    for damaged in (packed[:-1], packed + b"?"):
+        with pytest.raises(QueryRefused):
+            decode_body(damaged, encoding, len(whole))
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "lz4", "zstd"])
 def test_a_body_that_grows_over_the_limit_is_refused(encoding: str) -> None:
     with pytest.raises(QueryRefused) as refused:
         decode_body(encode_body(BODY, encoding)[0], encoding, 100)
