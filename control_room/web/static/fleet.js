@@ -5,6 +5,7 @@ import { ago, h, margin, number, phase, plain, runLink, say, settle, table } fro
 
 // Those of the second kind are left out on a phone: the run's own view has them.
 const HEADINGS = [["compare"], ["run"], ["phase"], ["margin"], ["conditions"], ["waits for you"], ["cost"], ["steps/s", 2], ["step", 2], ["incidents", 2], ["interventions", 2], ["score", 2], ["heard"]];
+const FIRST = 200; // rows that are drawn before somebody asks for the others: the worst
 const ILL = ["Diverged", "Unstable", "Stalled"];
 
 export function fleet(target) {
@@ -18,6 +19,9 @@ export function fleet(target) {
   target.append(h("h1", {}, "Fleet"), summary, h("p", { class: "tools" }, search, " ", h("span", {}, over, h("label", { for: "ended" }, " runs that have ended"))), none, list);
   const beside = h("button", { type: "button", hidden: true, onclick: () => { location.hash = `#/compare/${[...chosen].map(encodeURIComponent).join("/")}`; } }, "compare");
   const chosen = new Set();
+  const rest = h("button", { type: "button", hidden: true, onclick: () => { all = true; paint(); body.rows[FIRST]?.querySelector("a").focus(); } });
+  list.after(rest);
+  let all = false;
   const rows = new Map(); // by run: what its row was made of, and the row that stands there
   none.before(beside);
   let runs = null;
@@ -36,8 +40,11 @@ export function fleet(target) {
   function paint() {
     if (!runs) return;
     const words = search.value.toLowerCase();
-    const wanted = runs.filter((run) => (over.checked || run.phase !== "Ended") &&
+    const found = runs.filter((run) => (over.checked || run.phase !== "Ended") &&
       `${run.run_id} ${run.model} ${run.phase} ${run.failing.map((each) => each.condition).join(" ")}`.toLowerCase().includes(words));
+    const wanted = all ? found : found.slice(0, FIRST);
+    rest.hidden = wanted.length === found.length;
+    rest.textContent = `show ${found.length - wanted.length} more`;
     const going = runs.filter((run) => run.phase !== "Ended");
     const ill = going.filter((run) => ILL.includes(run.phase));
     say(summary, runs.length
