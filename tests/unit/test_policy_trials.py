@@ -104,8 +104,9 @@ def test_skipped_entries_are_never_trained() -> None:
     assert [entry for entry in range(30) if entry not in outcome.seen] == [23, 24, 25]
 
 
-def test_a_trainer_that_does_not_obey_lets_commands_expire() -> None:
-    expired = "{rule: high, action: skip_batches, outcome: expired}, {rule: high, action: scale_lr, outcome: issued}"
+def test_a_trainer_that_does_not_obey_lets_commands_expire_and_is_asked_again() -> None:
+    asked = "{rule: high, action: skip_batches, outcome: issued}"
+    expired = f"{asked.replace('issued', 'expired')}, {asked}"
     test = f"series: {{loss: 2.0x20 9.0x100}}, obeys: false, expect: [{{at: 0..120, interventions: [{expired}]}}]"
     assert missed(test) == []
 
