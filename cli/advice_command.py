@@ -6,10 +6,11 @@ Three events make one row: the question, the answer, and the governor's word on 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..events.event_words import action
+from ..events.event_words import action, number, short, text_of
 from ..events.plain_json import body_of
+from ..events.plain_text import printable
 from .query_commands import AsJson, DataDir, Run
-from .rendering import Column, Row, number, printable, short, text_of
+from .rendering import Column, Row
 
 KINDS = ("advice_requested", "advice_given", "advice_judged")
 MOST = 10_000

@@ -123,8 +123,9 @@ def told_of(tested: "Tested") -> dict[str, Any]:
 
 
 def _show(tested: "Sequence[Tested]", total: "Total", name: str) -> None:
+    from ..events.plain_text import printable
     from ..stream_processors.backtest_told import cannot_know, plain
-    from .rendering import out, printable, table
+    from .rendering import out, table
 
     console = out()
     rows = [plain(one.result) | {"found": one.result} for one in tested if one.result is not None]
@@ -141,7 +142,7 @@ def _show(tested: "Sequence[Tested]", total: "Total", name: str) -> None:
 
 
 def _columns() -> "list[Column]":
-    from .rendering import printable
+    from ..events.plain_text import printable
 
     return [
         ("run", lambda row: printable(row["run_id"])),

@@ -14,6 +14,7 @@ from typing import Any
 from ..events.codec import Malformed, decode
 from ..events.envelope import Decision
 from ..events.errors import BrokerUnavailable, UserMistake
+from ..events.plain_text import printable
 from ..events.topics import CONTROL, DEADLETTER, TELEMETRY
 from ..settings import Settings
 from ..stream_processors.deadletter import (
@@ -25,7 +26,7 @@ from ..stream_processors.deadletter import (
     SOURCE_PARTITION_HEADER,
     SOURCE_TOPIC_HEADER,
 )
-from .rendering import Column, clock, printable
+from .rendering import Column, clock
 from .topic_admin import describe_topics
 from .topic_reading import latest_records
 

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from .rendering import Column, clock, out, printable, show_rows
+from ..events.plain_text import printable
+from .rendering import Column, clock, out, show_rows
 
 deadletter = typer.Typer(no_args_is_help=True, help="Records that could not be used: list, look into one, send again.")
 

@@ -140,7 +140,8 @@ def _each(found: "Found", importer: "Importer") -> "Iterator[Result]":
 
 
 def _show(results: "Sequence[Result]", *, as_json: bool) -> None:
-    from .rendering import json_line, print_line, printable, show_rows
+    from ..events.plain_text import printable
+    from .rendering import json_line, print_line, show_rows
 
     if as_json:
         for result in results:
@@ -153,7 +154,7 @@ def _show(results: "Sequence[Result]", *, as_json: bool) -> None:
 
 
 def _columns() -> "list[Column]":
-    from .rendering import printable
+    from ..events.plain_text import printable
 
     return [
         ("run", lambda row: printable(row["run_id"])),

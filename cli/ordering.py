@@ -39,7 +39,7 @@ def _ranks(sent: Sent) -> str:
 
 def _changes(sent: Sent) -> Iterator[str]:
     """What rank 0 says that it changed."""
-    from .rendering import text_of
+    from ..events.event_words import text_of
 
     for row in sent.rows:
         body = body_of(row)

@@ -9,13 +9,15 @@ from typing import Any
 from rich.console import Console
 
 from ..control_room.activation import Activation, InForce, as_row
+from ..events.event_words import number, numbers, short
+from ..events.plain_text import printable
 from ..governance.policy import Policy
 from ..governance.policy_diff import Difference
 from ..governance.policy_standing import Standing
 from ..governance.policy_words import of_policy, of_rule, sentences
 from ..stream_processors.trial import Outcome, words_of
 from .policy_sources import Checked
-from .rendering import clock, json_line, number, numbers, out, print_line, printable, short, show_rows
+from .rendering import clock, json_line, out, print_line, show_rows
 
 MARKS = {True: "[green]pass[/]", False: "[red]FAIL[/]"}
 

@@ -142,7 +142,8 @@ def samples_in(client: "Client", run_id: str) -> list[Row]:
 
 
 def _show(samples: Sequence[Row], *, as_json: bool) -> None:
-    from .rendering import Column, number, show_rows, text_of
+    from ..events.event_words import number, text_of
+    from .rendering import Column, show_rows
 
     def said(row: Any) -> str:
         line = " ".join(row["output"].split())

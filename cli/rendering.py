@@ -16,12 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ..events import plain_json
-from ..events.event_words import number as number  # noqa: PLC0414  # commands take it from here
-from ..events.event_words import numbers as numbers  # noqa: PLC0414  # and this
-from ..events.event_words import short as short  # noqa: PLC0414  # and this
-from ..events.event_words import text_of as text_of  # noqa: PLC0414  # and this
-from ..events.plain_text import printable as printable  # noqa: PLC0414  # and this
-from ..events.plain_text import printable_lines
+from ..events.event_words import text_of
+from ..events.plain_text import printable, printable_lines
 
 Row = Mapping[str, Any]
 Column = tuple[str, Callable[[Row], str]]

@@ -126,7 +126,7 @@ def _difference(found: "Difference | None") -> dict[str, Any] | None:
 
 def account_of(proof: "Proof") -> list[str]:
     """The proof for a person, line by line."""
-    from .rendering import short
+    from ..events.event_words import short
 
     account = proof.account
     policies = ", ".join(short(known) for known in account.policies) or "none"
@@ -160,7 +160,7 @@ def _told_difference(found: "Difference") -> list[str]:
 
 
 def _told_change(change: "Change") -> str:
-    from .rendering import printable
+    from ..events.plain_text import printable
 
     return f"    {change.field}: archived {printable(repr(change.was))}, now {printable(repr(change.now))}"
 
@@ -200,7 +200,7 @@ def _of_the_log(account: "Account") -> list[str]:
 
 
 def _of_the_version(proof: "Proof") -> list[str]:
-    from .rendering import short
+    from ..events.event_words import short
 
     lines = [
         f"the policy {short(known)} of this log cannot be used by this version: {' '.join(why.split())[:300]}"

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .rendering import Column, clock, printable, show_rows
+from ..events.plain_text import printable
+from .rendering import Column, clock, show_rows
 
 if TYPE_CHECKING:
     from ..producers.delivery.leftovers import Leftover

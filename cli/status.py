@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..events.event_words import number, text_of
 from .query_commands import AsJson, DataDir
-from .rendering import Column, clock, number, text_of
+from .rendering import Column, clock
 
 LATE_SECONDS = 10.0
 """A partition of telemetry gets a tick a second; behind by more, the archive is late or the governor away."""

@@ -9,8 +9,9 @@ from typing import Any
 
 from rich.console import Console
 
-from ..events.event_words import action
-from .rendering import Column, Row, clock, number, numbers, printable, short, table, text_of
+from ..events.event_words import action, number, numbers, short, text_of
+from ..events.plain_text import printable
+from .rendering import Column, Row, clock, table
 
 RUN_COLUMNS: list[Column] = [
     ("run", lambda row: row["run_id"]),

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..events.errors import UserMistake
-from ..events.event_words import action
+from ..events.event_words import action, numbers, short
 from ..storage.people import waiting
-from .rendering import Column, clock, json_line, numbers, out, print_line, short, show_rows
+from .rendering import Column, clock, json_line, out, print_line, show_rows
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client

@@ -15,6 +15,7 @@ KEPT = 16
 KEPT_BYTES = 12_000
 """Candidates remembered per run, in number and in bytes; the oldest is forgotten first."""
 MOST_SPARED = 2
+"""Where only so many are left and one must go, it is the one of the lowest validation loss."""
 
 
 class Candidate(msgspec.Struct):

@@ -49,8 +49,8 @@ class Worker:
     app: faust.App
     shell: Governor | Archiver | Advisor
     failed: asyncio.Future[None]
+    finish: Callable[[], Coroutine[Any, Any, None]]
     background: list[Callable[[], Coroutine[Any, Any, None]]] = field(default_factory=list)
-    finish: Callable[[], Coroutine[Any, Any, None]] | None = None
 
     def fail(self, reason: BaseException) -> None:
         if not self.failed.done():

@@ -138,7 +138,7 @@ async def _stop(worker: "Worker", tasks: list["asyncio.Task[None]"]) -> bool:
     """Whether everything came to its end in time. What was judged is written and acknowledged first: a task that was
     cancelled in the middle of a batch would leave all since the last flush to be decided again.
     """
-    if worker.finish is not None and not await _ends(worker.finish(), FLUSH_SECONDS):
+    if not await _ends(worker.finish(), FLUSH_SECONDS):
         return False
     _, *background = tasks
     for task in background:

@@ -1,5 +1,6 @@
 """Governed runs in a real archive, and the command line that asks it: for tests of what is done with old runs."""
 
+import math
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,22 @@ from pilothouse.storage.connect import connect
 from pilothouse.storage.migrate import migrate
 from pilothouse.tests.endpoint_fixture import EndpointProcess
 from pilothouse.tests.governed_run import GovernedRun
+from pilothouse.tests.run_builder import quiet_loss
 from pilothouse.tests.stack_fixture import typed
+
+HEAL = """
+name: careful
+mode: enforce
+rules:
+- name: heal
+  when: conditions.Finite == 'False'
+  actions: [{action: rollback, skip_batches: 4, lr_factor: 0.5}]
+"""
+
+
+def broken(position: int, step: int, rank: int) -> float:
+    """A loss that is quiet but for three NaN, which `HEAL` goes back behind."""
+    return math.nan if 60 <= position < 63 else quiet_loss(step, rank)
 
 
 @dataclass

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rich.console import Console
 
-from pilothouse.cli.rendering import WIDE, table, text_of
+from pilothouse.cli.rendering import WIDE, table
 from pilothouse.events.codec import from_json
 from pilothouse.events.envelope import LogPlace
+from pilothouse.events.event_words import text_of
 from pilothouse.events.topics import CONTROL, TELEMETRY
 from pilothouse.storage.archive import Archive, Archived
 from pilothouse.storage.queries import run_sql

@@ -4,7 +4,6 @@ There is no broker: what is ordered cannot be delivered. Where a whole stack is 
 """
 
 import json
-import math
 import signal
 import subprocess
 import time
@@ -15,9 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pilothouse.cli.brokers import free_port
-from pilothouse.tests.archived_runs import RunArchive
+from pilothouse.tests.archived_runs import HEAL, RunArchive, broken
 from pilothouse.tests.governed_run import GovernedRun
-from pilothouse.tests.run_builder import quiet_loss
 from pilothouse.tests.stack_fixture import CLI, environ
 
 WAITS, HEALED, WELL = "waits-1", "healed-1", "well-1"
@@ -37,22 +35,10 @@ rules:
     approval: {by: human, timeout_seconds: 86400, default: decline}
     ttl_steps: 100000
 """
-HEAL = """
-name: careful
-mode: enforce
-rules:
-- name: heal
-  when: conditions.Finite == 'False'
-  actions: [{action: rollback, skip_batches: 4, lr_factor: 0.5}]
-"""
 
 
 def token(role: str) -> str:
     return f"a-token-for-the-{role}"
-
-
-def broken(position: int, step: int, rank: int) -> float:
-    return math.nan if 60 <= position < 63 else quiet_loss(step, rank)
 
 
 def straggling(step: int, rank: int) -> dict[str, float]:

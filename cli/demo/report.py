@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from ...events.event_words import action
-from ..rendering import Column, Row, short, table, text_of
+from ...events.event_words import action, short, text_of
+from ..rendering import Column, Row, table
 from .account import Account
 from .plan import Name
 from .timeline import timeline

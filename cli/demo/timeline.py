@@ -16,9 +16,9 @@ from ...events.decisions import (
     InterventionVerified,
     PhaseChanged,
 )
-from ...events.event_words import action
+from ...events.event_words import action, number, numbers, short, text_of
 from ...events.union import AnyDecision
-from ..rendering import Row, number, numbers, short, text_of
+from ..rendering import Row
 from .account import Account
 
 SHOWN_EVIDENCE = ("loss", "loss_z", "loss_baseline", "loss_drift", "grad_norm", "grad_z", "nonfinite", "lr")

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..rendering import number
+from ...events.event_words import number
 from .account import Account
 from .plan import Name, Setting
 

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...events.errors import UnknownRun
-from ...events.event_words import summary
+from ...events.event_words import number, summary
 from ...events.plain_json import body_of
 from ...storage.queries import Cursor, assessments_of, cursor_behind, events_of
-from ..rendering import number
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client

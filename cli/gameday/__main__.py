@@ -11,8 +11,9 @@ from typing import Annotated
 import typer
 
 from ...events.errors import UserMistake
+from ...events.plain_text import printable
 from ..extras import LOCAL, require
-from ..rendering import out, printable
+from ..rendering import out
 from .cards import CARDS
 from .exercise import Account, Wishes, play
 

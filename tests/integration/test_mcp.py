@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import math
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -15,31 +14,17 @@ from mcp.server.mcpserver import MCPServer
 from pilothouse.cli.mcp_command import server_of
 from pilothouse.cli.mcp_suggest import suggestion_of
 from pilothouse.events.actions import ScaleLr
-from pilothouse.tests.archived_runs import RunArchive
+from pilothouse.tests.archived_runs import HEAL, RunArchive, broken
 from pilothouse.tests.endpoint_fixture import EndpointProcess
 from pilothouse.tests.governed_run import GovernedRun
-from pilothouse.tests.run_builder import quiet_loss
 from pilothouse.tests.stack_fixture import environ
-
-POLICY = """
-name: careful
-mode: enforce
-rules:
-- name: heal
-  when: conditions.Finite == 'False'
-  actions: [{action: rollback, skip_batches: 4, lr_factor: 0.5}]
-"""
-
-
-def broken(position: int, step: int, rank: int) -> float:
-    return math.nan if 60 <= position < 63 else quiet_loss(step, rank)
 
 
 @pytest.fixture(scope="module")
 def archive(endpoint: EndpointProcess, tmp_path_factory: pytest.TempPathFactory) -> RunArchive:
     kept = RunArchive(endpoint, tmp_path_factory.mktemp("home"))
-    kept.keep(GovernedRun(world=2, run_id="broken-1", loss=broken).begin(POLICY).train(100, steps_per_tick=2).end())
-    kept.keep(GovernedRun(world=2, run_id="going-on").begin(POLICY).train(20, steps_per_tick=2))
+    kept.keep(GovernedRun(world=2, run_id="broken-1", loss=broken).begin(HEAL).train(100, steps_per_tick=2).end())
+    kept.keep(GovernedRun(world=2, run_id="going-on").begin(HEAL).train(20, steps_per_tick=2))
     return kept
 
 
@@ -111,7 +96,7 @@ async def figures(client: Client) -> None:
     intervals = (await answer(client, "metric", run="broken-1", metric="loss", points=10))["intervals"]
     assert sum(interval["non_finite"] for interval in intervals if "non_finite" in interval) > 0
     policy = await answer(client, "policy_in_force", run="broken-1")
-    assert (policy["policy"], policy["mode"], policy["text"]) == ("careful", "enforce", POLICY)
+    assert (policy["policy"], policy["mode"], policy["text"]) == ("careful", "enforce", HEAL)
     assert (await answer(client, "waiting")) == {"waiting": []}
     assert (await answer(client, "log_lines", run="broken-1")) == {"lines": []}
 

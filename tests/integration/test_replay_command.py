@@ -1,7 +1,6 @@
 """`pilothouse replay` and `pilothouse backtest` on a real archive: what they print, and with which status they end."""
 
 import json
-import math
 from pathlib import Path
 
 import pytest
@@ -9,29 +8,14 @@ import pytest
 from pilothouse.events.commands import RunAnnotated
 from pilothouse.producers.steering.plan import Plan, read_plan
 from pilothouse.settings import Settings
-from pilothouse.tests.archived_runs import RunArchive
+from pilothouse.tests.archived_runs import HEAL, RunArchive, broken
 from pilothouse.tests.endpoint_fixture import EndpointProcess
 from pilothouse.tests.governed_run import GovernedRun
-from pilothouse.tests.run_builder import quiet_loss
 from pilothouse.tests.stack_fixture import refused, typed
 
 
-def broken(position: int, step: int, rank: int) -> float:
-    return math.nan if 60 <= position < 63 else quiet_loss(step, rank)
-
-
-BACK = """
-name: careful
-mode: enforce
-rules:
-- name: heal
-  when: conditions.Finite == 'False'
-  actions: [{action: rollback, skip_batches: 4, lr_factor: 0.5}]
-"""
-
-
 def run_of(name: str, *, ends: bool = True, **fields: object) -> GovernedRun:
-    run = GovernedRun(world=2, run_id=name, **fields).begin(BACK).train(100, steps_per_tick=2)  # type: ignore[arg-type]  # any
+    run = GovernedRun(world=2, run_id=name, **fields).begin(HEAL).train(100, steps_per_tick=2)  # type: ignore[arg-type]  # any
     return run.end() if ends else run
 
 
@@ -83,7 +67,7 @@ def test_without_an_archive_it_is_said_how_to_start_one(tmp_path: Path, archive:
 
 # ------------------------------------------------------------------------------------------------------ backtest
 
-HEAL = """
+QUICK = """
 name: quick
 mode: enforce
 rules:
@@ -100,7 +84,7 @@ rules:
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory: pytest.TempPathFactory) -> str:
     file = tmp_path_factory.mktemp("policies") / "quick.yaml"
-    file.write_text(HEAL)
+    file.write_text(QUICK)
     return str(file)
 
 
@@ -139,8 +123,8 @@ def test_a_broken_run_is_said_and_the_others_are_tested(archive: RunArchive, pol
     archive.keep(noted)
     answer = archive.cli("backtest", policy, "--runs", "noted", "quiet", "--json", "--jobs", "1")
     assert answer.returncode == 1
-    broken, quiet = json.loads(answer.stdout)["runs"]
-    assert "nothing of it that could be judged" in broken["error"]
+    unjudged, quiet = json.loads(answer.stdout)["runs"]
+    assert "nothing of it that could be judged" in unjudged["error"]
     assert (quiet["error"], quiet["healthy"]) == ("", True)
 
 

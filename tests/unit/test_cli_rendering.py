@@ -6,12 +6,12 @@ import math
 import pytest
 
 from pilothouse.cli.event_text import line_of
-from pilothouse.cli.rendering import csv_lines, json_line, number, out, print_line, show_rows, table, text_of
+from pilothouse.cli.rendering import csv_lines, json_line, out, print_line, show_rows, table
 from pilothouse.events.actions import CheckpointRef, Rollback, ScaleLr
 from pilothouse.events.codec import to_json
 from pilothouse.events.decisions import InterventionIssued, PhaseChanged
 from pilothouse.events.envelope import LogPlace
-from pilothouse.events.event_words import action, summary
+from pilothouse.events.event_words import action, number, summary, text_of
 
 
 def test_json_is_strict_and_names_the_numbers_that_json_has_not() -> None:
